@@ -1,0 +1,5 @@
+//! wpgen's engine.
+
+pub mod batch;
+pub mod pool;
+pub mod syslog;

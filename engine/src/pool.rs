@@ -1,0 +1,249 @@
+//! Page-aligned memory that goes out and comes back.
+//!
+//! An [`Arena`] is a batch's bytes: aligned for direct I/O, with a head of up to one page in front that a file's owner
+//! fills with the file's unaligned end, so that a whole batch goes to disk without being moved. A [`Pool`] keeps
+//! returned batches of one shard. Both are bounded by whoever hands them out: a lane's credit.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use crate::batch::Batch;
+
+/// Alignment of arenas, bytes: what O_DIRECT asks for on every file system in use.
+pub const ALIGN: usize = 4096;
+/// Bytes that an arena of standard size holds, without its head.
+pub const ARENA_BYTES: usize = 1 << 20;
+
+/// Aligned bytes with a fill mark. Memory `[0, head)` belongs to the sink, `[head, len)` are the records.
+#[derive(Debug)]
+pub struct Arena {
+    ptr: NonNull<u8>,
+    cap: usize,
+    head: usize,
+    len: usize,
+}
+
+// SAFETY: the memory is owned by the arena alone and holds plain bytes.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// An empty arena that holds `bytes` of records behind a head of up to a page.
+    pub fn new(bytes: usize) -> Self {
+        let cap = bytes.next_multiple_of(ALIGN) + 2 * ALIGN;
+        Self { ptr: allocate(cap), cap, head: 0, len: 0 }
+    }
+
+    /// Bytes that still fit without growing.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.cap - ALIGN - self.len
+    }
+
+    /// Bytes allocated.
+    pub fn capacity(&self) -> usize {
+        self.cap
+    }
+
+    /// Bytes of head in front of the records.
+    pub fn head(&self) -> usize {
+        self.head
+    }
+
+    /// Number of record bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len - self.head
+    }
+
+    /// Whether there are no record bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == self.head
+    }
+
+    /// Makes it empty with a head of `head` bytes (at most a page).
+    pub fn clear_with_head(&mut self, head: usize) {
+        assert!(head < ALIGN, "an arena's head is less than a page");
+        self.head = head;
+        self.len = head;
+    }
+
+    /// Makes it empty, without a head.
+    pub fn clear(&mut self) {
+        self.clear_with_head(0);
+    }
+
+    /// Moves the records so that `head` bytes are in front of them.
+    pub fn shift_to_head(&mut self, head: usize) {
+        assert!(head < ALIGN, "an arena's head is less than a page");
+        let n = self.len();
+        let from = self.head;
+        self.reserve(ALIGN);
+        self.memory_mut().copy_within(from..from + n, head);
+        self.head = head;
+        self.len = head + n;
+    }
+
+    /// Forgets record bytes behind the first `n`.
+    pub fn truncate(&mut self, n: usize) {
+        self.len = self.len.min(self.head + n);
+    }
+
+    /// Grows, when needed, so that `more` bytes fit.
+    pub fn reserve(&mut self, more: usize) {
+        if self.room() >= more {
+            return;
+        }
+        let cap = (self.len + more + ALIGN).next_multiple_of(ALIGN).max(self.cap.saturating_mul(2));
+        let mut grown = Self { ptr: allocate(cap), cap, head: self.head, len: self.len };
+        let len = self.len;
+        grown.memory_mut()[..len].copy_from_slice(&self.memory()[..len]);
+        *self = grown;
+    }
+
+    /// Appends bytes, growing when they do not fit.
+    #[inline]
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        let at = self.len;
+        self.memory_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Appends one byte.
+    #[inline]
+    pub fn push(&mut self, byte: u8) {
+        self.extend(&[byte]);
+    }
+
+    /// At least `more` bytes behind the records to be written by the caller, who then calls [`Arena::advance`].
+    #[inline]
+    pub fn spare(&mut self, more: usize) -> &mut [u8] {
+        self.reserve(more);
+        let at = self.len;
+        &mut self.memory_mut()[at..]
+    }
+
+    /// Takes `n` bytes written to [`Arena::spare`] as records.
+    #[inline]
+    pub fn advance(&mut self, n: usize) {
+        assert!(n <= self.cap - self.len, "advance within the arena");
+        self.len += n;
+    }
+
+    /// The record bytes.
+    #[inline]
+    pub fn filled(&self) -> &[u8] {
+        &self.memory()[self.head..self.len]
+    }
+
+    /// All memory, the head and what is not filled included.
+    pub fn memory(&self) -> &[u8] {
+        // SAFETY: `cap` bytes were allocated zeroed, so all are initialised.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.cap) }
+    }
+
+    /// All memory, to be written.
+    pub fn memory_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `memory`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.cap) }
+    }
+}
+
+impl std::io::Write for Arena {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `allocate` with the same layout.
+        unsafe { dealloc(self.ptr.as_ptr(), layout(self.cap)) }
+    }
+}
+
+fn layout(cap: usize) -> Layout {
+    Layout::from_size_align(cap, ALIGN).expect("an arena is far below isize::MAX")
+}
+
+fn allocate(cap: usize) -> NonNull<u8> {
+    // SAFETY: the layout's size is not zero: a capacity holds at least a head.
+    let ptr = unsafe { alloc_zeroed(layout(cap)) };
+    NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout(cap)))
+}
+
+/// Batches of standard size that came home and wait to go out again.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: Vec<Box<Batch>>,
+    free_max: usize,
+}
+
+impl Pool {
+    /// A pool that keeps at most `free_max` batches; others are freed.
+    pub fn new(free_max: usize) -> Self {
+        Self { free: Vec::new(), free_max }
+    }
+
+    /// An empty batch.
+    pub fn take(&mut self) -> Box<Batch> {
+        self.free.pop().unwrap_or_else(|| Box::new(Batch::new(Arena::new(ARENA_BYTES))))
+    }
+
+    /// A batch that is no longer needed.
+    pub fn give(&mut self, mut batch: Box<Batch>) {
+        if self.free.len() < self.free_max && batch.arena.capacity() <= ARENA_BYTES + 2 * ALIGN {
+            batch.clear();
+            self.free.push(batch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_grows_and_keeps_its_bytes() {
+        for size in [0, 1, ALIGN - 1, ALIGN, ALIGN + 1, 3 * ALIGN] {
+            let mut arena = Arena::new(size);
+            arena.clear_with_head(17);
+            let bytes: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
+            for chunk in bytes.chunks(777) {
+                arena.extend(chunk);
+            }
+            assert_eq!(arena.filled(), &bytes[..]);
+            assert_eq!(arena.head(), 17);
+            assert_eq!(arena.memory().as_ptr() as usize % ALIGN, 0);
+        }
+    }
+
+    #[test]
+    fn a_shift_moves_the_records_and_nothing_else() {
+        let mut arena = Arena::new(100);
+        arena.extend(b"hello");
+        for head in [5, 0, 4095, 1] {
+            arena.shift_to_head(head);
+            assert_eq!((arena.filled(), arena.head()), (&b"hello"[..], head));
+        }
+    }
+
+    #[test]
+    fn a_pool_keeps_standard_batches_up_to_its_bound() {
+        let mut pool = Pool::new(1);
+        let (a, b) = (pool.take(), pool.take());
+        pool.give(a);
+        pool.give(b);
+        assert_eq!(pool.free.len(), 1);
+        let mut big = pool.take();
+        big.arena.reserve(4 * ARENA_BYTES);
+        pool.give(big);
+        assert_eq!(pool.free.len(), 0);
+    }
+}
