@@ -1,0 +1,3 @@
+//! The file source. Which files there are, whether a file is one that is known, and reading it are three things.
+
+pub mod identity;
