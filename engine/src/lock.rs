@@ -1,0 +1,203 @@
+//! Who has a file: locks that keep a second engine out, and the processes that hold a file open.
+//!
+//! A lock is an open file description lock (`F_OFD_SETLK`): it belongs to the open file, not to the process, so that
+//! closing some other descriptor of the same file does not drop it, and it ends with the last descriptor, also after
+//! `kill -9`. The kernel does not tell who holds such a lock; so [`Lock::take`] writes the PID into the file, and
+//! [`holders`] finds it again in `/proc`. What `/proc` does not show us (other users' processes) is not guessed.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A lock file that is ours for as long as this lives.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// A process that has a file open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name, as `/proc/PID/comm` has it.
+    pub name: String,
+    /// Whether it holds a lock through one of its descriptors of the file.
+    pub locks: bool,
+}
+
+/// Why a lock was not to be had.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another process has it.
+    Held {
+        /// The file it locks.
+        path: PathBuf,
+        /// Who it is, where that can be found out.
+        holder: Option<Holder>,
+    },
+    /// The lock file could not be opened, locked or written.
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PID {} ({})", self.pid, self.name)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { path, holder: Some(holder) } => {
+                write!(f, "{} is locked by another engine, {holder}: ", path.display())?;
+                f.write_str("Resource busy (os error 16), Device or resource busy")
+            }
+            Self::Held { path, holder: None } => {
+                write!(f, "{} is locked by another process: ", path.display())?;
+                f.write_str("Resource busy (os error 16), Device or resource busy")
+            }
+            Self::Io { path, error } => write!(f, "cannot lock {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Lock {
+    /// Locks the file at `path`, made when it is missing, and writes our PID into it.
+    pub fn take(path: &Path) -> Result<Self, Refused> {
+        let io = |error| Refused::Io { path: path.to_owned(), error };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o640);
+        let mut file = options.open(path).map_err(io)?;
+        if !try_lock(&file).map_err(io)? {
+            let holder = written_holder(&mut file).or_else(|| locker(&file));
+            return Err(Refused::Held { path: path.to_owned(), holder });
+        }
+        let written = write!(file, "{}\n", std::process::id()).and_then(|()| {
+            let end = file.stream_position()?;
+            file.set_len(end)
+        });
+        written.map_err(io)?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Takes a write lock on the whole of an open file; false when another process has one. The lock ends with `file`.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: flock is a plain C struct of integers, for which all zeros is a valid value.
+    let mut whole: libc::flock = unsafe { std::mem::zeroed() };
+    whole.l_type = libc::F_WRLCK as libc::c_short;
+    whole.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and `whole` outlives the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+/// Who locks an open file that [`try_lock`] did not get.
+pub fn locker(file: &File) -> Option<Holder> {
+    let meta = file.metadata().ok()?;
+    holders(meta.dev(), meta.ino()).into_iter().find(|holder| holder.locks)
+}
+
+/// The processes that have the file open, ourselves left out: those `/proc` lets us see.
+pub fn holders(dev: u64, ino: u64) -> Vec<Holder> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|&pid| pid != std::process::id()).filter_map(|pid| holder(pid, dev, ino)).collect()
+}
+
+fn holder(pid: u32, dev: u64, ino: u64) -> Option<Holder> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let (mut open, mut locks) = (false, false);
+    for descriptor in descriptors.flatten() {
+        // Follows the link to the open file itself, also when its name is gone.
+        let Ok(meta) = fs::metadata(descriptor.path()) else { continue };
+        if (meta.dev(), meta.ino()) == (dev, ino) {
+            open = true;
+            let number = descriptor.file_name();
+            let info = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(number);
+            locks |= fs::read_to_string(info).is_ok_and(|text| text.contains("\nlock:"));
+        }
+    }
+    open.then(|| Holder { pid, name: name_of(pid), locks })
+}
+
+/// The PID that a lock file holds, if such a process is still there.
+fn written_holder(file: &mut File) -> Option<Holder> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    let pid: u32 = text.trim().parse().ok()?;
+    fs::metadata(format!("/proc/{pid}")).ok()?;
+    Some(Holder { pid, name: name_of(pid), locks: true })
+}
+
+fn name_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".into(), |name| name.trim_end().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_second_lock_names_the_first_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("lock");
+        let first = Lock::take(&path).expect("the first");
+        let refused = Lock::take(&path).expect_err("the second");
+        let words = refused.to_string();
+        assert!(words.contains(&format!("PID {}", std::process::id())), "{words}");
+        assert!(words.contains("Resource busy (os error 16)"), "{words}");
+        assert!(words.contains("Device or resource busy"), "{words}");
+        drop(first);
+        Lock::take(&path).expect("after the first has gone");
+    }
+
+    #[test]
+    fn a_longer_pid_of_a_dead_engine_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("lock");
+        fs::write(&path, "4294967295 and more\n").expect("written");
+        let _lock = Lock::take(&path).expect("nobody holds it");
+        assert_eq!(fs::read_to_string(&path).expect("read"), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn another_process_with_the_file_open_is_found() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let meta = file.as_file().metadata().expect("its facts");
+        assert_eq!(holders(meta.dev(), meta.ino()), []);
+        let input = Stdio::from(file.reopen().expect("again"));
+        let mut child =
+            Command::new("tail").args(["-f", "/dev/null"]).stdin(input).spawn().expect("a process");
+        let found = holders(meta.dev(), meta.ino());
+        child.kill().expect("ended");
+        child.wait().expect("gone");
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].pid, found[0].locks), (child.id(), false));
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_made_says_where() {
+        let refused = Lock::take(Path::new("/proc/none/lock")).expect_err("no such folder");
+        assert!(refused.to_string().starts_with("cannot lock /proc/none/lock: No such file"), "{refused}");
+    }
+}
