@@ -83,7 +83,7 @@ impl Lock {
             let holder = written_holder(&mut file).or_else(|| locker(&file));
             return Err(Refused::Held { path: path.to_owned(), holder });
         }
-        let written = write!(file, "{}\n", std::process::id()).and_then(|()| {
+        let written = writeln!(file, "{}", std::process::id()).and_then(|()| {
             let end = file.stream_position()?;
             file.set_len(end)
         });
