@@ -1,3 +1,5 @@
 //! The file source. Which files there are, whether a file is one that is known, and reading it are three things.
 
+pub mod blame;
+pub mod find;
 pub mod identity;
