@@ -7,4 +7,5 @@ pub mod frame;
 pub mod lock;
 pub mod pool;
 pub mod source;
+pub mod sink;
 pub mod syslog;

@@ -1,0 +1,7 @@
+//! Sinks: how records are written, where to, and what it takes until they are durable.
+
+pub mod format;
+mod json;
+mod ndjson;
+mod rfc5424;
+pub mod template;
