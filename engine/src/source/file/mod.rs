@@ -3,3 +3,7 @@
 pub mod blame;
 pub mod find;
 pub mod identity;
+pub mod lines;
+pub mod reader;
+pub mod segments;
+pub mod stage;

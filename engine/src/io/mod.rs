@@ -1,0 +1,13 @@
+//! The edge to the kernel: only this module makes system calls on a shard and sees errno.
+//!
+//! Two backends give the same records, codes and counters: io_uring (files through tokio-uring, sockets through a raw
+//! ring beside it) and epoll (tokio) where io_uring is refused. Which one a shard has is decided once, in [`probe`].
+//! It refuses to know what bytes mean: no framing, no source, no sink.
+
+pub mod file;
+pub mod memory;
+pub mod probe;
+pub mod runtime;
+
+pub use file::{IoFile, ReadBuffer};
+pub use runtime::{Backend, Io};

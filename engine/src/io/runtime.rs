@@ -1,0 +1,184 @@
+//! A shard's runtime: tokio-uring where the kernel allows it, plain tokio where not; and its read buffers.
+//!
+//! Read buffers are few and bounded by the shard: a reader waits for one. With io_uring they are registered with the
+//! ring while RLIMIT_MEMLOCK has room (halved on refusal, then plain).
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+
+use tokio::sync::Semaphore;
+use tokio_uring::buf::fixed::FixedBufRegistry;
+
+use super::file::{READ_BYTES, READ_HEAD, ReadBuffer};
+use crate::pool::Arena;
+
+/// Which way a shard talks to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring: tokio-uring for files, a raw ring for sockets.
+    Uring,
+    /// tokio's epoll and a few blocking threads.
+    Epoll,
+}
+
+impl Backend {
+    /// The configuration's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// The runtime of one shard. It stays on the thread that made it.
+pub enum Runtime {
+    /// tokio-uring's.
+    Uring(tokio_uring::Runtime),
+    /// Plain tokio with a local task set.
+    Epoll(tokio::runtime::Runtime, tokio::task::LocalSet),
+}
+
+impl Runtime {
+    /// Sets up the runtime on this thread.
+    ///
+    /// # Errors
+    /// What io_uring_setup or the epoll set-up said.
+    pub fn new(backend: Backend) -> io::Result<Self> {
+        match backend {
+            Backend::Uring => {
+                let mut builder = tokio_uring::uring_builder();
+                builder.setup_coop_taskrun().setup_single_issuer();
+                let mut config = tokio_uring::builder();
+                config.entries(RING_ENTRIES).uring_builder(&builder);
+                tokio_uring::Runtime::new(&config).map(Self::Uring)
+            }
+            Backend::Epoll => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .max_blocking_threads(BLOCKING_THREADS_MAX)
+                    .build()?;
+                Ok(Self::Epoll(runtime, tokio::task::LocalSet::new()))
+            }
+        }
+    }
+
+    /// Runs a future, and every task it spawns with `spawn_local`, until the future is done.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match self {
+            Self::Uring(runtime) => runtime.block_on(future),
+            Self::Epoll(runtime, local) => runtime.block_on(local.run_until(future)),
+        }
+    }
+}
+
+/// Submission entries of a shard's file ring: reads, writes, syncs and timers in flight together stay far below.
+const RING_ENTRIES: u32 = 256;
+/// Blocking threads of an epoll shard: one for each read in flight and a sync.
+const BLOCKING_THREADS_MAX: usize = 8;
+/// Read buffers of a shard: two files at full depth. Six of 1 MiB and head stay under the 8 MiB memlock default.
+const READ_BUFFERS: usize = 6;
+
+/// The shard's handle on the kernel: its backend and its read buffers.
+#[derive(Clone)]
+pub struct Io {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    backend: Backend,
+    registered: Option<FixedBufRegistry<Arena>>,
+    registered_count: usize,
+    next: Cell<usize>,
+    plain: RefCell<Vec<Arena>>,
+    plain_left: Cell<usize>,
+    permits: Semaphore,
+}
+
+impl Io {
+    /// Takes the shard's buffers; called inside the runtime.
+    pub fn new(backend: Backend) -> Self {
+        let (registered, count) = match backend {
+            Backend::Uring => register(READ_BUFFERS),
+            Backend::Epoll => (None, 0),
+        };
+        let inner = Inner {
+            backend,
+            registered,
+            registered_count: count,
+            next: Cell::new(0),
+            plain: RefCell::new(Vec::new()),
+            plain_left: Cell::new(READ_BUFFERS - count),
+            permits: Semaphore::new(READ_BUFFERS),
+        };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> Backend {
+        self.inner.backend
+    }
+
+    /// Registered read buffers, and all of them.
+    pub fn read_buffers(&self) -> (usize, usize) {
+        (self.inner.registered_count, READ_BUFFERS)
+    }
+
+    /// A read buffer; waits while all are lent.
+    pub async fn read_buffer(&self) -> ReadBuffer {
+        // The semaphore lives as long as `self` and is never closed, so a refusal cannot be.
+        if let Ok(permit) = self.inner.permits.acquire().await {
+            permit.forget();
+        }
+        self.take()
+    }
+
+    /// A read buffer when one is free at once.
+    pub fn try_read_buffer(&self) -> Option<ReadBuffer> {
+        self.inner.permits.try_acquire().ok()?.forget();
+        Some(self.take())
+    }
+
+    fn take(&self) -> ReadBuffer {
+        if let Some(registry) = &self.inner.registered {
+            let n = self.inner.registered_count;
+            for i in 0..n {
+                let index = (self.inner.next.get() + i) % n;
+                if let Some(fixed) = registry.check_out(index) {
+                    self.inner.next.set(index + 1);
+                    return ReadBuffer::fixed(fixed, self.clone());
+                }
+            }
+        }
+        let arena = self.inner.plain.borrow_mut().pop().unwrap_or_else(|| {
+            self.inner.plain_left.set(self.inner.plain_left.get().saturating_sub(1));
+            Arena::new(READ_HEAD + READ_BYTES)
+        });
+        ReadBuffer::plain(arena, self.clone())
+    }
+
+    pub(super) fn give(&self, plain: Option<Arena>) {
+        if let Some(arena) = plain {
+            self.inner.plain.borrow_mut().push(arena);
+        }
+        self.inner.permits.add_permits(1);
+    }
+}
+
+/// Registers as many of `count` read buffers as the memlock limit admits: all, half, a quarter, none.
+fn register(mut count: usize) -> (Option<FixedBufRegistry<Arena>>, usize) {
+    while count > 0 {
+        let registry = FixedBufRegistry::new((0..count).map(|_| Arena::new(READ_HEAD + READ_BYTES)));
+        match registry.register() {
+            Ok(()) => return (Some(registry), count),
+            Err(error) => {
+                log::debug!(target: "wpgen::io", "registering {count} read buffers: {error}; trying fewer");
+                count /= 2;
+            }
+        }
+    }
+    log::info!(target: "wpgen::io", "no registered read buffers: the memlock limit is too low (raise LimitMEMLOCK); plain reads cost about a tenth more");
+    (None, 0)
+}

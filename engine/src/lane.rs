@@ -1,0 +1,264 @@
+//! A lane: the way of one source's records to one sink, on one shard.
+//!
+//! It owns the open batches (one an outlet), the credit that bounds how many batches of this source are out at this
+//! sink, and what the sink takes of the source. A source without credit waits here, and only that source: every other
+//! lane has credit of its own. It knows no file and no socket.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::batch::{Batch, LaneId, Origin, Run, Ticket};
+use crate::metrics::SourceCounters;
+use crate::pool::ARENA_BYTES;
+use crate::shard::Shard;
+use crate::sink::format::{Format, encode};
+use crate::sink::route::{Sink, Where};
+
+/// Batches of one source that may be out at one sink, on one shard: enough to write one while the next is synced and
+/// the third is filled.
+pub const CREDIT_BATCHES: u32 = 8;
+/// Outlets with an open batch at once; beyond it the oldest is sealed early.
+const OPEN_MAX: usize = 16;
+
+/// The way of one source's records to one sink.
+pub struct Lane {
+    id: LaneId,
+    sink: Arc<dyn Sink>,
+    counters: Arc<SourceCounters>,
+    takes: Where,
+    credit: Cell<u32>,
+    free: Notify,
+    encoding: RefCell<Encoding>,
+}
+
+struct Encoding {
+    /// `None` for a sink that only counts.
+    format: Option<Format>,
+    open: Vec<Open>,
+    /// Outlet of the origin seen last, and whether the sink takes it.
+    last: Option<(*const Origin, Option<u32>)>,
+    /// Inputs whose records the sink already has up to a position, from before a restart.
+    have: HashMap<u64, u64>,
+}
+
+struct Open {
+    batch: Box<Batch>,
+    /// The second of receipt, where the outlet's path has a date; else 0.
+    epoch: i64,
+}
+
+impl Lane {
+    /// A lane with full credit.
+    pub fn new(id: LaneId, sink: Arc<dyn Sink>, takes: Where, counters: Arc<SourceCounters>) -> Self {
+        let encoding =
+            Encoding { format: sink.format(), open: Vec::new(), last: None, have: sink.positions_before() };
+        Self {
+            id,
+            sink,
+            counters,
+            takes,
+            credit: Cell::new(CREDIT_BATCHES),
+            free: Notify::new(),
+            encoding: RefCell::new(encoding),
+        }
+    }
+
+    /// The sink at its end.
+    pub fn sink(&self) -> &Arc<dyn Sink> {
+        &self.sink
+    }
+
+    /// The source's counters on this shard.
+    pub fn counters(&self) -> &SourceCounters {
+        &self.counters
+    }
+
+    /// Whether all its batches are home and none is open.
+    pub fn is_idle(&self) -> bool {
+        self.credit.get() == CREDIT_BATCHES
+    }
+
+    /// Takes every record of the run, waiting for credit where there is none.
+    pub async fn push(&self, shard: &Shard, run: &Run<'_>, ticket: &Ticket) {
+        let mut from = 0;
+        loop {
+            from = self.try_push(shard, run, from, ticket);
+            if from >= run.records.len() {
+                return;
+            }
+            self.free.notified().await;
+        }
+    }
+
+    /// Takes records from `from` on while there is credit; returns the first one not taken.
+    pub fn try_push(&self, shard: &Shard, run: &Run<'_>, mut from: usize, ticket: &Ticket) -> usize {
+        let mut encoding = self.encoding.borrow_mut();
+        let encoding = &mut *encoding;
+        from = from.max(encoding.already_there(run, ticket));
+        let Some(outlet) = encoding.outlet(run.origin, &self.takes, &*self.sink) else {
+            return run.records.len();
+        };
+        if encoding.format.is_none() {
+            if from < run.records.len() {
+                self.count(run, from);
+            }
+            return run.records.len();
+        }
+        while from < run.records.len() {
+            let Some(at) = self.open_batch(shard, encoding, outlet, run.received_ns) else {
+                return from;
+            };
+            from = self.encode(shard, encoding, at, run, from, ticket);
+        }
+        from
+    }
+
+    /// A counting sink has the records at once.
+    fn count(&self, run: &Run<'_>, from: usize) {
+        let taken = self.takes.count(run, from);
+        self.sink.counted(taken, (run.records.last().map_or(0, |l| l.end) - run.records[from].start).into());
+    }
+
+    fn open_batch(&self, shard: &Shard, encoding: &mut Encoding, outlet: u32, now_ns: i64) -> Option<usize> {
+        let epoch = if self.sink.seals_each_second() { now_ns.div_euclid(1_000_000_000) } else { 0 };
+        if let Some(at) = encoding.open.iter().position(|o| o.batch.outlet == outlet) {
+            if encoding.open[at].epoch == epoch {
+                return Some(at);
+            }
+            let open = encoding.open.remove(at);
+            shard.send_out(open.batch, &*self.sink);
+        }
+        if self.credit.get() == 0 {
+            // A batch that is not full holds the credit the next outlet needs: it goes now.
+            if !encoding.open.is_empty() {
+                let open = encoding.open.remove(0);
+                shard.send_out(open.batch, &*self.sink);
+            }
+            return None;
+        }
+        if encoding.open.len() >= OPEN_MAX {
+            let open = encoding.open.remove(0);
+            shard.send_out(open.batch, &*self.sink);
+        }
+        self.credit.set(self.credit.get() - 1);
+        let mut batch = shard.take_batch();
+        batch.home = shard.id();
+        batch.lane = self.id;
+        batch.sink = self.sink.id();
+        batch.outlet = outlet;
+        batch.arena.clear_with_head(self.sink.head_for_next(outlet));
+        encoding.open.push(Open { batch, epoch });
+        shard.lingering();
+        Some(encoding.open.len() - 1)
+    }
+
+    fn encode(
+        &self,
+        shard: &Shard,
+        encoding: &mut Encoding,
+        at: usize,
+        run: &Run<'_>,
+        from: usize,
+        ticket: &Ticket,
+    ) -> usize {
+        let Some(format) = encoding.format else { return run.records.len() };
+        let batch = &mut *encoding.open[at].batch;
+        let keep = |i: usize| self.takes.record(run, i);
+        let keep: Option<&dyn Fn(usize) -> bool> = if self.takes.each_record() { Some(&keep) } else { None };
+        let ends = self.sink.wants_ends().then_some(&mut batch.ends);
+        let done = encode(format, run, from, keep, &mut batch.arena, ARENA_BYTES, ends);
+        if done.next > from {
+            let upto = run.position_after(done.next - 1);
+            shard.settle().attach(ticket);
+            batch.tickets.push(Ticket { upto, records: done.records, ..*ticket });
+            batch.records += done.records;
+            batch.oldest_ns = batch.oldest_ns.min(run.received_ns);
+        }
+        if done.next < run.records.len()
+            || batch.arena.len() >= ARENA_BYTES
+            || batch.tickets.len() >= TICKETS_MAX
+        {
+            let open = encoding.open.remove(at);
+            shard.send_out(open.batch, &*self.sink);
+        }
+        done.next
+    }
+
+    /// Sends what is open and older than `before_ns`; returns how many stay open.
+    pub fn seal_older(&self, shard: &Shard, before_ns: i64) -> usize {
+        let mut encoding = self.encoding.borrow_mut();
+        let mut i = 0;
+        while i < encoding.open.len() {
+            if encoding.open[i].batch.oldest_ns <= before_ns || encoding.open[i].batch.records == 0 {
+                let open = encoding.open.remove(i);
+                shard.send_out(open.batch, &*self.sink);
+            } else {
+                i += 1;
+            }
+        }
+        encoding.open.len()
+    }
+
+    /// Sends everything that is open.
+    pub fn seal(&self, shard: &Shard) {
+        self.seal_older(shard, i64::MAX);
+    }
+
+    /// A batch of this lane came home.
+    pub fn credit_back(&self) {
+        debug_assert!(self.credit.get() < CREDIT_BATCHES, "a batch comes home once");
+        self.credit.set(self.credit.get() + 1);
+        self.free.notify_waiters();
+    }
+}
+
+/// Tickets of one batch; many small runs seal a batch before this list grows long.
+const TICKETS_MAX: usize = 4096;
+
+impl Encoding {
+    /// Index of the first record that the sink does not have from before a restart.
+    fn already_there(&mut self, run: &Run<'_>, ticket: &Ticket) -> usize {
+        if self.have.is_empty() {
+            return 0;
+        }
+        let Some(&have) = self.have.get(&ticket.input) else { return 0 };
+        if have < ticket.upto {
+            self.have.remove(&ticket.input);
+        }
+        (0..run.records.len()).find(|i| run.position_after(*i) > have).unwrap_or(run.records.len())
+    }
+
+    /// The outlet for records of this origin, or `None` when the sink does not take them.
+    fn outlet(&mut self, origin: &Origin, takes: &Where, sink: &dyn Sink) -> Option<u32> {
+        let at: *const Origin = origin;
+        if let Some((last, outlet)) = self.last
+            && std::ptr::eq(last, at)
+        {
+            return outlet;
+        }
+        let outlet = takes.origin(origin).then(|| sink.outlet(origin));
+        self.last = Some((at, outlet));
+        outlet
+    }
+}
+
+/// All lanes of one source on one shard.
+pub type Lanes = Rc<[Rc<Lane>]>;
+
+/// Hands a run to every lane and settles what no sink takes. Waits while a sink has no credit left for this source.
+pub async fn deliver(shard: &Shard, lanes: &[Rc<Lane>], slot: u32, run: &Run<'_>, upto: u64) {
+    let records = u32::try_from(run.records.len()).expect("a run is one buffer");
+    let ticket = shard.settle().begin(slot, upto, records);
+    for lane in lanes {
+        lane.push(shard, run, &ticket).await;
+    }
+    let moved = shard.settle().sealed(&ticket);
+    if let Some(lane) = lanes.first() {
+        lane.counters.delivered.add(moved.delivered);
+        lane.counters.rejected.add(moved.rejected);
+    }
+}

@@ -1,0 +1,103 @@
+//! Counters: one set a shard and a source or sink, written by that shard alone, read by anyone.
+//!
+//! A counter has one writer, so adding is a plain load and store (no locked instruction); reading sums over shards.
+//! They are added to once a run or a batch, never once a record.
+//!
+//! The law for every source, at every moment its shard is between turns:
+//! `received = delivered + rejected + dropped + in flight`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning shard calls it.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Sets; only the owning shard calls it.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The value.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a record that was received is not delivered, by the program's own choice and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A line that does not decode, with `on_bad_line = "skip"`.
+    BadLine,
+    /// A line longer than its limit, with `long_lines = "drop"`.
+    TooLong,
+    /// A malformed message, with `on_bad_message = "drop"`.
+    Malformed,
+    /// Beyond `rate_limit` on a transport that cannot slow its sender.
+    RateLimit,
+    /// From a peer outside `allow`.
+    NotAllowed,
+    /// Lost in the kernel's socket buffer.
+    Kernel,
+}
+
+/// Every reason, in the order of the counters.
+pub const REASONS: [(Reason, &str); 6] = [
+    (Reason::BadLine, "bad_line"),
+    (Reason::TooLong, "too_long"),
+    (Reason::Malformed, "malformed"),
+    (Reason::RateLimit, "rate_limit"),
+    (Reason::NotAllowed, "not_allowed"),
+    (Reason::Kernel, "kernel"),
+];
+
+/// One source on one shard.
+#[derive(Debug, Default)]
+pub struct SourceCounters {
+    /// Records framed.
+    pub records: Counter,
+    /// Bytes received, terminators included.
+    pub bytes: Counter,
+    /// Records that every sink has.
+    pub delivered: Counter,
+    /// Records that a sink refused for good.
+    pub rejected: Counter,
+    /// Records dropped, by reason.
+    pub dropped: [Counter; REASONS.len()],
+    /// Errors: whatever a person should look at.
+    pub errors: Counter,
+    /// Bytes of known inputs that are not read yet.
+    pub lag_bytes: Counter,
+    /// Bytes of all inputs, where that is known (`mode = "once"`).
+    pub total_bytes: Counter,
+    /// Long lines that were split.
+    pub split: Counter,
+}
+
+impl SourceCounters {
+    /// Counts records that are dropped.
+    pub fn drop_records(&self, reason: Reason, n: u64) {
+        self.dropped[reason as usize].add(n);
+    }
+}
+
+/// One sink on one shard.
+#[derive(Debug, Default)]
+pub struct SinkCounters {
+    /// Records delivered.
+    pub records: Counter,
+    /// Encoded bytes delivered.
+    pub bytes: Counter,
+    /// Batches out.
+    pub in_flight: Counter,
+    /// Failed attempts.
+    pub errors: Counter,
+}

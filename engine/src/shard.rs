@@ -1,0 +1,336 @@
+//! A shard: one pinned thread with its own runtime, buffers, lanes and sink owners. Shards share nothing but mail.
+//!
+//! Invariants: everything here is touched by its own thread alone; a batch made here comes home here; a batch goes to
+//! the owner of its outlet and to nobody else. What crosses threads goes through [`Mailbox`]es: sealed batches out,
+//! batches home, and control messages. The shard knows no configuration and reads no file.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use slab::Slab;
+use tokio::sync::{Notify, mpsc};
+
+use crate::batch::{Batch, LaneId, ShardId, SinkId, Verdict};
+use crate::io::Io;
+use crate::lane::Lane;
+use crate::pool::Pool;
+use crate::queue::Mailbox;
+use crate::settle::Settle;
+use crate::sink::route::Sink;
+
+/// What shards send each other.
+#[derive(Debug)]
+pub enum Mail {
+    /// A sealed batch on its way to its outlet's owner.
+    Out(Box<Batch>),
+    /// A batch with a verdict on its way home.
+    Home(Box<Batch>),
+}
+
+/// Work for a shard's own thread.
+pub type Order = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
+/// Letters a shard's box holds: credit bounds the batches that can be under way, this bounds the credit.
+pub const MAILBOX_LETTERS: usize = 1 << 14;
+/// Batches a shard keeps for reuse.
+const POOL_BATCHES: usize = 16;
+/// How long a record waits for company when its source is idle.
+pub const LINGER: Duration = Duration::from_millis(5);
+
+/// How to reach a shard from any thread.
+#[derive(Clone)]
+pub struct ShardLink {
+    /// Batches out and home.
+    pub mail: Arc<Mailbox<Mail>>,
+    /// Control.
+    pub orders: mpsc::UnboundedSender<Order>,
+}
+
+/// The thread's own state.
+pub struct Shard {
+    id: ShardId,
+    io: Io,
+    links: Arc<[ShardLink]>,
+    sinks: RefCell<HashMap<SinkId, Arc<dyn Sink>>>,
+    settle: RefCell<Settle>,
+    lanes: RefCell<Slab<Rc<Lane>>>,
+    pool: RefCell<Pool>,
+    intakes: RefCell<HashMap<(SinkId, u32), Rc<Intake>>>,
+    settled: Notify,
+    open: Cell<bool>,
+    opened: Notify,
+}
+
+impl Shard {
+    /// The state of shard `id`; called on its thread, inside its runtime.
+    pub fn new(id: ShardId, io: Io, links: Arc<[ShardLink]>) -> Rc<Self> {
+        Rc::new(Self {
+            id,
+            io,
+            links,
+            sinks: RefCell::default(),
+            settle: RefCell::default(),
+            lanes: RefCell::default(),
+            pool: RefCell::new(Pool::new(POOL_BATCHES)),
+            intakes: RefCell::default(),
+            settled: Notify::new(),
+            open: Cell::new(false),
+            opened: Notify::new(),
+        })
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Its way to the kernel.
+    pub fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// All shards, itself included.
+    pub fn links(&self) -> &Arc<[ShardLink]> {
+        &self.links
+    }
+
+    /// The windows of its inputs.
+    pub fn settle(&self) -> RefMut<'_, Settle> {
+        self.settle.borrow_mut()
+    }
+
+    /// Now, in nanoseconds since the Unix epoch.
+    pub fn now_ns(&self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+
+    /// An empty batch.
+    pub fn take_batch(&self) -> Box<Batch> {
+        self.pool.borrow_mut().take()
+    }
+
+    /// Makes a sink known here, before the first batch for it.
+    pub fn add_sink(&self, sink: Arc<dyn Sink>) {
+        self.sinks.borrow_mut().insert(sink.id(), sink);
+    }
+
+    /// Makes a lane.
+    pub fn add_lane(&self, make: impl FnOnce(LaneId) -> Lane) -> Rc<Lane> {
+        let mut lanes = self.lanes.borrow_mut();
+        let entry = lanes.vacant_entry();
+        let id = LaneId::try_from(entry.key()).expect("lanes are sources times sinks");
+        let lane = Rc::new(make(id));
+        entry.insert(Rc::clone(&lane));
+        lane
+    }
+
+    /// Forgets a lane whose batches are all home.
+    pub fn remove_lane(&self, id: LaneId) {
+        self.lanes.borrow_mut().try_remove(id as usize);
+    }
+
+    /// Sends a sealed batch to the owner of its outlet.
+    pub fn send_out(self: &Self, batch: Box<Batch>, sink: &dyn Sink) {
+        if batch.records == 0 && batch.tickets.is_empty() {
+            return self.settle_home(batch);
+        }
+        let owner = sink.owner(batch.outlet, self.id);
+        if owner == self.id {
+            return self.accept(batch);
+        }
+        let put = self.links[usize::from(owner)].mail.put(Mail::Out(batch));
+        assert!(put.is_ok(), "credit bounds the mail");
+    }
+
+    /// Sends a batch home with the sink's word.
+    pub fn send_home(&self, mut batch: Box<Batch>, verdict: Verdict) {
+        batch.verdict = verdict;
+        if batch.home == self.id {
+            return self.settle_home(batch);
+        }
+        let home = usize::from(batch.home);
+        let put = self.links[home].mail.put(Mail::Home(batch));
+        assert!(put.is_ok(), "credit bounds the mail");
+    }
+
+    /// Waits until some batch came home.
+    pub async fn settled(&self) {
+        self.settled.notified().await;
+    }
+
+    fn settle_home(&self, batch: Box<Batch>) {
+        let lane = self.lanes.borrow().get(batch.lane as usize).cloned();
+        for ticket in &batch.tickets {
+            let moved = self.settle.borrow_mut().verdict(ticket, batch.verdict);
+            if let Some(lane) = &lane {
+                lane.counters().delivered.add(moved.delivered);
+                lane.counters().rejected.add(moved.rejected);
+            }
+        }
+        self.pool.borrow_mut().give(batch);
+        if let Some(lane) = lane {
+            lane.credit_back();
+        }
+        self.settled.notify_waiters();
+    }
+
+    /// Gives a batch to the owner of its outlet on this shard.
+    fn accept(&self, batch: Box<Batch>) {
+        let key = (batch.sink, batch.outlet);
+        let intake = self.intakes.borrow().get(&key).cloned();
+        let intake = intake.unwrap_or_else(|| {
+            let intake = Rc::new(Intake::default());
+            self.intakes.borrow_mut().insert(key, Rc::clone(&intake));
+            self.opened_intake(key.0, key.1, &intake);
+            intake
+        });
+        intake.put(batch);
+    }
+
+    fn opened_intake(&self, sink: SinkId, outlet: u32, intake: &Rc<Intake>) {
+        let sink = self.sinks.borrow().get(&sink).cloned();
+        let Some(sink) = sink else { return };
+        let (intake, me) = (Rc::clone(intake), SELF.with(|s| s.borrow().clone()));
+        if let Some(me) = me {
+            sink.start_owner(&me, outlet, intake);
+        }
+    }
+
+    /// Some lane opened a batch: it is sealed after [`LINGER`] if nothing fills it.
+    pub fn lingering(&self) {
+        if !self.open.replace(true) {
+            self.opened.notify_one();
+        }
+    }
+
+    /// Seals what every lane has open.
+    pub fn seal_all(&self) {
+        for lane in self.all_lanes() {
+            lane.seal(self);
+        }
+    }
+
+    fn all_lanes(&self) -> Vec<Rc<Lane>> {
+        self.lanes.borrow().iter().map(|(_, lane)| Rc::clone(lane)).collect()
+    }
+
+    /// Closes the intakes: owners end when they have written what they were given.
+    pub fn close_intakes(&self) {
+        for intake in self.intakes.borrow().values() {
+            intake.close();
+        }
+    }
+
+    /// Owners that have not ended yet.
+    pub fn owners(&self) -> usize {
+        self.intakes.borrow().values().filter(|i| !i.ended.get()).count()
+    }
+
+    /// Runs the shard's own tasks until the orders end: mail, linger, control.
+    pub async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
+        SELF.with(|s| *s.borrow_mut() = Some(Rc::clone(&self)));
+        let postman = tokio::task::spawn_local(postman(Rc::clone(&self)));
+        let sealer = tokio::task::spawn_local(sealer(Rc::clone(&self)));
+        while let Some(order) = orders.recv().await {
+            order(&self);
+        }
+        postman.abort();
+        sealer.abort();
+        SELF.with(|s| s.borrow_mut().take());
+    }
+}
+
+thread_local! {
+    /// The shard of this thread, for owners that are started by the first batch.
+    static SELF: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+async fn postman(shard: Rc<Shard>) {
+    let mail = Arc::clone(&shard.links[usize::from(shard.id)].mail);
+    loop {
+        match mail.take().await {
+            Mail::Out(batch) => shard.accept(batch),
+            Mail::Home(batch) => shard.settle_home(batch),
+        }
+    }
+}
+
+async fn sealer(shard: Rc<Shard>) {
+    loop {
+        shard.opened.notified().await;
+        while shard.open.replace(false) {
+            tokio::time::sleep(LINGER).await;
+            let linger_ns = i64::try_from(LINGER.as_nanos()).unwrap_or(i64::MAX);
+            let before = shard.now_ns().saturating_sub(linger_ns);
+            let open: usize = shard.all_lanes().iter().map(|lane| lane.seal_older(&shard, before)).sum();
+            if open > 0 {
+                shard.open.set(true);
+            }
+        }
+    }
+}
+
+/// What a sink's owner is given: batches, in order of sending.
+#[derive(Debug, Default)]
+pub struct Intake {
+    queue: RefCell<VecDeque<Box<Batch>>>,
+    arrived: Notify,
+    closed: Cell<bool>,
+    ended: Cell<bool>,
+}
+
+impl Intake {
+    /// The next batch; `None` when the engine drains and there is no more.
+    pub async fn next(&self) -> Option<Box<Batch>> {
+        loop {
+            if let Some(batch) = self.try_next() {
+                return Some(batch);
+            }
+            if self.closed.get() {
+                return None;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    /// A batch that is there now.
+    pub fn try_next(&self) -> Option<Box<Batch>> {
+        self.queue.borrow_mut().pop_front()
+    }
+
+    /// Batches waiting.
+    pub fn len(&self) -> usize {
+        self.queue.borrow().len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    /// Whether the engine drains.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Puts a batch in.
+    pub fn put(&self, batch: Box<Batch>) {
+        self.queue.borrow_mut().push_back(batch);
+        self.arrived.notify_one();
+    }
+
+    /// No more will come.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.arrived.notify_one();
+    }
+
+    /// The owner has written, closed and ended.
+    pub fn ended(&self) {
+        self.ended.set(true);
+    }
+}

@@ -1,0 +1,251 @@
+//! Turns one file (or a range of it) into runs and hands them to the lanes: read, cut, decode, deliver, in one turn.
+//!
+//! Owns an open file, its place in it and the unfinished line. Invariants: runs go out in order; the window's position
+//! behind a run is where a reader must start again to get the records after it. It decides nothing about which
+//! files are read and when.
+
+use std::io;
+use std::rc::Rc;
+
+use super::lines::Lines;
+use super::segments::{Segment, Segments};
+use super::stage::Stage;
+use crate::batch::{Columns, Origin, Positions, Run};
+use crate::io::IoFile;
+use crate::io::file::READ_HEAD;
+use crate::lane::{Lanes, deliver};
+use crate::metrics::{Reason, SourceCounters};
+use crate::shard::Shard;
+use crate::source::stop::Stop;
+
+/// How reading a stretch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// At the end that was asked for, or where the file ends.
+    AtEnd,
+    /// The engine drains, or a bad line stops the source.
+    Stopped,
+}
+
+/// What a reader needs to run; shared by all readers of a source on a shard.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The shard.
+    pub shard: Rc<Shard>,
+    /// Where records go.
+    pub lanes: Lanes,
+    /// Raised when the source must stop.
+    pub stop: Stop,
+    /// The source's counters on this shard.
+    pub counters: std::sync::Arc<SourceCounters>,
+}
+
+/// A file being read.
+pub struct Reader {
+    around: Surroundings,
+    file: IoFile,
+    origin: Rc<Origin>,
+    slot: u32,
+    lines: Lines,
+    stage: Stage,
+    /// File offset of the next read.
+    position: u64,
+    /// Lines that start at or behind this belong to the next range.
+    until: u64,
+}
+
+impl Reader {
+    /// A reader at `position`; `slot` is its window.
+    pub fn new(
+        around: Surroundings,
+        file: IoFile,
+        origin: Rc<Origin>,
+        slot: u32,
+        lines: Lines,
+        stage: Stage,
+        position: u64,
+    ) -> Self {
+        Self { around, file, origin, slot, lines, stage, position, until: u64::MAX }
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &IoFile {
+        &self.file
+    }
+
+    /// Its window in the shard's settle table.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// File offset of the next read.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Bytes of an unfinished line that were read and not given out.
+    pub fn unfinished(&self) -> usize {
+        self.lines.carried()
+    }
+
+    /// What the records come from; a rename changes it.
+    pub fn set_origin(&mut self, origin: Rc<Origin>) {
+        self.origin = origin;
+    }
+
+    /// Makes it a reader of the range that ends at `until`: a line belongs to the range it starts in. At the start of a
+    /// range that is not the file's, call it with `seek` and a position one byte before the range.
+    pub fn range(&mut self, until: u64, seek: bool) {
+        self.until = until;
+        if seek {
+            self.lines.seek_line();
+        }
+    }
+
+    /// Reads on up to `end` (a size that was seen), or to the end of its range.
+    ///
+    /// # Errors
+    /// What the read said; what was read before it is delivered.
+    pub async fn read_to(&mut self, end: u64) -> io::Result<Ended> {
+        let near = end.min(self.until.saturating_add(1));
+        let mut segments =
+            Segments::new(self.around.shard.io().clone(), self.file.clone(), self.position, near);
+        loop {
+            if self.around.stop.is_raised() {
+                return Ok(Ended::Stopped);
+            }
+            let Some(segment) = segments.next().await? else { return Ok(Ended::AtEnd) };
+            self.position = segments.position();
+            self.around.counters.bytes.add((segment.len - segment.skip) as u64);
+            if self.consume(segment).await {
+                return Ok(Ended::AtEnd);
+            }
+            if self.position >= near && near < end {
+                // The last line of the range goes on behind it.
+                segments.extend(end.min(self.position + crate::io::file::READ_BYTES as u64));
+            }
+        }
+    }
+
+    /// Gives out the rest as a record: nothing more will come, or has come for long.
+    pub async fn finish(&mut self) {
+        let rest = self.lines.append_long(&[]);
+        let base = self.position - rest.len() as u64;
+        let mut at = 0;
+        self.runs(&rest, &mut at, base).await;
+        if base + (at as u64) < self.until && self.lines.finish(&rest, &mut at).is_some() {
+            self.deliver(&rest, false, base, base + at as u64).await;
+        }
+        self.lines.restore_long(rest, at);
+        self.flush_stage().await;
+        self.count_long();
+    }
+
+    /// Gives out what a multiline group still holds, when its time is over.
+    pub async fn flush_stage(&mut self) {
+        if let Some(run) = self.stage.flush() {
+            let upto = run.upto;
+            let run = run.as_run(&self.origin, self.around.shard.now_ns());
+            deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
+        }
+    }
+
+    /// Forgets what is unfinished and goes to `position`.
+    pub fn seek(&mut self, position: u64) {
+        self.lines.forget();
+        self.stage.forget();
+        self.position = position;
+    }
+
+    /// Cuts a segment into runs; `true` when the range is read.
+    async fn consume(&mut self, segment: Segment) -> bool {
+        let carried = self.lines.carried();
+        let base = segment.offset - carried as u64;
+        let mut at = 0;
+        let done = if carried <= READ_HEAD {
+            let mut segment = segment;
+            let range = segment.range(carried);
+            let front = range.start..range.start + carried;
+            self.lines.take_carry(&mut segment.buffer.memory_mut()[front]);
+            let bytes = &segment.buffer.memory()[range];
+            let done = self.runs(bytes, &mut at, base).await;
+            self.lines.keep(&bytes[at..]);
+            done
+        } else {
+            let whole = self.lines.append_long(&segment.buffer.memory()[segment.range(0)]);
+            drop(segment);
+            let done = self.runs(&whole, &mut at, base).await;
+            self.lines.restore_long(whole, at);
+            done
+        };
+        self.count_long();
+        done
+    }
+
+    /// Delivers the complete lines of `bytes` from `at` on; `true` when the range's last line was among them.
+    async fn runs(&mut self, bytes: &[u8], at: &mut usize, base: u64) -> bool {
+        loop {
+            if base + *at as u64 >= self.until {
+                return true;
+            }
+            let Some(piece) = self.lines.next(bytes, at) else {
+                return base + *at as u64 >= self.until;
+            };
+            if base + piece.next as u64 > self.until {
+                return self.last_run(bytes, base, base + piece.next as u64).await;
+            }
+            self.deliver(bytes, piece.verbatim, base, base + piece.next as u64).await;
+            if self.around.stop.is_raised() {
+                return false;
+            }
+        }
+    }
+
+    /// The run in which the range ends: lines that start before the end are ours.
+    async fn last_run(&mut self, bytes: &[u8], base: u64, end: u64) -> bool {
+        let ours = self.lines.spans().partition_point(|s| base + u64::from(s.start) < self.until);
+        if ours > 0 {
+            let upto = self.lines.spans().get(ours).map_or(end, |s| base + u64::from(s.start));
+            self.lines.keep_spans(ours);
+            self.deliver(bytes, false, base, upto).await;
+        }
+        true
+    }
+
+    async fn deliver(&mut self, bytes: &[u8], verbatim: bool, base: u64, upto: u64) {
+        let run = Run {
+            bytes,
+            records: self.lines.spans(),
+            verbatim,
+            columns: Columns::None,
+            peers: &[],
+            origin: &self.origin,
+            received_ns: self.around.shard.now_ns(),
+            positions: Positions::Linear { base, upto },
+        };
+        if self.stage.is_plain() {
+            self.around.counters.records.add(run.records.len() as u64);
+            return deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
+        }
+        let staged = self.stage.take(&run, &self.around.counters);
+        if staged.stop {
+            self.around.stop.raise();
+        }
+        if staged.upto == 0 {
+            return;
+        }
+        let upto = staged.upto;
+        deliver(&self.around.shard, &self.around.lanes, self.slot, &staged.run, upto).await;
+    }
+
+    fn count_long(&mut self) {
+        let counts = self.lines.take_counts();
+        if counts.split + counts.dropped == 0 {
+            return;
+        }
+        let counters = &self.around.counters;
+        counters.split.add(counts.split);
+        counters.records.add(counts.dropped);
+        counters.drop_records(Reason::TooLong, counts.dropped);
+    }
+}
