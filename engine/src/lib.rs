@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod decode;
+pub mod escape;
 pub mod frame;
 pub mod io;
 pub mod lane;
@@ -14,4 +15,5 @@ pub mod settle;
 pub mod shard;
 pub mod sink;
 pub mod source;
+pub mod status;
 pub mod syslog;

@@ -1,0 +1,118 @@
+//! What the engine tells of itself at one moment: plain numbers, for progress, summary, status and metrics.
+//!
+//! Owns no counter; it is a copy taken on request. All counts begin with the engine's start and never go back.
+//! It formats nothing: that is the printer's work.
+
+use std::time::Duration;
+
+/// The whole engine at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Time since the engine started.
+    pub elapsed: Duration,
+    /// One entry a source, in the configuration's order.
+    pub sources: Vec<SourceStatus>,
+    /// One entry a sink, in the configuration's order.
+    pub sinks: Vec<SinkStatus>,
+}
+
+/// One source at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SourceStatus {
+    /// The source's key in the configuration.
+    pub key: String,
+    /// Records received and framed, the rejected and dropped ones included.
+    pub records_in: u64,
+    /// Bytes received, terminators included, before any decoding.
+    pub bytes_in: u64,
+    /// Records that every sink which takes them has called durable.
+    pub delivered: u64,
+    /// Records that are no record by the source's own rules: a line that is not base64, a malformed message.
+    pub rejected: u64,
+    /// Records left out on purpose, by reason; a reason without any is not listed.
+    pub dropped: Vec<(String, u64)>,
+    /// Failures that are not of one record: a file that cannot be read, a connection that broke.
+    pub errors: u64,
+    /// Bytes that are known to wait: of files, what lies behind the read position.
+    pub lag_bytes: u64,
+    /// Bytes of the whole job, where it has an end (`mode = "once"`); none for sources that go on.
+    pub total_bytes: Option<u64>,
+    /// Whether the source has finished. Only sources with an end ever do.
+    pub done: bool,
+}
+
+/// One sink at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SinkStatus {
+    /// The sink's key in the configuration.
+    pub key: String,
+    /// Records that are durable here.
+    pub records: u64,
+    /// Bytes that are durable here, as encoded.
+    pub bytes: u64,
+    /// Batches that wait for a verdict.
+    pub batches_in_flight: u64,
+    /// Failures of the sink, each retry that failed included.
+    pub errors: u64,
+    /// How the sink is.
+    pub state: SinkState,
+}
+
+/// How a sink is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SinkState {
+    /// It takes what comes.
+    #[default]
+    Ready,
+    /// It cannot write and tries again; the text says what the last attempt met.
+    Waiting(String),
+    /// It was closed in order.
+    Closed,
+}
+
+impl Status {
+    /// Records received by all sources.
+    pub fn records_in(&self) -> u64 {
+        self.sources.iter().map(|s| s.records_in).sum()
+    }
+
+    /// Bytes received by all sources.
+    pub fn bytes_in(&self) -> u64 {
+        self.sources.iter().map(|s| s.bytes_in).sum()
+    }
+
+    /// Bytes that wait at all sources.
+    pub fn lag_bytes(&self) -> u64 {
+        self.sources.iter().map(|s| s.lag_bytes).sum()
+    }
+
+    /// Failures of all sources and sinks, rejected records included.
+    pub fn errors(&self) -> u64 {
+        let sources: u64 = self.sources.iter().map(|s| s.errors + s.rejected).sum();
+        sources + self.sinks.iter().map(|s| s.errors).sum::<u64>()
+    }
+
+    /// Bytes of the whole job, when every source has an end.
+    pub fn total_bytes(&self) -> Option<u64> {
+        self.sources.iter().map(|s| s.total_bytes).sum::<Option<u64>>().filter(|_| !self.sources.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(total_bytes: Option<u64>) -> SourceStatus {
+        SourceStatus { bytes_in: 5, errors: 1, rejected: 2, total_bytes, ..SourceStatus::default() }
+    }
+
+    #[test]
+    fn a_total_needs_every_source_to_have_an_end() {
+        let mut status = Status::default();
+        assert_eq!(status.total_bytes(), None);
+        status.sources = vec![source(Some(10)), source(Some(20))];
+        assert_eq!((status.total_bytes(), status.bytes_in(), status.errors()), (Some(30), 10, 6));
+        status.sources.push(source(None));
+        assert_eq!(status.total_bytes(), None);
+    }
+}
