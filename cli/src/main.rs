@@ -1,5 +1,71 @@
 //! The command line: arguments, commands, and the only printer.
+//!
+//! Owns the process: its exit code, its signals, its environment, its streams. The engine is used through its front door
+//! only. A command is a function from its arguments to an exit code; nothing else ends the process.
+
+#![expect(dead_code, reason = "log, progress, signals and tables wait for the engine's front door")]
+
+mod args;
+mod commands;
+mod logfile;
+mod logging;
+mod printer;
+mod progress;
+mod signals;
+mod table;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Cli, ColorChoice};
+use printer::Printer;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse(&typed) {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let printer = Arc::new(Printer::new(cli.global.color, no_color, cli.global.quiet));
+    if let Some(folder) = &cli.global.folder
+        && let Err(e) = std::env::set_current_dir(folder)
+    {
+        printer.error(&format!("cannot work in {}: {e}", folder.display()));
+        return ExitCode::from(commands::USAGE);
+    }
+    ExitCode::from(commands::run(cli, &printer))
+}
+
+fn parse(typed: &[OsString]) -> Result<Cli, clap::Error> {
+    let command = Cli::command().color(clap_color(typed));
+    command.try_get_matches_from(typed).and_then(|matches| Cli::from_arg_matches(&matches))
+}
+
+/// `--color` as typed: clap needs it to complain in colour, before it has parsed anything.
+fn clap_color(typed: &[OsString]) -> clap::ColorChoice {
+    let mut words = typed.iter().filter_map(|w| w.to_str());
+    let mut choice = clap::ColorChoice::Auto;
+    while let Some(word) = words.next() {
+        let value = if word == "--color" { words.next() } else { word.strip_prefix("--color=") };
+        choice = match value.and_then(|v| clap::ValueEnum::from_str(v, false).ok()) {
+            Some(ColorChoice::Always) => clap::ColorChoice::Always,
+            Some(ColorChoice::Never) => clap::ColorChoice::Never,
+            Some(ColorChoice::Auto) | None => choice,
+        };
+    }
+    choice
+}
+
+/// Help and version go to standard output and are no mistake; complaints go to standard error.
+fn usage(e: &clap::Error) -> ExitCode {
+    // A reader that has left needs no help text.
+    let _ = e.print();
+    ExitCode::from(if e.use_stderr() { commands::USAGE } else { commands::DONE })
+}

@@ -1,0 +1,80 @@
+//! `init`: a folder to start from.
+//!
+//! Invariants: it runs as it is, and shows a result within a second; every file in it says what to change next.
+//! It refuses to overwrite: when one of its files exists, nothing at all is written.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::{DONE, FAILED};
+use crate::printer::Printer;
+
+/// Each file and its text; `{folder}` stands for the folder's absolute path, `{wpgen}` for this program's.
+const FILES: [(&str, &str); 5] = [
+    ("wpsrc.toml", include_str!("init/wpsrc.toml")),
+    ("connectors/source.d/50-app-log.toml", include_str!("init/source.toml")),
+    ("connectors/sink.d/50-archive.toml", include_str!("init/sink.toml")),
+    ("sample.log", include_str!("init/sample.log")),
+    ("wpgen.service", include_str!("init/wpgen.service")),
+];
+
+/// Writes the files into a folder.
+pub fn run(folder: &Path, printer: &Printer) -> u8 {
+    let there: Vec<PathBuf> = FILES
+        .iter()
+        .map(|(name, _)| folder.join(name))
+        .filter(|path| path.symlink_metadata().is_ok())
+        .collect();
+    if !there.is_empty() {
+        for path in &there {
+            printer.error(&format!("{} exists already and is not overwritten", path.display()));
+        }
+        printer.help("name another folder: wpgen init my-logs");
+        return FAILED;
+    }
+    match write_all(folder) {
+        Ok(written) => {
+            for path in &written {
+                printer.result(&format!("{}\n", path.display()));
+            }
+            printer.note(&next_steps(folder));
+            DONE
+        }
+        Err((path, e)) => {
+            printer.error(&format!("cannot write {}: {e}", path.display()));
+            FAILED
+        }
+    }
+}
+
+fn next_steps(folder: &Path) -> String {
+    let at = if folder == Path::new(".") { String::new() } else { format!("-C {} ", folder.display()) };
+    format!(
+        "\nnow try:  wpgen {at}source start\nthen put your own path into {}",
+        folder.join("wpsrc.toml").display()
+    )
+}
+
+fn write_all(folder: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+    std::fs::create_dir_all(folder).map_err(|e| (folder.to_owned(), e))?;
+    let absolute = folder.canonicalize().map_err(|e| (folder.to_owned(), e))?;
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/local/bin/wpgen"));
+    let mut written = Vec::new();
+    for (name, text) in FILES {
+        let path = folder.join(name);
+        let text = text
+            .replace("{folder}", &absolute.display().to_string())
+            .replace("{wpgen}", &program.display().to_string());
+        create(&path, &text).map_err(|e| (path.clone(), e))?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+fn create(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
+}

@@ -1,0 +1,367 @@
+//! The log: `{time} [LEVEL] [target] {message}`, into `<log.dir>/wpgen.log` and, when asked, onto the console.
+//!
+//! Owns the filter and the way from a caller to the writer thread. Invariants: a caller never waits, never touches a
+//! disk and never holds more than [`MESSAGE_BYTES_MAX`] of text; the queue is bounded by [`QUEUE_LINES`], and what does not
+//! fit is dropped, counted, and the count is logged; one line stays one line, whatever was in the message.
+//! It refuses to fail: without a folder to write to, one warning says so and lines go to the console.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use env_filter::Filter;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use log::{Level, LevelFilter, Metadata, Record};
+
+use crate::logfile::LogFile;
+use crate::printer::{Paint, Printer, Style};
+
+/// Lines that wait for the writer thread; further ones are dropped and counted.
+const QUEUE_LINES: usize = 8192;
+/// Bytes of one message; the rest is cut off and its length told.
+const MESSAGE_BYTES_MAX: usize = 8 << 10;
+/// How long a process that ends waits for its last lines.
+const FLUSH_WAIT: Duration = Duration::from_secs(3);
+/// How often a log file that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What of the log goes to the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// Warnings and errors, as messages for people.
+    Short,
+    /// Every line as in the file.
+    Full,
+}
+
+/// Where the log goes and how much of it there is.
+#[derive(Debug)]
+pub struct LogOptions {
+    /// The folder of wpgen.log; none for commands that only use the console.
+    pub folder: Option<PathBuf>,
+    /// From `--log-level` or `[log].level`.
+    pub level: LevelFilter,
+    /// RUST_LOG, which wins over the level.
+    pub rust_log: Option<String>,
+    /// What goes to the console.
+    pub console: Console,
+}
+
+/// The running log; [`Log::finish`] writes out what is queued.
+#[derive(Debug)]
+pub struct Log {
+    queue: SyncSender<Item>,
+    writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Line(Line),
+    /// No more lines will come.
+    Finish,
+}
+
+#[derive(Debug)]
+struct Line {
+    at: Timestamp,
+    level: Level,
+    target: String,
+    message: String,
+}
+
+struct Logger {
+    filter: Filter,
+    queue: SyncSender<Item>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Starts the log for this process. Called once.
+pub fn start(options: LogOptions, printer: &Arc<Printer>) -> Log {
+    let (filter, complaint) = filter(options.level, options.rust_log.as_deref());
+    let (queue, lines) = sync_channel(QUEUE_LINES);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let level = filter.filter();
+    let mut writer = Writer {
+        file: None,
+        folder: options.folder,
+        retry_at: Instant::now(),
+        console: options.console,
+        printer: Arc::clone(printer),
+        zone: TimeZone::system(),
+        dropped: Arc::clone(&dropped),
+        told: false,
+    };
+    if let Some(complaint) = complaint {
+        printer.warning(&complaint);
+    }
+    writer.open();
+    let writer = std::thread::Builder::new().name("wpgen-log".into()).spawn(move || writer.run(&lines)).ok();
+    if log::set_boxed_logger(Box::new(Logger { filter, queue: queue.clone(), dropped })).is_ok() {
+        log::set_max_level(level);
+    }
+    Log { queue, writer }
+}
+
+/// The filter, and what was wrong with RUST_LOG.
+fn filter(level: LevelFilter, rust_log: Option<&str>) -> (Filter, Option<String>) {
+    let by_level = || env_filter::Builder::new().filter_level(level).build();
+    let Some(text) = rust_log.filter(|t| !t.trim().is_empty()) else { return (by_level(), None) };
+    match env_filter::Builder::new().try_parse(text) {
+        Ok(builder) => (builder.build(), None),
+        Err(e) => (by_level(), Some(format!("RUST_LOG is not understood and has no effect: {e}"))),
+    }
+}
+
+impl Log {
+    /// Writes out what is queued and closes the file. Waits [`FLUSH_WAIT`] at most: a dead disk must not hold the exit.
+    pub fn finish(mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        let deadline = Instant::now() + FLUSH_WAIT;
+        let mut told = self.queue.try_send(Item::Finish).is_ok();
+        while !(told && writer.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+            told = told || self.queue.try_send(Item::Finish).is_ok();
+        }
+        if writer.is_finished() {
+            // The writer thread does not panic; if it did, the lines are lost either way.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.filter.matches(record) {
+            return;
+        }
+        let mut message = Bounded { text: String::new(), cut_bytes: 0 };
+        // Bounded takes every write; a Display that fails leaves what it wrote so far.
+        let _ = message.write_fmt(*record.args());
+        let line = Line {
+            at: Timestamp::now(),
+            level: record.level(),
+            target: record.target().to_owned(),
+            message: message.finish(),
+        };
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(Item::Line(line)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// A message that stops growing at [`MESSAGE_BYTES_MAX`].
+struct Bounded {
+    text: String,
+    cut_bytes: usize,
+}
+
+impl Bounded {
+    fn finish(mut self) -> String {
+        if self.cut_bytes > 0 {
+            let _ = write!(self.text, "... ({} more bytes)", self.cut_bytes);
+        }
+        self.text
+    }
+}
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        // Once something is cut, everything behind it is.
+        let room = if self.cut_bytes > 0 { 0 } else { MESSAGE_BYTES_MAX - self.text.len() };
+        let taken = text.floor_char_boundary(room);
+        self.text.push_str(&text[..taken]);
+        self.cut_bytes += text.len() - taken;
+        Ok(())
+    }
+}
+
+struct Writer {
+    file: Option<LogFile>,
+    folder: Option<PathBuf>,
+    /// When a folder that could not be written is tried again.
+    retry_at: Instant,
+    console: Console,
+    printer: Arc<Printer>,
+    zone: TimeZone,
+    dropped: Arc<AtomicU64>,
+    /// The warning about the file was given.
+    told: bool,
+}
+
+impl Writer {
+    fn run(mut self, lines: &Receiver<Item>) {
+        loop {
+            match lines.recv_timeout(Duration::from_secs(1)) {
+                Ok(Item::Line(line)) => self.line(&line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Item::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+            // All that waits goes out together: one write to the file.
+            let mut more = 0;
+            while more < QUEUE_LINES {
+                match lines.try_recv() {
+                    Ok(Item::Line(line)) => self.line(&line),
+                    Ok(Item::Finish) => return self.end(),
+                    Err(_) => break,
+                }
+                more += 1;
+            }
+            self.tell_dropped();
+            self.flush();
+            if self.file_is_missing() && Instant::now() >= self.retry_at {
+                self.open();
+            }
+        }
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.tell_dropped();
+        self.flush();
+    }
+
+    fn line(&mut self, line: &Line) {
+        let text = format_line(line, &self.zone);
+        match self.console {
+            Console::Short if !self.file_is_missing() => self.short(line),
+            _ => self.printer.line(&paint_level(self.printer.err_paint(), line.level, &text)),
+        }
+        if let Some(file) = &mut self.file
+            && let Err(e) = file.line(&text)
+        {
+            self.give_up_file(&e.to_string());
+        }
+    }
+
+    fn short(&self, line: &Line) {
+        let mut message = String::new();
+        engine::escape::escape_controls(&mut message, &line.message);
+        match line.level {
+            Level::Error => self.printer.error(&message),
+            Level::Warn => self.printer.warning(&message),
+            _ => {}
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(file) = &mut self.file
+            && let Err(e) = file.flush()
+        {
+            self.give_up_file(&e.to_string());
+        }
+    }
+
+    fn file_is_missing(&self) -> bool {
+        self.folder.is_some() && self.file.is_none()
+    }
+
+    /// Opens the file when there should be one; a failure is told once, then tried again in silence.
+    fn open(&mut self) {
+        let Some(folder) = self.folder.as_deref().filter(|_| self.file.is_none()) else { return };
+        match LogFile::open(folder) {
+            Ok(file) => self.file = Some(file),
+            Err(e) => {
+                let why = format!("{}: {e}", folder.display());
+                self.give_up_file(&why);
+            }
+        }
+    }
+
+    fn give_up_file(&mut self, why: &str) {
+        self.file = None;
+        self.retry_at = Instant::now() + RETRY;
+        if !self.told {
+            self.told = true;
+            self.printer
+                .warning(&format!("the log cannot be written ({why}); it goes to the console instead"));
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let message =
+                format!("{dropped} log lines were dropped: they came faster than they could be written");
+            self.line(&Line {
+                at: Timestamp::now(),
+                level: Level::Warn,
+                target: "wpgen::log".into(),
+                message,
+            });
+        }
+    }
+}
+
+fn format_line(line: &Line, zone: &TimeZone) -> String {
+    let time = line.at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z");
+    let mut text = format!("{time} [{}] [{}] ", line.level, line.target);
+    engine::escape::escape_controls(&mut text, &line.message);
+    text
+}
+
+fn paint_level(paint: Paint, level: Level, text: &str) -> String {
+    let style = match level {
+        Level::Error => Style::Red,
+        Level::Warn => Style::Yellow,
+        Level::Info => return text.to_owned(),
+        Level::Debug | Level::Trace => Style::Dim,
+    };
+    paint.text(style, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str) -> Line {
+        let at = Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap();
+        Line { at, level: Level::Warn, target: "engine::source".into(), message: message.into() }
+    }
+
+    #[test]
+    fn a_line_has_local_time_level_target_and_stays_one_line() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        assert_eq!(
+            format_line(&line("bad\nline \x1b[2J"), &zone),
+            "2023-11-15T00:13:20.123+02:00 [WARN] [engine::source] bad\\nline \\x1b[2J"
+        );
+    }
+
+    #[test]
+    fn a_message_is_bounded_and_says_what_was_cut() {
+        for (len, cut) in [
+            (0, 0),
+            (MESSAGE_BYTES_MAX, 0),
+            (MESSAGE_BYTES_MAX + 1, 1),
+            (3 * MESSAGE_BYTES_MAX, 2 * MESSAGE_BYTES_MAX),
+        ] {
+            let mut bounded = Bounded { text: String::new(), cut_bytes: 0 };
+            for part in "x".repeat(len).as_bytes().chunks(1000) {
+                bounded.write_str(std::str::from_utf8(part).unwrap()).unwrap();
+            }
+            assert_eq!(bounded.cut_bytes, cut);
+            assert!(bounded.finish().len() <= MESSAGE_BYTES_MAX + 40);
+        }
+    }
+
+    #[test]
+    fn rust_log_wins_over_the_level_and_a_bad_one_is_told() {
+        let (by_level, none) = filter(LevelFilter::Warn, None);
+        assert_eq!((by_level.filter(), none), (LevelFilter::Warn, None));
+        let (by_env, none) = filter(LevelFilter::Warn, Some("info,engine::source=trace"));
+        assert_eq!((by_env.filter(), none), (LevelFilter::Trace, None));
+        let (kept, complaint) = filter(LevelFilter::Warn, Some("info,=,=/x/"));
+        assert!(complaint.is_some() && kept.filter() == LevelFilter::Warn);
+    }
+}

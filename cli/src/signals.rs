@@ -1,0 +1,94 @@
+//! Signals, turned into events for the main thread.
+//!
+//! Owns SIGTERM, SIGINT and SIGHUP. Invariants: they are blocked in every thread and taken by one, so no handler ever runs;
+//! the first SIGTERM or SIGINT asks for a drain, the second ends the process at once, whatever the main thread is doing.
+//! It must be installed before any other thread starts, because threads inherit what is blocked.
+
+use std::io;
+use std::sync::mpsc::Sender;
+
+/// Which signal asked for the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGTERM: a service manager.
+    Terminate,
+    /// SIGINT: a person.
+    Interrupt,
+}
+
+impl Stop {
+    /// The process's exit code once everything is delivered.
+    pub fn exit_code_drained(self) -> u8 {
+        match self {
+            Self::Terminate => 0,
+            Self::Interrupt => 130,
+        }
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Stop taking, deliver, end.
+    Drain(Stop),
+    /// Reopen outputs and read the configuration anew.
+    Reopen,
+}
+
+/// The blocked signals of this process.
+#[derive(Debug)]
+pub struct Signals {
+    set: libc::sigset_t,
+}
+
+/// Blocks the signals in this thread and in all that it will start.
+pub fn block() -> io::Result<Signals> {
+    // SAFETY: the set is initialised by sigemptyset before use, and all pointers live for their call.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) {
+            0 => Ok(Signals { set }),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl Signals {
+    /// Starts the thread that takes the signals and sends `wrap(signal)` for each.
+    pub fn forward<T: Send + 'static>(self, events: Sender<T>, wrap: fn(Signal) -> T) -> io::Result<()> {
+        let take = move || {
+            let mut stopping = false;
+            loop {
+                let signal = match self.wait() {
+                    libc::SIGHUP => Signal::Reopen,
+                    libc::SIGTERM if !stopping => Signal::Drain(Stop::Terminate),
+                    libc::SIGINT if !stopping => Signal::Drain(Stop::Interrupt),
+                    // What is undelivered is delivered by the next start; only a person is owed the usual 130.
+                    libc::SIGINT => exit_now(130),
+                    libc::SIGTERM => exit_now(1),
+                    _ => continue,
+                };
+                stopping |= matches!(signal, Signal::Drain(_));
+                if events.send(wrap(signal)).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("wpgen-signals".into()).spawn(take).map(|_| ())
+    }
+
+    fn wait(&self) -> libc::c_int {
+        let mut signal = 0;
+        // SAFETY: the set was initialised in `block`, and sigwait writes one integer.
+        if unsafe { libc::sigwait(&raw const self.set, &raw mut signal) } == 0 { signal } else { 0 }
+    }
+}
+
+fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no precondition; it skips destructors and exit handlers, which is what "now" means.
+    unsafe { libc::_exit(code) }
+}
