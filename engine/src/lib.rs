@@ -4,6 +4,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod decode;
 pub mod escape;
+pub mod engine;
 pub mod frame;
 pub mod io;
 pub mod lane;

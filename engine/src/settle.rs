@@ -93,6 +93,11 @@ impl Settle {
         self.windows[slot as usize].low
     }
 
+    /// Whether nothing of any input is out.
+    pub fn is_all_idle(&self) -> bool {
+        self.windows.iter().all(|(_, w)| w.open.is_empty())
+    }
+
     /// Whether nothing of the input is out.
     pub fn is_idle(&self, slot: u32) -> bool {
         self.windows[slot as usize].open.is_empty()
@@ -105,6 +110,11 @@ impl Settle {
         if window.open.is_empty() {
             self.windows.remove(slot as usize);
         }
+    }
+
+    /// Every input with an identity and an open window, and how far all sinks have it.
+    pub fn positions(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.windows.iter().filter(|(_, w)| w.input != 0).map(|(_, w)| (w.input, w.low))
     }
 
     /// Windows that are open.

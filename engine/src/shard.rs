@@ -62,6 +62,7 @@ pub struct Shard {
     settled: Notify,
     open: Cell<bool>,
     opened: Notify,
+    ending: Cell<bool>,
 }
 
 impl Shard {
@@ -79,6 +80,7 @@ impl Shard {
             settled: Notify::new(),
             open: Cell::new(false),
             opened: Notify::new(),
+            ending: Cell::new(false),
         })
     }
 
@@ -134,7 +136,7 @@ impl Shard {
     }
 
     /// Sends a sealed batch to the owner of its outlet.
-    pub fn send_out(self: &Self, batch: Box<Batch>, sink: &dyn Sink) {
+    pub fn send_out(&self, batch: Box<Batch>, sink: &dyn Sink) {
         if batch.records == 0 && batch.tickets.is_empty() {
             return self.settle_home(batch);
         }
@@ -225,6 +227,11 @@ impl Shard {
         }
     }
 
+    /// This order is the last one: [`Shard::run`] returns.
+    pub fn end(&self) {
+        self.ending.set(true);
+    }
+
     /// Owners that have not ended yet.
     pub fn owners(&self) -> usize {
         self.intakes.borrow().values().filter(|i| !i.ended.get()).count()
@@ -235,7 +242,8 @@ impl Shard {
         SELF.with(|s| *s.borrow_mut() = Some(Rc::clone(&self)));
         let postman = tokio::task::spawn_local(postman(Rc::clone(&self)));
         let sealer = tokio::task::spawn_local(sealer(Rc::clone(&self)));
-        while let Some(order) = orders.recv().await {
+        while !self.ending.get() {
+            let Some(order) = orders.recv().await else { break };
             order(&self);
         }
         postman.abort();

@@ -4,6 +4,7 @@
 //! ring beside it) and epoll (tokio) where io_uring is refused. Which one a shard has is decided once, in [`probe`].
 //! It refuses to know what bytes mean: no framing, no source, no sink.
 
+pub mod affinity;
 pub mod file;
 pub mod memory;
 pub mod probe;

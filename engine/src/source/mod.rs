@@ -1,4 +1,5 @@
 //! Sources: where records come from.
 
 pub mod file;
+pub mod part;
 pub mod stop;

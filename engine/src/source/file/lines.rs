@@ -33,6 +33,10 @@ pub struct Lines {
     /// The last record ended without its newline (a flush, a split): a newline that comes first ends it, and is no
     /// empty line.
     unended: bool,
+    /// The line at hand was given out in part: what comes first goes on with it.
+    inside: bool,
+    /// Whether the first line of the last [`Piece`] goes on with the one before.
+    first_continues: bool,
     spans: Vec<Span>,
     counts: LineCounts,
 }
@@ -67,6 +71,8 @@ impl Lines {
             skipping: false,
             seeking: false,
             unended: false,
+            inside: false,
+            first_continues: false,
             spans: Vec::new(),
             counts: LineCounts::default(),
         }
@@ -115,6 +121,23 @@ impl Lines {
         &self.spans
     }
 
+    /// Whether the line at hand was given out in part.
+    pub fn is_inside(&self) -> bool {
+        self.inside
+    }
+
+    /// How many lines of the last [`Piece`] start before `limit` or go on with one that does.
+    pub fn starting_before(&self, limit: u64) -> usize {
+        let mut n = self.spans.partition_point(|s| u64::from(s.start) < limit);
+        if n == 0 && self.first_continues && !self.spans.is_empty() {
+            n = 1;
+        }
+        while n > 0 && n < self.spans.len() && self.spans[n].start == self.spans[n - 1].end {
+            n += 1;
+        }
+        n
+    }
+
     /// Keeps only the first `n` lines of the last [`Piece`].
     pub fn keep_spans(&mut self, n: usize) {
         self.spans.truncate(n);
@@ -129,6 +152,7 @@ impl Lines {
     /// `at`.
     pub fn next(&mut self, segment: &[u8], at: &mut usize) -> Option<Piece> {
         self.spans.clear();
+        self.first_continues = self.inside;
         if !self.at_line(segment, at, false) {
             return None;
         }
@@ -140,6 +164,7 @@ impl Lines {
         }
         if scan.next > *at {
             self.unended = false;
+            self.inside = false;
             *at = scan.next;
             if !self.spans.is_empty() {
                 return Some(Piece { verbatim, next: *at });
@@ -177,8 +202,8 @@ impl Lines {
     fn at_line(&mut self, segment: &[u8], at: &mut usize, last: bool) -> bool {
         if self.unended && *at < segment.len() {
             match segment[*at..] {
-                [b'\n', ..] => *at += 1,
-                [b'\r', b'\n', ..] => *at += 2,
+                [b'\n', ..] => (*at, self.inside) = (*at + 1, false),
+                [b'\r', b'\n', ..] => (*at, self.inside) = (*at + 2, false),
                 // A lone CR may be half of the line's end: wait for what follows.
                 [b'\r'] if !last => return false,
                 _ => {}
@@ -252,6 +277,7 @@ impl Lines {
                     *at = end;
                 }
                 self.unended = true;
+                self.inside = true;
                 Some(Piece { verbatim: false, next: *at })
             }
         }

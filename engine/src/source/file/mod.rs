@@ -3,7 +3,11 @@
 pub mod blame;
 pub mod find;
 pub mod identity;
+pub mod known;
 pub mod lines;
+pub mod once;
 pub mod reader;
 pub mod segments;
+pub mod settings;
+pub mod source;
 pub mod stage;

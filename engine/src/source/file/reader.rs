@@ -13,10 +13,9 @@ use super::stage::Stage;
 use crate::batch::{Columns, Origin, Positions, Run};
 use crate::io::IoFile;
 use crate::io::file::READ_HEAD;
-use crate::lane::{Lanes, deliver};
-use crate::metrics::{Reason, SourceCounters};
-use crate::shard::Shard;
-use crate::source::stop::Stop;
+use crate::lane::deliver;
+use crate::metrics::Reason;
+use crate::source::part::Surroundings;
 
 /// How reading a stretch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,19 +24,6 @@ pub enum Ended {
     AtEnd,
     /// The engine drains, or a bad line stops the source.
     Stopped,
-}
-
-/// What a reader needs to run; shared by all readers of a source on a shard.
-#[derive(Clone)]
-pub struct Surroundings {
-    /// The shard.
-    pub shard: Rc<Shard>,
-    /// Where records go.
-    pub lanes: Lanes,
-    /// Raised when the source must stop.
-    pub stop: Stop,
-    /// The source's counters on this shard.
-    pub counters: std::sync::Arc<SourceCounters>,
 }
 
 /// A file being read.
@@ -52,6 +38,8 @@ pub struct Reader {
     position: u64,
     /// Lines that start at or behind this belong to the next range.
     until: u64,
+    /// File offset up to which bytes are counted; `None` before the first line of a range that begins inside one.
+    counted: Option<u64>,
 }
 
 impl Reader {
@@ -65,7 +53,7 @@ impl Reader {
         stage: Stage,
         position: u64,
     ) -> Self {
-        Self { around, file, origin, slot, lines, stage, position, until: u64::MAX }
+        Self { around, file, origin, slot, lines, stage, position, until: u64::MAX, counted: Some(position) }
     }
 
     /// The open file.
@@ -99,6 +87,7 @@ impl Reader {
         self.until = until;
         if seek {
             self.lines.seek_line();
+            self.counted = None;
         }
     }
 
@@ -116,7 +105,6 @@ impl Reader {
             }
             let Some(segment) = segments.next().await? else { return Ok(Ended::AtEnd) };
             self.position = segments.position();
-            self.around.counters.bytes.add((segment.len - segment.skip) as u64);
             if self.consume(segment).await {
                 return Ok(Ended::AtEnd);
             }
@@ -155,6 +143,7 @@ impl Reader {
         self.lines.forget();
         self.stage.forget();
         self.position = position;
+        self.counted = Some(position);
     }
 
     /// Cuts a segment into runs; `true` when the range is read.
@@ -185,34 +174,48 @@ impl Reader {
     /// Delivers the complete lines of `bytes` from `at` on; `true` when the range's last line was among them.
     async fn runs(&mut self, bytes: &[u8], at: &mut usize, base: u64) -> bool {
         loop {
-            if base + *at as u64 >= self.until {
+            if self.is_past(base + *at as u64) {
                 return true;
             }
             let Some(piece) = self.lines.next(bytes, at) else {
-                return base + *at as u64 >= self.until;
+                return self.is_past(base + *at as u64);
             };
-            if base + piece.next as u64 > self.until {
-                return self.last_run(bytes, base, base + piece.next as u64).await;
+            let end = base + piece.next as u64;
+            if end > self.until {
+                if self.last_run(bytes, base, end).await {
+                    return true;
+                }
+            } else {
+                self.deliver(bytes, piece.verbatim, base, end).await;
             }
-            self.deliver(bytes, piece.verbatim, base, base + piece.next as u64).await;
             if self.around.stop.is_raised() {
                 return false;
             }
         }
     }
 
-    /// The run in which the range ends: lines that start before the end are ours.
+    /// Whether a line that starts at `position` belongs to the next range.
+    fn is_past(&self, position: u64) -> bool {
+        position >= self.until && !self.lines.is_inside()
+    }
+
+    /// The run in which the range ends: lines that start before the end are ours, whole. `false` when the last of them
+    /// goes on.
     async fn last_run(&mut self, bytes: &[u8], base: u64, end: u64) -> bool {
-        let ours = self.lines.spans().partition_point(|s| base + u64::from(s.start) < self.until);
+        let ours = self.lines.starting_before(self.until.saturating_sub(base));
+        let all = ours == self.lines.spans().len();
+        let upto = self.lines.spans().get(ours).map_or(end, |s| base + u64::from(s.start));
         if ours > 0 {
-            let upto = self.lines.spans().get(ours).map_or(end, |s| base + u64::from(s.start));
             self.lines.keep_spans(ours);
             self.deliver(bytes, false, base, upto).await;
         }
-        true
+        !(all && self.lines.is_inside())
     }
 
     async fn deliver(&mut self, bytes: &[u8], verbatim: bool, base: u64, upto: u64) {
+        let from = self.counted.unwrap_or_else(|| base + u64::from(self.lines.spans()[0].start));
+        self.around.counters.bytes.add(upto.saturating_sub(from));
+        self.counted = Some(upto);
         let run = Run {
             bytes,
             records: self.lines.spans(),

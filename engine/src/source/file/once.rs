@@ -1,0 +1,168 @@
+//! `mode = "once"`: every file that is there is read to its end, by all shards together.
+//!
+//! Jobs (whole files, or line-aligned ranges of big ones) stand in one list; each shard takes the next when it has time,
+//! so that shards end together whatever the sizes. A job keeps one window open until everything it read has settled.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use super::reader::Reader;
+use super::settings::Settings;
+use crate::batch::Origin;
+use crate::io::IoFile;
+use crate::source::part::Surroundings;
+
+/// Bytes of one range of a big file: large enough that a border costs nothing, small enough to end together.
+pub const RANGE_BYTES: u64 = 64 << 20;
+/// Jobs one shard works on at a time: while one waits for the disk, the other reads.
+const JOBS_AT_ONCE: usize = 2;
+
+/// A stretch of a file to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The input's durable identity.
+    pub input: u64,
+    /// The file.
+    pub path: PathBuf,
+    /// First byte of the stretch.
+    pub start: u64,
+    /// Behind its last byte: lines that start before it belong to it.
+    pub end: u64,
+    /// Where reading begins: `start`, or where a run before this one came to.
+    pub position: u64,
+    /// Whether the stretch is one of several of its file.
+    pub range: bool,
+}
+
+/// The work left, for all shards.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    list: Mutex<VecDeque<Job>>,
+}
+
+impl Jobs {
+    /// The work there is.
+    pub fn new(jobs: impl IntoIterator<Item = Job>) -> Self {
+        Self { list: Mutex::new(jobs.into_iter().collect()) }
+    }
+
+    fn take(&self) -> Option<Job> {
+        self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+    }
+}
+
+/// Splits `[start, end)` into ranges.
+pub fn ranges(start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+    let mut at = start;
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let from = at;
+            at = end.min(from + RANGE_BYTES);
+            (from, at)
+        })
+    })
+}
+
+/// Takes jobs until there are none.
+pub async fn work(settings: &Rc<Settings>, around: &Surroundings, jobs: &Jobs) {
+    let workers: Vec<_> = (0..JOBS_AT_ONCE).map(|_| one_after_another(settings, around, jobs)).collect();
+    join_all(workers).await;
+}
+
+async fn one_after_another(settings: &Rc<Settings>, around: &Surroundings, jobs: &Jobs) {
+    while !around.stop.is_raised() {
+        let Some(job) = jobs.take() else { return };
+        read(settings, around, job).await;
+    }
+}
+
+async fn read(settings: &Rc<Settings>, around: &Surroundings, job: Job) {
+    let file = match File::open(&job.path) {
+        Ok(file) => file,
+        Err(error) => return settings.failed(around, &job.path, &error),
+    };
+    let origin = Rc::new(settings.origin(&job.path));
+    let slot = around.shard.settle().open(job.input, job.position);
+    let mut reader = reader(settings, around, &job, file, origin, slot);
+    let outcome = reader.read_to(job.end_of_reading()).await;
+    match outcome {
+        Ok(super::reader::Ended::AtEnd) => reader.finish().await,
+        Ok(super::reader::Ended::Stopped) => {}
+        Err(error) => settings.failed(around, &job.path, &error),
+    }
+    let settings = Rc::clone(settings);
+    let around = around.clone();
+    let at = reader.position();
+    drop(reader);
+    for lane in &*around.lanes {
+        lane.seal(&around.shard);
+    }
+    tokio::task::spawn_local(async move { retire(&settings, &around, &job, slot, at).await });
+}
+
+fn reader(
+    settings: &Settings,
+    around: &Surroundings,
+    job: &Job,
+    file: File,
+    origin: Rc<Origin>,
+    slot: u32,
+) -> Reader {
+    let mut lines = settings.lines();
+    let fresh_range = job.range && job.position == job.start && job.start > 0;
+    let position = if fresh_range { job.position - 1 } else { job.position };
+    if !fresh_range && job.position > 0 && !newline_before(&file, job.position) {
+        lines.resume_inside_line();
+    }
+    let file = IoFile::new(file, around.shard.io().backend());
+    let mut reader = Reader::new(around.clone(), file, origin, slot, lines, settings.stage(), position);
+    if job.range {
+        reader.range(job.end, fresh_range);
+    }
+    reader
+}
+
+/// Whether the byte before `position` ends a line; where it cannot be read, it is taken to.
+pub fn newline_before(file: &File, position: u64) -> bool {
+    let mut byte = [b'\n'];
+    let _ = file.read_at(&mut byte, position - 1);
+    byte[0] == b'\n'
+}
+
+/// Waits until every sink has what was read, remembers it, and gives the window back.
+async fn retire(settings: &Settings, around: &Surroundings, job: &Job, slot: u32, read_to: u64) {
+    while !around.shard.settle().is_idle(slot) {
+        around.shard.settled().await;
+    }
+    let low = around.shard.settle().low(slot);
+    settings.known().settled(job.input, low, read_to >= job.end);
+    around.shard.settle().close(slot);
+}
+
+impl Job {
+    /// A range is read on beyond its end, for its last line.
+    fn end_of_reading(&self) -> u64 {
+        if self.range { u64::MAX } else { self.end }
+    }
+}
+
+async fn join_all<F: Future<Output = ()>>(futures: Vec<F>) {
+    let mut futures: Vec<_> = futures.into_iter().map(|f| Some(Box::pin(f))).collect();
+    std::future::poll_fn(|cx| {
+        let mut pending = false;
+        for slot in &mut futures {
+            if let Some(future) = slot {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(()) => *slot = None,
+                    std::task::Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+}

@@ -1,0 +1,52 @@
+//! What the engine needs to know of a source: how to run its part on a shard, and what it must remember.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::checkpoint::Input;
+use crate::lane::Lanes;
+use crate::metrics::SourceCounters;
+use crate::shard::Shard;
+use crate::source::stop::Stop;
+
+/// A part of a source, running on its shard.
+pub type Part = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What a source's part is given on a shard; shared by all its tasks there.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The shard.
+    pub shard: Rc<Shard>,
+    /// Where records go.
+    pub lanes: Lanes,
+    /// Raised when the source must stop.
+    pub stop: Stop,
+    /// The source's counters on this shard.
+    pub counters: Arc<SourceCounters>,
+}
+
+/// A source, shared by all shards. It knows lanes, and no sink.
+pub trait Source: Send + Sync {
+    /// Its key in the configuration.
+    fn key(&self) -> &str;
+
+    /// One line for each thing it opened, with real addresses, for people.
+    fn opened(&self) -> Vec<String>;
+
+    /// Runs its part on a shard. The future ends when nothing is left to read, or soon after `stop` was raised; what it
+    /// handed to lanes may still be out.
+    fn run(self: Arc<Self>, around: Surroundings) -> Part;
+
+    /// What a restart must know. `low` has, for inputs with an open window, the position that every sink has.
+    fn inputs(&self, _low: &HashMap<u64, u64>) -> Vec<Input> {
+        Vec::new()
+    }
+
+    /// Whether it ends by itself.
+    fn is_finite(&self) -> bool {
+        false
+    }
+}
