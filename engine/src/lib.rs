@@ -1,5 +1,6 @@
 //! wpgen's engine.
 
+pub mod admin;
 pub mod batch;
 pub mod checkpoint;
 pub mod decode;

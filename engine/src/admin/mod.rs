@@ -1,0 +1,184 @@
+//! The admin API: what a running engine tells and takes from outside.
+//!
+//! Owns the routes and their answers; [`http`] owns the wire, [`socket`] the unix socket in the data folder, which is
+//! always there. Invariants: an answer is `{"code": N, "message": "...", "data": {...}}` with the HTTP status equal to
+//! `code`; a request changes nothing unless it is a POST. It refuses requests of more than [`http::HEAD_BYTES_MAX`].
+
+pub mod http;
+pub mod socket;
+
+use serde_json::{Value, json};
+
+use crate::status::{SinkState, SinkStatus, SourceStatus, Status};
+use http::Request;
+
+/// What the admin API needs of a running engine.
+pub trait Control: Send + Sync + 'static {
+    /// The engine at this moment.
+    fn status(&self) -> Status;
+    /// Asks for a drain: stop taking, deliver, end. Returns at once.
+    fn stop(&self);
+}
+
+/// An answer, before it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub code: u16,
+    /// What happened, for people.
+    pub message: String,
+    /// What was asked for.
+    pub data: Value,
+}
+
+impl Answer {
+    fn ok(data: Value) -> Self {
+        Self { code: 200, message: "ok".to_owned(), data }
+    }
+
+    /// An answer that is only a refusal.
+    pub fn refusal(code: u16, message: &str) -> Self {
+        Self { code, message: message.to_owned(), data: Value::Null }
+    }
+
+    /// The body.
+    pub fn body(&self) -> String {
+        json!({ "code": self.code, "message": self.message, "data": self.data }).to_string()
+    }
+}
+
+/// Every route.
+const ROUTES: [(&str, &str); 4] =
+    [("GET", "/api/sources"), ("GET", "/api/sinks"), ("GET", "/api/system/health"), ("POST", "/api/stop")];
+
+/// Answers one request.
+pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
+    match (request.method, request.path) {
+        ("GET", "/api/sources") => Answer::ok(json!({ "sources": sources(&engine.status()) })),
+        ("GET", "/api/sinks") => Answer::ok(json!({ "sinks": sinks(&engine.status()) })),
+        ("GET", "/api/system/health") => Answer::ok(health(&engine.status())),
+        ("POST", "/api/stop") => {
+            engine.stop();
+            Answer { message: "draining".to_owned(), ..Answer::ok(Value::Null) }
+        }
+        (_, path) => match ROUTES.iter().find(|(_, known)| *known == path) {
+            Some((method, _)) => Answer::refusal(405, &format!("this takes {method} only")),
+            None => Answer::refusal(404, "no such route"),
+        },
+    }
+}
+
+fn health(status: &Status) -> Value {
+    let waiting = status.sinks.iter().any(|s| matches!(s.state, SinkState::Waiting(_)));
+    json!({
+        "overall": if waiting { "degraded" } else { "healthy" },
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": status.elapsed.as_secs_f64(),
+        "records_in": status.records_in(),
+        "bytes_in": status.bytes_in(),
+        "lag_bytes": status.lag_bytes(),
+        "errors": status.errors(),
+        "sources": sources(status),
+        "sinks": sinks(status),
+    })
+}
+
+fn sources(status: &Status) -> Vec<Value> {
+    status.sources.iter().map(source).collect()
+}
+
+fn source(source: &SourceStatus) -> Value {
+    let dropped: serde_json::Map<String, Value> =
+        source.dropped.iter().map(|(reason, n)| (reason.clone(), json!(n))).collect();
+    json!({
+        "key": source.key,
+        "state": if source.done { "done" } else { "running" },
+        "records_in": source.records_in,
+        "bytes_in": source.bytes_in,
+        "delivered": source.delivered,
+        "rejected": source.rejected,
+        "dropped": dropped,
+        "errors": source.errors,
+        "lag_bytes": source.lag_bytes,
+        "total_bytes": source.total_bytes,
+    })
+}
+
+fn sinks(status: &Status) -> Vec<Value> {
+    status.sinks.iter().map(sink).collect()
+}
+
+fn sink(sink: &SinkStatus) -> Value {
+    let (state, reason) = match &sink.state {
+        SinkState::Ready => ("ready", None),
+        SinkState::Waiting(why) => ("waiting", Some(why)),
+        SinkState::Closed => ("closed", None),
+    };
+    json!({
+        "key": sink.key,
+        "state": state,
+        "reason": reason,
+        "records": sink.records,
+        "bytes": sink.bytes,
+        "batches_in_flight": sink.batches_in_flight,
+        "errors": sink.errors,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[derive(Default)]
+    struct Fake {
+        stopped: AtomicBool,
+    }
+
+    impl Control for Fake {
+        fn status(&self) -> Status {
+            Status {
+                sources: vec![SourceStatus {
+                    key: "a".into(),
+                    dropped: vec![("x".into(), 2)],
+                    ..Default::default()
+                }],
+                sinks: vec![SinkStatus { state: SinkState::Waiting("full".into()), ..Default::default() }],
+                ..Status::default()
+            }
+        }
+
+        fn stop(&self) {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn ask(method: &'static str, path: &'static str, engine: &Fake) -> Answer {
+        answer(&Request { method, path, query: "", body: &[] }, engine)
+    }
+
+    #[test]
+    fn routes_answer_and_only_a_post_changes_anything() {
+        let engine = Fake::default();
+        let sources = ask("GET", "/api/sources", &engine);
+        assert_eq!((sources.code, &sources.data["sources"][0]["dropped"]["x"]), (200, &json!(2)));
+        let health = ask("GET", "/api/system/health", &engine);
+        assert_eq!(
+            (&health.data["overall"], &health.data["sinks"][0]["reason"]),
+            (&json!("degraded"), &json!("full"))
+        );
+        assert_eq!(ask("GET", "/api/stop", &engine).code, 405);
+        assert_eq!(ask("GET", "/api/stopp", &engine).code, 404);
+        assert!(!engine.stopped.load(Ordering::Relaxed));
+        assert_eq!(ask("POST", "/api/stop", &engine).code, 200);
+        assert!(engine.stopped.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn every_route_in_the_table_exists() {
+        for (method, path) in ROUTES {
+            assert_eq!(ask(method, path, &Fake::default()).code, 200, "{path}");
+        }
+    }
+}
