@@ -84,7 +84,7 @@ pub fn encode(
         }
         (Format::Syslog5424, _) => {
             let frame = rfc5424::Frame::new(run);
-            let overhead = frame.overhead();
+            let overhead = frame.overhead(run);
             Loop { run, from, keep, overhead }.write(out, limit, ends, |i, out| frame.write(run, i, out))
         }
     }
@@ -161,6 +161,7 @@ impl Loop<'_> {
 mod tests {
     use super::*;
     use crate::batch::{Columns, Origin, Positions, Span};
+    use crate::syslog::{TimeContext, YearPolicy, parse};
     use proptest::prelude::{ProptestConfig, proptest};
 
     fn origin() -> Origin {
@@ -308,6 +309,28 @@ mod tests {
         let whole = all(Format::Syslog5424, &run(bytes, &records, verbatim, &origin), None, 4000);
         let expected = "<13>1 2023-11-14T22:13:20.123456Z web_7 file_1 - - - hello\n";
         assert_eq!(String::from_utf8(whole).unwrap(), expected);
+    }
+
+    #[test]
+    fn rfc5424_keeps_a_parsed_header_and_adds_what_it_lacks() {
+        let context = TimeContext::new(1_700_000_000, 0, YearPolicy::default());
+        let origin = origin();
+        for (message, expected) in [
+            (
+                "<34>1 2003-10-11T22:14:15.003Z h app - ID [a x=\"1\"] hi",
+                "<34>1 2003-10-11T22:14:15.003000Z h app - ID [a x=\"1\"] hi\n",
+            ),
+            ("<34>1 - - - - - - hi", "<34>1 2023-11-14T22:13:20.123456Z - - - - - hi\n"),
+            ("<34>test message", "<34>1 2023-11-14T22:13:20.123456Z web_7 file_1 - - - test message\n"),
+            ("<nothing", "<13>1 2023-11-14T22:13:20.123456Z web_7 file_1 - - - <nothing\n"),
+        ] {
+            let record = Span { start: 0, end: message.len() as u32 };
+            let header = parse(message.as_bytes(), record, &context);
+            let (records, headers) = ([record], [header]);
+            let mut run = run(message.as_bytes(), &records, false, &origin);
+            run.columns = Columns::Syslog(&headers);
+            assert_eq!(String::from_utf8(all(Format::Syslog5424, &run, None, 4000)).unwrap(), expected);
+        }
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 pub mod blackhole;
 pub mod format;
 mod json;
+mod meta;
 mod ndjson;
 mod rfc5424;
 pub mod route;

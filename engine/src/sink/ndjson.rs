@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 
 use crate::batch::{Columns, Origin, Run};
 use crate::pool::Arena;
-use crate::sink::json;
+use crate::sink::{json, meta};
+use crate::syslog::write_rfc3339_ns;
 
 /// What is the same for all records of a run.
 pub(super) struct Frame<'a> {
@@ -28,8 +29,11 @@ impl<'a> Frame<'a> {
     /// Renders the frame for the records of `run` from `from` on.
     pub(super) fn new(run: &Run<'a>, from: usize) -> Self {
         let mut prefix = Vec::with_capacity(128);
-        // Writing to a Vec cannot fail.
-        let _ = write!(prefix, "{{\"time\":\"{:.9}\",\"source\":", time(run.received_ns));
+        let mut time = [0; 35];
+        let time_len = write_rfc3339_ns(&mut time, run.received_ns);
+        prefix.extend_from_slice(b"{\"time\":\"");
+        prefix.extend_from_slice(&time[..time_len]);
+        prefix.extend_from_slice(b"\",\"source\":");
         json::quote(&run.origin.source, &mut prefix);
         prefix.extend_from_slice(b",\"data\":\"");
         let mut suffix = Vec::with_capacity(256);
@@ -83,11 +87,6 @@ fn text_of<'a>(run: &Run<'a>, from: usize) -> Option<(&'a str, usize)> {
     Some((simdutf8::basic::from_utf8(bytes).ok()?, first.start as usize))
 }
 
-/// The time of receipt; a clock outside of the calendar gives the epoch.
-fn time(received_ns: i64) -> jiff::Timestamp {
-    jiff::Timestamp::from_nanosecond(i128::from(received_ns)).unwrap_or_default()
-}
-
 fn write_tags(origin: &Origin, out: &mut Vec<u8>) {
     let mut first = true;
     for (i, (name, value)) in origin.tags.iter().enumerate() {
@@ -104,21 +103,21 @@ fn write_tags(origin: &Origin, out: &mut Vec<u8>) {
 }
 
 fn write_peer(peer: SocketAddr, out: &mut impl Write) {
+    // Memory takes all that is written.
     let _ = write!(out, "\"peer\":\"{peer}\"");
 }
 
 /// What is known of record `i` beyond its run.
 #[inline]
 fn write_meta(run: &Run<'_>, i: usize, out: &mut Arena) {
-    let mut comma = run.peers.is_empty() && run.origin.peer.is_some();
     if let Some(peer) = run.peers.get(i) {
         write_peer(*peer, out);
-        comma = true;
     }
     match run.columns {
         Columns::None => {}
-        Columns::Syslog(_) => {
-            let _ = comma;
+        Columns::Syslog(headers) => {
+            let comma = !run.peers.is_empty() || run.origin.peer.is_some();
+            meta::write_syslog(&headers[i], run.bytes, comma, out);
         }
     }
 }
