@@ -24,6 +24,7 @@ mod carry;
 mod counted;
 mod header;
 mod lines;
+pub mod multiline;
 pub mod newline;
 mod simd;
 #[cfg(test)]
