@@ -101,7 +101,7 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
     };
     let start = OnceStart { resume: false, parallel: true };
     let source = Arc::new(Once::new(settings, &[path.to_owned()], start));
-    let sink = Blackhole::new(0);
+    let sink = Blackhole::new(0, "blackhole");
     let (cpu, wall) = (cpu_ns(), Instant::now());
     let engine = Engine::start(Wiring {
         cpus: cpus.iter().map(|c| Some(*c)).collect(),

@@ -8,6 +8,7 @@ pub mod escape;
 pub mod engine;
 pub mod frame;
 pub mod io;
+pub mod keeper;
 pub mod lane;
 pub mod lock;
 pub mod metrics;

@@ -39,6 +39,13 @@ struct Window {
     closing: bool,
 }
 
+impl Window {
+    /// Whether nothing of it is out: all is settled, or given up.
+    fn is_idle(&self) -> bool {
+        self.open.iter().all(|s| s.holders == 0)
+    }
+}
+
 /// What a verdict moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moved {
@@ -95,19 +102,19 @@ impl Settle {
 
     /// Whether nothing of any input is out.
     pub fn is_all_idle(&self) -> bool {
-        self.windows.iter().all(|(_, w)| w.open.is_empty())
+        self.windows.iter().all(|(_, w)| w.is_idle())
     }
 
     /// Whether nothing of the input is out.
     pub fn is_idle(&self, slot: u32) -> bool {
-        self.windows[slot as usize].open.is_empty()
+        self.windows[slot as usize].is_idle()
     }
 
     /// The input is gone: its window goes when nothing of it is out.
     pub fn close(&mut self, slot: u32) {
         let window = &mut self.windows[slot as usize];
         window.closing = true;
-        if window.open.is_empty() {
+        if window.is_idle() {
             self.windows.remove(slot as usize);
         }
     }
@@ -162,7 +169,7 @@ impl Settle {
             window.open.pop_front();
             window.first += 1;
         }
-        moved.idle = window.open.is_empty();
+        moved.idle = window.is_idle();
         moved
     }
 }

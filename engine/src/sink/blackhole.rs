@@ -9,19 +9,21 @@ use crate::batch::{SinkId, Verdict};
 use crate::shard::{Intake, Shard};
 use crate::sink::format::Format;
 use crate::sink::route::Sink;
+use crate::status::SinkStatus;
 
 /// A sink that only counts; shared by all shards, so its two numbers are added to once a run.
 #[derive(Debug)]
 pub struct Blackhole {
     id: SinkId,
+    key: String,
     records: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Blackhole {
     /// The sink with index `id`.
-    pub fn new(id: SinkId) -> Arc<Self> {
-        Arc::new(Self { id, records: AtomicU64::new(0), bytes: AtomicU64::new(0) })
+    pub fn new(id: SinkId, key: &str) -> Arc<Self> {
+        Arc::new(Self { id, key: key.to_owned(), records: AtomicU64::new(0), bytes: AtomicU64::new(0) })
     }
 
     /// Records and bytes so far.
@@ -53,6 +55,11 @@ impl Sink for Blackhole {
     fn counted(&self, records: u64, bytes: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn status(&self) -> SinkStatus {
+        let (records, bytes) = self.counts();
+        SinkStatus { key: self.key.clone(), records, bytes, ..SinkStatus::default() }
     }
 
     fn as_any(&self) -> &dyn Any {

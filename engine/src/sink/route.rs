@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::batch::{Columns, Origin, Run, ShardId, SinkId};
+use crate::checkpoint::Group;
 use crate::shard::{Intake, Shard};
 use crate::sink::format::Format;
+use crate::status::SinkStatus;
 
 /// A sink, shared by all shards. Its owners (one an outlet) run as tasks on the shard that [`Sink::owner`] names.
 pub trait Sink: Send + Sync {
@@ -50,6 +52,22 @@ pub trait Sink: Send + Sync {
     /// Input positions that the sink holds from before a restart: records up to there are not sent again.
     fn positions_before(&self) -> HashMap<u64, u64> {
         HashMap::new()
+    }
+
+    /// What it has committed, for the checkpoint.
+    fn groups(&self) -> Vec<Group> {
+        Vec::new()
+    }
+
+    /// How it is.
+    fn status(&self) -> SinkStatus;
+
+    /// Its path may name another file now (logrotate): look again.
+    fn reopen(&self) {}
+
+    /// One line for each thing it opened, for people.
+    fn opened(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The sink's own type, for the engine's checkpoint and reload.

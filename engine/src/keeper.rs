@@ -1,0 +1,244 @@
+//! The keeper of the checkpoint: a thread of its own that gathers positions and writes them, off the shards.
+//!
+//! A snapshot is gathered in two steps, in this order: first how far every sink has each input, then what the sinks
+//! have committed. So a sink is never behind an input in a snapshot, and a start that cuts files to their committed
+//! length and reads on from the inputs' positions misses nothing. The order is what makes it right; both steps are
+//! taken while everything runs.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::checkpoint::{Snapshot, Store};
+
+/// Bytes received after which a checkpoint is written before its interval is over.
+const BYTES_BETWEEN: u64 = 64 << 20;
+/// How often the keeper looks whether that many bytes came, while some do.
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two attempts to write a checkpoint that cannot be written.
+const AGAIN: Duration = Duration::from_millis(500);
+/// A failure is said at most this often.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Asks for a checkpoint and waits until it is on disk.
+pub type Persist = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
+
+enum Ask {
+    Write(oneshot::Sender<io::Result<()>>),
+    Stop,
+}
+
+/// What the keeper needs of the engine.
+pub struct Duty {
+    /// Gathers a snapshot, inputs before groups.
+    pub gather: Box<dyn Fn() -> Snapshot + Send>,
+    /// Bytes received so far, by all sources.
+    pub bytes: Box<dyn Fn() -> u64 + Send>,
+    /// The longest time between a change and its checkpoint.
+    pub interval: Duration,
+}
+
+/// The keeper's figures.
+#[derive(Debug, Default)]
+pub struct KeeperState {
+    /// Checkpoints written.
+    pub written: AtomicU64,
+    /// Attempts that failed.
+    pub failed: AtomicU64,
+    /// What the last attempt failed with; `None` when it went well.
+    pub trouble: Mutex<Option<String>>,
+}
+
+/// The keeper before the engine runs: sinks are made with its [`Keeper::persist`].
+pub struct Keeper {
+    ask: mpsc::Sender<Ask>,
+    asked: Option<mpsc::Receiver<Ask>>,
+    state: Arc<KeeperState>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Default for Keeper {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Keeper {
+    /// A keeper that does not run yet; what it is asked waits.
+    pub fn new() -> Self {
+        let (ask, asked) = mpsc::channel();
+        Self { ask, asked: Some(asked), state: Arc::default(), thread: None }
+    }
+
+    /// A way to ask for a checkpoint.
+    pub fn persist(&self) -> Persist {
+        let ask = self.ask.clone();
+        Arc::new(move || {
+            let (tell, told) = oneshot::channel();
+            let sent = ask.send(Ask::Write(tell));
+            Box::pin(async move {
+                let gone = || io::Error::other("the checkpoint's keeper has ended");
+                sent.map_err(|_| gone())?;
+                told.await.unwrap_or_else(|_| Err(gone()))
+            })
+        })
+    }
+
+    /// Its figures.
+    pub fn state(&self) -> Arc<KeeperState> {
+        Arc::clone(&self.state)
+    }
+
+    /// Begins to work.
+    ///
+    /// # Errors
+    /// A thread that cannot be made.
+    pub fn start(&mut self, store: Store, duty: Duty) -> io::Result<()> {
+        let Some(asked) = self.asked.take() else { return Ok(()) };
+        let work = Work { store, duty, state: Arc::clone(&self.state), last: None, said: None };
+        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || work.run(&asked))?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    /// Writes a last checkpoint and ends. The shards must still run.
+    pub fn stop(mut self) {
+        let _ = self.ask.send(Ask::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    store: Store,
+    duty: Duty,
+    state: Arc<KeeperState>,
+    last: Option<Snapshot>,
+    said: Option<Instant>,
+}
+
+impl Work {
+    fn run(mut self, asked: &mpsc::Receiver<Ask>) {
+        let (mut due, mut bytes, mut seen) = (Instant::now() + self.duty.interval, 0, 0);
+        loop {
+            let now = (self.duty.bytes)();
+            let pause = due.saturating_duration_since(Instant::now());
+            let pause = if now == seen { pause } else { pause.min(LOOK) };
+            seen = now;
+            let mut waiting = Vec::new();
+            match asked.recv_timeout(pause) {
+                Ok(Ask::Write(tell)) => waiting.push(tell),
+                Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.write(true);
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if waiting.is_empty() && Instant::now() < due && (self.duty.bytes)() < bytes + BYTES_BETWEEN {
+                continue;
+            }
+            let mut stop = false;
+            for ask in asked.try_iter() {
+                match ask {
+                    Ask::Write(tell) => waiting.push(tell),
+                    Ask::Stop => stop = true,
+                }
+            }
+            bytes = (self.duty.bytes)();
+            let result = self.write(!waiting.is_empty() || stop);
+            due = Instant::now() + if result.is_ok() { self.duty.interval } else { AGAIN };
+            for tell in waiting {
+                let answer = result.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string()));
+                // Whoever asked may be gone.
+                let _ = tell.send(answer);
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Writes what changed; `force` writes all the same.
+    fn write(&mut self, force: bool) -> io::Result<()> {
+        let snapshot = (self.duty.gather)();
+        if !force && self.last.as_ref() == Some(&snapshot) {
+            return Ok(());
+        }
+        match self.store.write(&snapshot) {
+            Ok(()) => {
+                self.last = Some(snapshot);
+                self.state.written.fetch_add(1, Ordering::Relaxed);
+                self.set_trouble(None);
+                Ok(())
+            }
+            Err(error) => {
+                self.last = None;
+                self.state.failed.fetch_add(1, Ordering::Relaxed);
+                self.say(&error);
+                self.set_trouble(Some(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    fn set_trouble(&mut self, trouble: Option<String>) {
+        let mut now = self.state.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.is_some() && trouble.is_none() {
+            log::info!(target: "wpgen::checkpoint", "the checkpoint is written again");
+            self.said = None;
+        }
+        *now = trouble;
+    }
+
+    fn say(&mut self, error: &io::Error) {
+        if self.said.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+            self.said = Some(Instant::now());
+            log::error!(
+                target: "wpgen::checkpoint",
+                "writing the checkpoint: {error}; nothing is lost, but a crash now would repeat what came since the last one; \
+                 tried again every {} ms", AGAIN.as_millis()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Input;
+
+    fn snapshot(position: u64) -> Snapshot {
+        let input = Input { id: 1, source: "s".into(), position, ..Input::default() };
+        Snapshot { next_input: 2, inputs: vec![input], groups: Vec::new() }
+    }
+
+    #[test]
+    fn a_request_is_answered_when_its_snapshot_is_on_disk_and_the_last_one_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let position = Arc::new(AtomicU64::new(5));
+        let mut keeper = Keeper::new();
+        let persist = keeper.persist();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let gather = {
+            let position = Arc::clone(&position);
+            Box::new(move || snapshot(position.load(Ordering::Relaxed)))
+        };
+        let interval = Duration::from_secs(3600);
+        keeper.start(store, Duty { gather, bytes: Box::new(|| 0), interval }).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(persist()).unwrap();
+        assert_eq!(keeper.state().written.load(Ordering::Relaxed), 1);
+        position.store(9, Ordering::Relaxed);
+        keeper.stop();
+        assert!(runtime.block_on(persist()).is_err(), "nobody writes any more");
+        assert_eq!(Store::open(folder.path()).unwrap().1, snapshot(9));
+    }
+}
