@@ -3,9 +3,11 @@
 pub mod admin;
 pub mod batch;
 pub mod checkpoint;
+pub mod config;
 pub mod decode;
-pub mod escape;
+pub mod diagnosis;
 pub mod engine;
+pub mod escape;
 pub mod frame;
 pub mod io;
 pub mod keeper;

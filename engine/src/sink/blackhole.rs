@@ -6,10 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::batch::{SinkId, Verdict};
+use crate::config::kinds::Check;
+use crate::config::params::params;
+use crate::config::tree::Table;
+use crate::diagnosis::Findings;
 use crate::shard::{Intake, Shard};
 use crate::sink::format::Format;
 use crate::sink::route::Sink;
 use crate::status::SinkStatus;
+
+params! {
+    /// The parameters of a blackhole: none.
+    pub struct BlackholeParams {}
+}
+
+impl Check for BlackholeParams {
+    fn check(&self, _table: &Table, _findings: &mut Findings) {}
+}
 
 /// A sink that only counts; shared by all shards, so its two numbers are added to once a run.
 #[derive(Debug)]

@@ -1,10 +1,31 @@
-//! Sinks: how records are written, where to, and what it takes until they are durable.
+//! Sinks: how records are written, where to, and what it takes until they are durable; and the registry of kinds.
+//!
+//! A sink knows no source.
 
 pub mod blackhole;
+pub mod common;
+pub mod file;
 pub mod format;
 mod json;
+pub mod kafka;
 mod meta;
 mod ndjson;
 mod rfc5424;
 pub mod route;
+pub mod stdout;
+pub mod stream;
 pub mod template;
+
+use crate::config::kinds::kinds;
+
+kinds! {
+    /// The parameters of a sink, by kind. The last word of a line says whether this build has the kind.
+    pub enum SinkParams {
+        Blackhole(blackhole::BlackholeParams) = "blackhole", true;
+        Stdout(stdout::StdoutParams) = "stdout", true;
+        File(file::params::FileParams) = "file", true;
+        Kafka(kafka::KafkaParams) = "kafka", false;
+        Tcp(stream::TcpParams) = "tcp", false;
+        Syslog(stream::SyslogParams) = "syslog", false;
+    }
+}

@@ -6,6 +6,7 @@ pub mod identity;
 pub mod known;
 pub mod lines;
 pub mod once;
+pub mod params;
 pub mod reader;
 pub mod segments;
 pub mod settings;

@@ -1,0 +1,184 @@
+//! What no single entry can tell: two sources on one port, memory that does not fit, patterns that match nothing.
+
+use std::net::IpAddr;
+
+use super::tree::Table;
+use super::types::ListenAddr;
+use super::{AdminListen, Config, SinkConfig, SourceConfig};
+use crate::diagnosis::{Code, Diagnostic, Findings, Place, nearest};
+use crate::sink::SinkParams;
+use crate::sink::format::Format;
+use crate::source::SourceParams;
+use crate::source::syslog::{HeaderMode, Protocol};
+
+/// Tells what is wrong with the whole.
+pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) {
+    check_any(config, root, findings);
+    check_ports(config, root, findings);
+    check_memory(config, cpus, findings);
+    for sink in &config.sinks {
+        check_selection(config, sink, findings);
+        check_raw(config, sink, findings);
+    }
+    check_outputs(config, findings);
+}
+
+fn check_any(config: &Config, root: &Table, findings: &mut Findings) {
+    if config.sources.iter().any(|source| source.enable) || findings.errors() > 0 {
+        return;
+    }
+    let finding = Diagnostic::warning(None, "there is no source to run").at(root.place());
+    findings.push(finding.help("add one:\n[[sources]]\nkey = \"file_1\"\nconnect = \"file_src\"\n[sources.params_override]\npath = \"/var/log/app.log\""));
+}
+
+/// A port that is listened on.
+struct Listener<'a> {
+    what: String,
+    datagram: bool,
+    address: &'a ListenAddr,
+    port: u16,
+    place: Place,
+}
+
+fn check_ports(config: &Config, root: &Table, findings: &mut Findings) {
+    let admin = match config.admin.listen {
+        AdminListen::On(address) => Some((ListenAddr::Ip(address.ip()), address.port())),
+        AdminListen::Off => None,
+    };
+    let mut taken: Vec<Listener<'_>> = Vec::new();
+    // The port of the admin API is checked only where it was chosen: the default gives way with a warning.
+    if let Some((address, port)) = admin.as_ref().filter(|_| config.admin_listen_given) {
+        let place = root.get("admin").map_or_else(|| root.place(), |node| node.place());
+        taken.push(Listener { what: "the admin API".into(), datagram: false, address, port: *port, place });
+    }
+    for listener in config.sources.iter().filter(|source| source.enable).filter_map(listener) {
+        if let Some(first) = taken.iter().find(|first| collide(first, &listener)) {
+            let port = match listener.address {
+                ListenAddr::Ip(_) => format!("port {}", listener.port),
+                ListenAddr::Unix(path) => path.display().to_string(),
+            };
+            let message =
+                format!("two sources on one port: {} and {} listen on {port}", first.what, listener.what);
+            let finding = Diagnostic::error(Code::WP405, message).at(listener.place.clone());
+            findings.push(
+                finding.other("the other one", first.place.clone()).help("give one of them another port"),
+            );
+        }
+        taken.push(listener);
+    }
+}
+
+fn listener(source: &SourceConfig) -> Option<Listener<'_>> {
+    let (datagram, address, port) = match &source.params {
+        SourceParams::Syslog(syslog) => (syslog.protocol == Protocol::Udp, &syslog.addr, syslog.port),
+        SourceParams::Tcp(tcp) => (false, &tcp.addr, tcp.port),
+        SourceParams::Mqtt(mqtt) => (false, &mqtt.addr, mqtt.port),
+        SourceParams::File(_) | SourceParams::Kafka(_) => return None,
+    };
+    Some(Listener {
+        what: format!("source '{}'", source.key),
+        datagram,
+        address,
+        port,
+        place: source.place.clone(),
+    })
+}
+
+fn collide(a: &Listener<'_>, b: &Listener<'_>) -> bool {
+    match (a.address, b.address) {
+        (ListenAddr::Unix(a), ListenAddr::Unix(b)) => a == b,
+        (ListenAddr::Ip(x), ListenAddr::Ip(y)) => {
+            a.datagram == b.datagram && a.port == b.port && overlap(*x, *y)
+        }
+        _ => false,
+    }
+}
+
+/// Whether two sockets on one port would meet. `::` takes IPv4 as well.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    let any = |x: IpAddr, other: IpAddr| x.is_unspecified() && (x.is_ipv6() || other.is_ipv4());
+    a == b || any(a, b) || any(b, a)
+}
+
+fn check_memory(config: &Config, cpus: usize, findings: &mut Findings) {
+    let shards = config.shards(cpus) as u64;
+    let limit = config.engine.memory_limit;
+    for source in config.sources.iter().filter(|source| source.enable) {
+        let each = match &source.params {
+            SourceParams::Syslog(syslog) if syslog.protocol != Protocol::Udp => syslog.tcp_recv_bytes,
+            SourceParams::Tcp(tcp) => tcp.tcp_recv_bytes,
+            _ => continue,
+        };
+        let all = each.0.saturating_mul(shards);
+        if all > limit.0 {
+            let message = format!(
+                "out of range: tcp_recv_bytes of source '{}' is {each} on each of {shards} shards, {} in all, more than memory_limit ({limit})",
+                source.key,
+                super::units::Size(all),
+            );
+            let most = super::units::Size(limit.0 / shards);
+            findings.push(
+                Diagnostic::error(Code::WP404, message)
+                    .at(source.place.clone())
+                    .help(format!("lower it: tcp_recv_bytes = {} or less", most.0))
+                    .help(format!(
+                        "or raise the limit: [engine] memory_limit = \"{}\"",
+                        super::units::Size(all)
+                    )),
+            );
+        }
+    }
+}
+
+fn check_selection(config: &Config, sink: &SinkConfig, findings: &mut Findings) {
+    let keys: Vec<&str> = config.sources.iter().map(|source| &*source.key).collect();
+    for (pattern, node) in sink.sources.unmatched(&keys) {
+        // No source at all is told on its own, and a source with mistakes is not in the list.
+        if keys.is_empty() || findings.errors() > 0 {
+            return;
+        }
+        let message = format!("'{pattern}' matches no source: sink '{}' takes nothing by it", sink.key);
+        let near = nearest(pattern, &keys).map(|near| format!("did you mean '{near}'?"));
+        findings.push(Diagnostic::warning(None, message).at(node.place()).help_if(near));
+    }
+}
+
+/// A raw file keeps the message alone: what `header_mode = "parse"` took off it is nowhere.
+fn check_raw(config: &Config, sink: &SinkConfig, findings: &mut Findings) {
+    let SinkParams::File(file) = &sink.params else { return };
+    if file.format != Format::Raw {
+        return;
+    }
+    for source in config.sources.iter().filter(|source| source.enable && sink.sources.takes(&source.key)) {
+        let SourceParams::Syslog(syslog) = &source.params else { continue };
+        if syslog.header_mode == HeaderMode::Parse {
+            let message = format!(
+                "header_mode = \"parse\" of source '{}' into the raw file of sink '{}' loses host and time",
+                source.key, sink.key
+            );
+            findings.push(
+                Diagnostic::warning(None, message)
+                    .at(source.place.clone())
+                    .help("keep the header: header_mode = \"keep\"")
+                    .help("or keep its fields: format = \"ndjson\" in the sink"),
+            );
+        }
+    }
+}
+
+fn check_outputs(config: &Config, findings: &mut Findings) {
+    let mut seen: Vec<(&SinkConfig, &crate::sink::template::Template)> = Vec::new();
+    for sink in config.sinks.iter().filter(|sink| sink.enable) {
+        let SinkParams::File(file) = &sink.params else { continue };
+        let Some(path) = &file.path else { continue };
+        if let Some((first, _)) = seen.iter().find(|(_, template)| **template == path.template) {
+            let message =
+                format!("two sinks on one file: '{}' and '{}' write '{}'", first.key, sink.key, path.text);
+            let finding = Diagnostic::error(Code::WP405, message).at(sink.place.clone());
+            findings.push(
+                finding.other("the other one", first.place.clone()).help("give one of them another path"),
+            );
+        }
+        seen.push((sink, &path.template));
+    }
+}

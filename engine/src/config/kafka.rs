@@ -1,0 +1,175 @@
+//! librdkafka's properties as the configuration writes them.
+//!
+//! Either a table, whose keys write `_` for `.`, or an array of `"key=value"`. Java's clients have other names; those are
+//! refused with librdkafka's counterpart, since librdkafka would only say that it does not know them. What would break the
+//! promise of delivery is refused with the reason.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::params::{Param, Shape, wrong_type, wrong_value};
+use super::tree::{Node, Table, Value};
+use crate::diagnosis::{Code, Diagnostic, Findings, Place};
+
+/// librdkafka's properties, by their dotted names.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct ClientConfig(pub BTreeMap<String, String>);
+
+impl fmt::Debug for ClientConfig {
+    /// Names only where a value is a secret: a configuration is logged.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hidden = |key: &str| {
+            ["password", "secret", "token", "jaas", "key.pem"].iter().any(|word| key.contains(word))
+        };
+        out.debug_map().entries(self.0.iter().map(|(k, v)| (k, if hidden(k) { "***" } else { v }))).finish()
+    }
+}
+
+/// Names of Java's clients, and what librdkafka has for it.
+const JAVA: &[(&str, &str)] = &[
+    (
+        "max.poll.records",
+        "librdkafka hands over single messages; 'queued.max.messages.kbytes' bounds what it fetches ahead",
+    ),
+    ("fetch.max.wait.ms", "fetch.wait.max.ms"),
+    ("buffer.memory", "queue.buffering.max.kbytes"),
+    ("max.block.ms", "message.timeout.ms"),
+    ("max.request.size", "message.max.bytes"),
+    ("receive.buffer.bytes", "socket.receive.buffer.bytes"),
+    ("send.buffer.bytes", "socket.send.buffer.bytes"),
+    ("ssl.truststore.location", "ssl.ca.location (a PEM file; a JKS store must be converted)"),
+    ("ssl.truststore.password", "ssl.ca.location needs no password"),
+    ("ssl.truststore.type", "ssl.ca.location takes PEM"),
+    (
+        "ssl.keystore.type",
+        "ssl.keystore.location takes PKCS#12; PEM goes to ssl.certificate.location and ssl.key.location",
+    ),
+    ("ssl.enabled.protocols", "librdkafka takes what OpenSSL offers"),
+    ("ssl.protocol", "librdkafka takes what OpenSSL offers"),
+    ("sasl.jaas.config", "sasl.username and sasl.password"),
+    ("sasl.login.callback.handler.class", "sasl.oauthbearer.method"),
+    ("key.deserializer", "records are bytes: leave it out"),
+    ("value.deserializer", "records are bytes: leave it out"),
+    ("key.serializer", "records are bytes: leave it out"),
+    ("value.serializer", "records are bytes: leave it out"),
+    ("partitioner.class", "partitioner"),
+    ("interceptor.classes", "plugin.library.paths"),
+    ("metadata.max.idle.ms", "topic.metadata.refresh.interval.ms"),
+    ("exclude.internal.topics", "topic.blacklist"),
+    ("default.api.timeout.ms", "socket.timeout.ms"),
+];
+
+/// Names both kinds of client have under the same spelling: `sasl.mechanism` is an alias librdkafka takes.
+const ALIASES: &[(&str, &str)] = &[("sasl.mechanism", "sasl.mechanisms")];
+
+/// Properties that would break the promise of delivery, or that a parameter of its own sets.
+const REFUSED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "offsets are committed when every sink has the records, never before"),
+    ("enable.auto.offset.store", "offsets are stored when every sink has the records, never before"),
+    (
+        "auto.commit.interval.ms",
+        "offsets are committed when every sink has the records; checkpoint_interval says how often",
+    ),
+    ("enable.idempotence", "it is always on: without it a retry may double or reorder records"),
+    ("enable.partition.eof", "the engine has its own use for it"),
+    ("bootstrap.servers", "'brokers' says it"),
+    ("metadata.broker.list", "'brokers' says it"),
+    ("group.id", "'group_id' says it"),
+    ("auto.offset.reset", "'start' says it"),
+    ("transactional.id", "'transactional' says it"),
+];
+
+impl Param for ClientConfig {
+    const SHAPE: Shape = Shape::Either(&Shape::Map, &Shape::List(&Shape::Text("\"key=value\"")));
+
+    fn read(node: &Node, name: &str, findings: &mut Findings) -> Option<Self> {
+        let mut config = Self::default();
+        let before = findings.errors();
+        match &node.value {
+            Value::Table(table) => config.read_table(table, findings),
+            Value::Array(items) => config.read_array(items, name, findings),
+            _ => wrong_type(node, name, &Self::SHAPE, findings),
+        }
+        (findings.errors() == before).then_some(config)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+impl ClientConfig {
+    fn read_table(&mut self, table: &Table, findings: &mut Findings) {
+        for entry in &table.entries {
+            let value = match &entry.value.value {
+                Value::Text(text) => text.clone(),
+                Value::Integer(number) => number.to_string(),
+                Value::Float(number) => number.to_string(),
+                Value::Boolean(value) => value.to_string(),
+                _ => {
+                    wrong_type(
+                        &entry.value,
+                        &entry.key,
+                        &Shape::Text("a string, a number, true or false"),
+                        findings,
+                    );
+                    continue;
+                }
+            };
+            self.put(&entry.key, value, entry.place(), findings);
+        }
+    }
+
+    fn read_array(&mut self, items: &[Node], name: &str, findings: &mut Findings) {
+        for item in items {
+            let Some(text) = item.as_text() else {
+                wrong_type(item, name, &Shape::Text("a string \"key=value\""), findings);
+                continue;
+            };
+            match text.split_once('=') {
+                Some((key, value)) => self.put(key.trim(), value.trim().to_owned(), item.place(), findings),
+                None => {
+                    wrong_value(item, name, &format!("'{text}' has no '=' between key and value"), findings)
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, written: &str, value: String, place: Place, findings: &mut Findings) {
+        let key = written.replace('_', ".");
+        if let Some((_, why)) = REFUSED.iter().find(|(name, _)| *name == key) {
+            let message = format!("property '{written}' is refused: {why}");
+            findings.push(Diagnostic::error(Code::WP404, message).at(place).help("leave it out"));
+            return;
+        }
+        let key = ALIASES.iter().find(|(name, _)| *name == key).map_or(key, |(_, name)| (*name).to_owned());
+        if let Some((_, counterpart)) = JAVA.iter().find(|(name, _)| *name == key) {
+            let message =
+                format!("property '{written}' is one of Java's clients, librdkafka does not have it");
+            findings.push(
+                Diagnostic::error(Code::WP404, message).at(place).help(format!("librdkafka: {counterpart}")),
+            );
+            return;
+        }
+        if self.0.insert(key.clone(), value).is_some() {
+            let message = format!("property '{key}' is there twice ('_' and '.' are the same)");
+            findings.push(Diagnostic::error(Code::WP404, message).at(place));
+        }
+    }
+}
+
+/// Tells brokers that are missing or not `host:port`.
+pub fn check_brokers(brokers: &[String], of: &str, table: &Table, findings: &mut Findings) {
+    if brokers.is_empty() {
+        let finding = Diagnostic::error(Code::WP404, format!("{of} needs 'brokers'")).at(table.place());
+        findings.push(finding.help("name one or more:\nbrokers = \"kafka1:9092,kafka2:9092\""));
+    }
+    for broker in brokers {
+        let host = broker.rsplit("://").next().unwrap_or(broker);
+        let port = host.rsplit_once(':').map(|(_, port)| port);
+        if host.is_empty() || port.is_some_and(|port| !host.ends_with(']') && port.parse::<u16>().is_err()) {
+            let message = format!("wrong value for 'brokers': '{broker}' is not \"host:port\"");
+            findings.push(Diagnostic::error(Code::WP404, message).at(table.place_of("brokers")));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What older configurations hold and this one does not take, with its replacement (WP406).
+
+use super::tree::{Entry, Value};
+use crate::diagnosis::{Code, Diagnostic};
+
+/// The finding for a parameter that was removed.
+pub fn parameter(entry: &Entry) -> Option<Diagnostic> {
+    let on = !matches!(entry.value.value, Value::Boolean(false));
+    let mode = match (entry.key.as_str(), on) {
+        ("strip_header", true) => "strip",
+        ("attach_meta_tags" | "process_header", true) => "parse",
+        ("strip_header" | "attach_meta_tags" | "process_header", false) => "keep",
+        _ => return None,
+    };
+    let message = format!("removed parameter '{}': 'header_mode' says it now", entry.key);
+    let finding = Diagnostic::error(Code::WP406, message).at(entry.place()).label("no longer taken");
+    Some(finding.help(format!("write in its place:\nheader_mode = \"{mode}\"")))
+}
+
+/// The finding for `[sources]` or `[sinks]` as one table.
+pub fn single_table(entry: &Entry) -> Diagnostic {
+    let key = &entry.key;
+    let message = format!("[{key}] is one table; each of them is an entry of an array of tables, [[{key}]]");
+    let mut paste = format!("[[{key}]]");
+    let mut below = String::new();
+    let given = entry.value.as_table();
+    for part in given.iter().flat_map(|table| &table.entries) {
+        match &part.value.value {
+            Value::Table(params) => {
+                below.push_str(&format!("\n[{key}.{}]", part.key));
+                for param in &params.entries {
+                    below.push_str(&format!("\n{}", param.written()));
+                }
+            }
+            _ => paste.push_str(&format!("\n{}", part.written())),
+        }
+    }
+    if !given.is_some_and(|table| table.get("key").is_some()) {
+        let name = if key == "sources" { "source_1" } else { "sink_1" };
+        paste = paste.replacen("]]", &format!("]]\nkey = \"{name}\""), 1);
+    }
+    Diagnostic::error(Code::WP406, message)
+        .at(entry.place())
+        .help(format!("write in its place:\n{paste}{below}"))
+}

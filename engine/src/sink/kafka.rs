@@ -1,0 +1,37 @@
+//! The sink that produces to Kafka.
+
+use crate::config::kafka::{ClientConfig, check_brokers};
+use crate::config::kinds::Check;
+use crate::config::params::params;
+use crate::config::tree::Table;
+use crate::config::types::OneOrMany;
+use crate::diagnosis::{Code, Diagnostic, Findings};
+use crate::sink::format::Format;
+
+params! {
+    /// The parameters of a kafka sink.
+    pub struct KafkaParams {
+        /// The brokers to begin with, as "host:port".
+        brokers: OneOrMany<String>;
+        /// The topic; may hold {source}.
+        topic: Option<String>;
+        /// The key of each message; may hold {source}, {host} and {tag:name}.
+        key: Option<String>;
+        /// Any of librdkafka's properties; `_` in a key means `.`.
+        config: ClientConfig;
+        /// Whether batches are transactions: exactly once from Kafka and from files.
+        transactional: bool = false;
+        /// How a record is written.
+        format: Format = "raw";
+    }
+}
+
+impl Check for KafkaParams {
+    fn check(&self, table: &Table, findings: &mut Findings) {
+        check_brokers(&self.brokers.0, "a kafka sink", table, findings);
+        if self.topic.is_none() {
+            let finding = Diagnostic::error(Code::WP404, "a kafka sink needs 'topic'").at(table.place());
+            findings.push(finding.help("name where it writes:\ntopic = \"logs_{source}\""));
+        }
+    }
+}
