@@ -97,7 +97,9 @@ impl Where {
     /// Whether record `i` is taken.
     pub fn record(&self, run: &Run<'_>, i: usize) -> bool {
         match (self.severity_max, run.columns) {
-            (Some(max), Columns::Syslog(headers)) => headers[i].severity().is_none_or(|severity| severity <= max),
+            (Some(max), Columns::Syslog(headers)) => {
+                headers[i].severity().is_none_or(|severity| severity <= max)
+            }
             _ => true,
         }
     }

@@ -151,6 +151,10 @@ fn sixty(bytes: &[u8], at: usize, most: u32) -> Option<(u32, usize)> {
 #[inline(never)]
 fn with_year_first(bytes: &[u8], at: usize, context: &TimeContext) -> Option<Time> {
     if let Ok((stamp, end)) = iso(bytes, at) {
+        // With a space and a comma it is a line of log4j or Python that begins its text.
+        if bytes[at + 10] == b' ' && bytes.get(at + 19) == Some(&b',') {
+            return None;
+        }
         return Some(written(stamp, end, bytes, context));
     }
     let (year, end) = number(bytes, at, 4).filter(|(year, _)| (1970..2100).contains(year))?;
@@ -233,6 +237,7 @@ mod tests {
             "Feb 29 10:00:00 2015 x",
             "1990 Oct 22 10:52:01 TZ-6 scapegoat",
             "2018 01 30 text",
+            "2015-10-18 18:01:47,978 INFO [main] text",
             "2019-02-30T21:53:30Z h",
         ] {
             assert_eq!(read(text), None, "{text}");

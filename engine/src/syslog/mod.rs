@@ -17,6 +17,8 @@
 //! What it refuses to do: guess a host or a tag from a record without a time, take structured data out of a message of
 //! RFC 3164, undo escapes while parsing (sinks do, see [`structured_data`]), trim white space of a message.
 
+#[cfg(test)]
+mod agreement;
 mod bsd;
 mod names;
 mod rfc3164;
@@ -186,9 +188,21 @@ impl Header {
         }
     }
 
+    /// Forgets what was read: the record is malformed at `at` of its run.
     #[cold]
-    fn broken(record: Span, fault: Fault, at: usize) -> Self {
-        Self { message: record, fault, fault_at: at as u32 - record.start, ..Self::default() }
+    fn break_off(&mut self, record: Span, fault: Fault, at: usize) {
+        *self = Self { message: record, fault, fault_at: at as u32 - record.start, ..Self::default() };
+    }
+
+    /// Keeps the PRI alone, which ends at `at`; without one the record is malformed.
+    #[inline(never)]
+    fn without_time(&mut self, record: Span, at: usize) {
+        if self.pri().is_none() {
+            let fault = if record.is_empty() { Fault::Empty } else { Fault::NoHeader };
+            return self.break_off(record, fault, at);
+        }
+        let message = span(at, record.end as usize);
+        *self = Self { pri: self.pri, flags: HAS_PRI, kind: Kind::Bare, message, ..Self::default() };
     }
 }
 
@@ -203,9 +217,16 @@ fn span(start: usize, end: usize) -> Span {
 /// `record` lies in `bytes`, as framing made it. Ranges of the answer are over `bytes`.
 #[inline]
 pub fn parse(bytes: &[u8], record: Span, context: &TimeContext) -> Header {
+    let mut header = Header::default();
+    parse_into(bytes, record, context, &mut header);
+    header
+}
+
+/// As [`parse`], into a column's row: what was in `header` is forgotten. Saves a copy of the row, a fifth of the time.
+pub fn parse_into(bytes: &[u8], record: Span, context: &TimeContext, header: &mut Header) {
+    *header = Header::default();
     let bytes = &bytes[..record.end as usize];
     let start = record.start as usize;
-    let mut header = Header::default();
     let mut at = start;
     if bytes.get(at) == Some(&b'<') {
         match names::pri(bytes, at) {
@@ -214,27 +235,14 @@ pub fn parse(bytes: &[u8], record: Span, context: &TimeContext) -> Header {
                 header.flags = HAS_PRI;
                 at = behind;
             }
-            Err((fault, at)) => return Header::broken(record, fault, at),
+            Err((fault, at)) => return header.break_off(record, fault, at),
         }
     }
     if rfc5424::begins(bytes, at) {
-        return match rfc5424::parse(bytes, at, &mut header) {
-            Ok(()) => header,
-            Err((fault, at)) => Header::broken(record, fault, at),
-        };
-    }
-    if rfc3164::parse(bytes, at, context, &mut header) {
-        return header;
-    }
-    if at == start {
-        let fault = if record.is_empty() { Fault::Empty } else { Fault::NoHeader };
-        return Header::broken(record, fault, at);
-    }
-    Header {
-        pri: header.pri,
-        flags: HAS_PRI,
-        kind: Kind::Bare,
-        message: span(at, bytes.len()),
-        ..Header::default()
+        if let Err((fault, at)) = rfc5424::parse(bytes, at, header) {
+            header.break_off(record, fault, at);
+        }
+    } else if !rfc3164::parse(bytes, at, context, header) {
+        header.without_time(record, at);
     }
 }
