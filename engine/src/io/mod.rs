@@ -5,10 +5,23 @@
 //! It refuses to know what bytes mean: no framing, no source, no sink.
 
 pub mod affinity;
+mod alarm;
+pub mod bufring;
+mod connections;
+mod epoll_net;
 pub mod file;
+pub mod listen;
+mod lowat;
 pub mod memory;
+mod poller;
 pub mod probe;
+pub mod ring;
 pub mod runtime;
+pub mod sockopt;
+pub mod stream;
+#[cfg(test)]
+mod stream_tests;
+mod turn;
 
 pub use file::{IoFile, ReadBuffer};
 pub use runtime::{Backend, Io};

@@ -1,0 +1,282 @@
+//! Listening stream sockets, shared by the shards, and the way of a new connection to the least loaded of them.
+//!
+//! There is one socket for all shards, so that a shard that goes away resets no connection that waits to be accepted.
+//! Each shard that takes part has a *seat*: the number of its connections, and a queue of descriptors that others
+//! hand to it. Whichever shard accepts places the connection where the fewest are. A connection is counted at its seat
+//! from the moment it is placed until it is closed.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::ring::event_counter;
+use super::sockopt::{self, ReceiveBuffer};
+
+/// Connections the kernel keeps until they are accepted; it caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// Connections that may be on their way to one shard.
+const HANDED_MAX: usize = 1024;
+
+/// Where a socket is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An address and a port.
+    Inet(SocketAddr),
+    /// A path in the file system.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Address {
+    /// The kernel's form of it.
+    pub(super) fn to_kernel(&self) -> io::Result<SockAddr> {
+        match self {
+            Self::Inet(address) => Ok((*address).into()),
+            Self::Unix(path) => SockAddr::unix(path),
+        }
+    }
+
+    /// The domain of its sockets.
+    pub(super) fn domain(&self) -> Domain {
+        match self {
+            Self::Inet(address) => Domain::for_address(*address),
+            Self::Unix(_) => Domain::UNIX,
+        }
+    }
+
+    /// The same address with the port that the kernel chose.
+    pub(super) fn as_bound(&self, socket: &Socket) -> io::Result<Self> {
+        Ok(match socket.local_addr()?.as_socket() {
+            Some(bound) => Self::Inet(bound),
+            None => self.clone(),
+        })
+    }
+
+    /// Binds `socket` here. A unix path at which no one listens any more is taken over.
+    pub(super) fn bind(&self, socket: &Socket, kind: Type) -> io::Result<()> {
+        let to = self.to_kernel()?;
+        match (socket.bind(&to), self) {
+            (Err(error), Self::Unix(path)) if error.kind() == io::ErrorKind::AddrInUse => {
+                if !is_abandoned(path, &to, kind) {
+                    return Err(error);
+                }
+                std::fs::remove_file(path)?;
+                socket.bind(&to)
+            }
+            (done, _) => done,
+        }
+    }
+}
+
+/// Whether `path` is a socket that refuses connections: its owner is gone.
+fn is_abandoned(path: &Path, at: &SockAddr, kind: Type) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    is_socket
+        && Socket::new(Domain::UNIX, kind, None)
+            .and_then(|socket| socket.connect(at))
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+#[derive(Debug)]
+struct Seat {
+    taken: AtomicBool,
+    connections: AtomicU32,
+    handed: ArrayQueue<OwnedFd>,
+    bell: File,
+}
+
+/// A bound socket that takes connections, and the shards' seats at it.
+#[derive(Debug)]
+pub struct Listening {
+    socket: Socket,
+    address: Address,
+    receive_buffer: ReceiveBuffer,
+    seats: Box<[Seat]>,
+}
+
+impl Listening {
+    /// Binds and listens, for `seats` shards. `so_rcvbuf` is inherited by each connection.
+    pub fn bind(address: &Address, seats: usize, so_rcvbuf: Option<u64>) -> io::Result<Arc<Self>> {
+        let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+        if let Address::Inet(_) = address {
+            socket.set_reuse_address(true)?;
+            // Inherited by each connection: answers go out at once, and peers that vanished are found in the end.
+            socket.set_tcp_nodelay(true)?;
+            socket.set_keepalive(true)?;
+        }
+        let receive_buffer = sockopt::set_receive_buffer(socket.as_fd(), so_rcvbuf)?;
+        address.bind(&socket, Type::STREAM)?;
+        socket.listen(BACKLOG)?;
+        let address = address.as_bound(&socket)?;
+        let seats = (0..seats).map(|_| Seat::new()).collect::<io::Result<_>>()?;
+        Ok(Arc::new(Self { socket, address, receive_buffer, seats }))
+    }
+
+    /// Where it listens, with the port that the kernel chose.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What the kernel granted of the wished receive buffer.
+    pub fn receive_buffer(&self) -> ReceiveBuffer {
+        self.receive_buffer
+    }
+
+    /// Open connections at all seats.
+    pub fn connections(&self) -> u32 {
+        self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Takes a seat; connections are handed to it from now on.
+    pub(super) fn sit(&self, seat: usize, accepts_without_waiting: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(accepts_without_waiting)?;
+        self.seats[seat].taken.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether a shard sits there.
+    #[cfg(test)]
+    pub(super) fn is_taken(&self, seat: usize) -> bool {
+        self.seats[seat].taken.load(Ordering::Acquire)
+    }
+
+    /// Leaves a seat; what was handed to it and not yet taken goes to another one, or is closed.
+    pub(super) fn leave(&self, seat: usize) {
+        self.seats[seat].taken.store(false, Ordering::Release);
+        while let Some(fd) = self.take_handed(seat) {
+            self.closed(seat);
+            if let Some(fd) = self.place(seat, fd) {
+                self.closed(seat);
+                drop(fd);
+            }
+        }
+    }
+
+    /// Places a new connection; it comes back when its place is `here`.
+    pub(super) fn place(&self, here: usize, fd: OwnedFd) -> Option<OwnedFd> {
+        let load = |seat: &Seat| seat.connections.load(Ordering::Relaxed);
+        let there = (0..self.seats.len())
+            .filter(|seat| self.seats[*seat].taken.load(Ordering::Acquire))
+            .min_by_key(|seat| (load(&self.seats[*seat]), *seat != here))
+            .unwrap_or(here);
+        self.seats[there].connections.fetch_add(1, Ordering::Relaxed);
+        if there == here {
+            return Some(fd);
+        }
+        let Err(fd) = self.seats[there].handed.push(fd) else {
+            self.seats[there].ring();
+            return None;
+        };
+        self.closed(there);
+        self.seats[here].connections.fetch_add(1, Ordering::Relaxed);
+        Some(fd)
+    }
+
+    /// The next connection that another shard handed to this seat.
+    pub(super) fn take_handed(&self, seat: usize) -> Option<OwnedFd> {
+        self.seats[seat].handed.pop()
+    }
+
+    /// A connection that was placed at `seat` is closed.
+    pub(super) fn closed(&self, seat: usize) {
+        self.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The bell that rings when something was handed to the seat.
+    pub(super) fn bell(&self, seat: usize) -> BorrowedFd<'_> {
+        self.seats[seat].bell.as_fd()
+    }
+
+    /// Makes the bell silent until the next hand-over.
+    pub(super) fn hush(&self, seat: usize) {
+        let _ = io::Read::read(&mut &self.seats[seat].bell, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if let Address::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Seat {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            taken: AtomicBool::new(false),
+            connections: AtomicU32::new(0),
+            handed: ArrayQueue::new(HANDED_MAX),
+            bell: event_counter()?,
+        })
+    }
+
+    fn ring(&self) {
+        // A full counter is a bell that rings already.
+        let _ = (&self.bell).write(&1u64.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    fn local() -> Address {
+        Address::Inet(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    #[test]
+    fn connections_go_where_the_fewest_are() {
+        let listening = Listening::bind(&local(), 3, None).unwrap();
+        let fd = || File::open("/dev/null").map(OwnedFd::from).unwrap();
+        listening.sit(0, true).unwrap();
+        listening.sit(2, true).unwrap();
+        assert!(listening.place(0, fd()).is_some());
+        assert!(listening.place(0, fd()).is_none(), "seat 1 is empty, seat 2 has fewest");
+        assert!(listening.take_handed(1).is_none());
+        assert!(listening.place(2, fd()).is_some());
+        assert_eq!(listening.connections(), 3);
+        listening.leave(2);
+        assert!(listening.place(0, fd()).is_some(), "no one sits at 2 any more");
+    }
+
+    #[test]
+    fn a_taken_port_is_found_and_a_stale_path_is_taken_over() {
+        let first = Listening::bind(&local(), 1, None).unwrap();
+        let again = Listening::bind(first.address(), 1, None).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+        let Address::Inet(at) = first.address() else { panic!("bound to a port") };
+        TcpStream::connect(at).unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = Address::Unix(folder.path().join("socket"));
+        let first = Listening::bind(&path, 1, None).unwrap();
+        assert_eq!(Listening::bind(&path, 1, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap());
+        Listening::bind(&path, 1, None).unwrap();
+    }
+}

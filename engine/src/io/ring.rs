@@ -1,0 +1,280 @@
+//! A ring of the kernel's for sockets, beside the runtime's own: multishot receives need what the runtime's lacks.
+//!
+//! The ring is entered by its shard alone. Deferred task work, the cheapest mode, runs only when that thread enters
+//! with GETEVENTS; what tells it to do so is an eventfd, on which the runtime waits as on any descriptor. (To wait for
+//! the ring's own descriptor instead would hang: it becomes readable only once the work is done.) So a turn is: read
+//! the eventfd, enter, take the completions.
+//!
+//! Set up down a ladder, because kernels and sandboxes differ: deferred task work, cooperative, plain. What the ring
+//! can do is found by doing it once on a socket pair. Where a rung or a test fails in a way that says io_uring is
+//! refused, the caller takes epoll.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::task::{Context, Poll, ready};
+
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{Builder, IoUring, cqueue, opcode, squeue};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::bufring::{Mapping, Provided};
+
+/// Submissions that are collected before the ring is entered.
+const SUBMISSIONS: u32 = 1024;
+/// Completions that fit before the kernel has to keep them apart.
+const COMPLETIONS: u32 = 4096;
+/// IORING_ENTER_GETEVENTS: run deferred work and post its completions.
+const GETEVENTS: u32 = 1;
+/// Buffer group of the set-up test.
+const TEST_GROUP: u16 = u16::MAX;
+/// How long the set-up test waits for its one byte.
+const TEST_WAIT: Timespec = Timespec::new().sec(1);
+/// How long a ring that goes away waits for its requests to end.
+const CANCEL_WAIT: Timespec = Timespec::new().sec(1);
+
+/// The rung on which a ring was set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Completions are made when the shard asks for them.
+    Deferred,
+    /// Completions are made when the shard enters the kernel for anything.
+    Cooperative,
+    /// Completions interrupt the shard.
+    Plain,
+}
+
+/// A completion.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    /// What the request was tagged with.
+    pub(super) token: u64,
+    /// Its result; negative is an errno.
+    pub(super) result: i32,
+    flags: u32,
+}
+
+impl Done {
+    /// Whether the request goes on.
+    pub(super) fn goes_on(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The first buffer that was filled.
+    pub(super) fn buffer(&self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+/// A ring and its bell.
+pub(super) struct Ring {
+    io: IoUring,
+    bell: AsyncFd<File>,
+    rung: Rung,
+    bundles: bool,
+}
+
+impl Ring {
+    /// Sets up a ring for the calling thread, within its runtime.
+    pub(super) fn new() -> io::Result<Self> {
+        let (mut io, rung) = set_up()?;
+        let bundles = test_receives(&mut io)?;
+        let bell = event_counter()?;
+        io.submitter().register_eventfd(bell.as_raw_fd())?;
+        let bell = watched(bell)?;
+        Ok(Self { io, bell, rung, bundles })
+    }
+
+    /// How it was set up.
+    pub(super) fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    /// Whether one completion may fill several buffers.
+    pub(super) fn bundles(&self) -> bool {
+        self.bundles
+    }
+
+    /// Registers an empty ring of buffers.
+    pub(super) fn register_buffers(&self, group: u16, entries: u16) -> io::Result<Provided> {
+        Provided::register(&self.io, group, entries)
+    }
+
+    /// Queues a request for the next [`Ring::enter`].
+    ///
+    /// # Safety
+    ///
+    /// What the request points to must live until its last completion.
+    pub(super) unsafe fn push(&mut self, request: &squeue::Entry) {
+        // SAFETY: passed on to the caller.
+        while unsafe { self.io.submission().push(request) }.is_err() {
+            if let Err(error) = self.io.submit()
+                && !is_passing(&error)
+            {
+                log::error!("the socket ring takes no requests: {error}");
+                return;
+            }
+        }
+    }
+
+    /// Queues the end of all requests on a descriptor.
+    pub(super) fn push_cancel(&mut self, fd: RawFd, token: u64) {
+        let request = opcode::AsyncCancel2::new(CancelBuilder::fd(Fd(fd)).all()).build().user_data(token);
+        // SAFETY: the request points to nothing.
+        unsafe { self.push(&request) };
+    }
+
+    /// Submits what is queued and lets the kernel do its deferred work.
+    pub(super) fn enter(&mut self) -> io::Result<()> {
+        let queued = self.io.submission().len() as u32;
+        // SAFETY: no argument is passed along, and queued requests are sound by the contract of `push`.
+        let entered = unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
+        match entered {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves all completions that are there to `into`.
+    pub(super) fn take(&mut self, into: &mut Vec<Done>) {
+        into.extend(self.io.completion().map(|done| Done {
+            token: done.user_data(),
+            result: done.result(),
+            flags: done.flags(),
+        }));
+    }
+
+    /// Ready when an [`Ring::enter`] or a [`Ring::take`] has something to do.
+    ///
+    /// The bell also rings for completions that were posted while the ring was entered and are taken since; those
+    /// rings are swallowed here.
+    pub(super) fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.has_work() {
+            let mut ready = ready!(self.bell.poll_read_ready(cx))?;
+            // The count is of no interest; reading it makes the next ring an event again.
+            let _ = ready.get_inner().read(&mut [0; 8]);
+            ready.clear_ready();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether something is queued, waits to be taken, or is deferred until the ring is entered.
+    fn has_work(&mut self) -> bool {
+        let queue = self.io.submission();
+        let queued = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        queued || !self.io.completion().is_empty()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The kernel must be done with the buffers before their memory goes.
+        let _ = self.io.submitter().register_sync_cancel(Some(CANCEL_WAIT), CancelBuilder::any());
+    }
+}
+
+/// Whether entering failed for a reason that the next turn ends: a signal, or completions that wait to be taken.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ETIME))
+}
+
+/// Lets the runtime wait for a descriptor of ours to be readable.
+pub(super) fn watched<T: From<OwnedFd> + AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what is made from an owned descriptor owns it, so it stays open and the same until it is dropped.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+/// A non-blocking eventfd.
+pub(super) fn event_counter() -> io::Result<File> {
+    // SAFETY: a system call without pointers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and owned by no one else.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+fn set_up() -> io::Result<(IoUring, Rung)> {
+    let mut refused = io::Error::from(io::ErrorKind::Unsupported);
+    for rung in [Rung::Deferred, Rung::Cooperative, Rung::Plain] {
+        let mut builder: Builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(COMPLETIONS);
+        match rung {
+            Rung::Deferred => {
+                builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all()
+            }
+            Rung::Cooperative => builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all(),
+            Rung::Plain => &mut builder,
+        };
+        match builder.build(SUBMISSIONS) {
+            Ok(ring) => return Ok((ring, rung)),
+            // An older kernel does not know the rung's flags; anything else fails on all of them.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused)
+}
+
+/// Receives one byte the way the shard will receive all; true when bundles work, an error when multishot does not.
+fn test_receives(io: &mut IoUring) -> io::Result<bool> {
+    if io.params().is_feature_recvsend_bundle() && test_receive(io, true).is_ok() {
+        return Ok(true);
+    }
+    test_receive(io, false).map(|()| false)
+}
+
+fn test_receive(io: &mut IoUring, bundle: bool) -> io::Result<()> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let mut provided = Provided::register(io, TEST_GROUP, 2)?;
+    let memory = Mapping::new(4096, false)?;
+    for buffer in 0..2u16 {
+        provided.put(buffer, memory.at(usize::from(buffer) * 2048), 2048);
+    }
+    provided.store_tail();
+    let fd = Fd(theirs.as_raw_fd());
+    let request = if bundle {
+        opcode::RecvMultiBundle::new(fd, TEST_GROUP).build()
+    } else {
+        opcode::RecvMulti::new(fd, TEST_GROUP).build()
+    };
+    // SAFETY: the request points to nothing; its buffers live until the ring of buffers is unregistered below.
+    unsafe { io.submission().push(&request) }.map_err(|_| io::ErrorKind::Other)?;
+    ours.write_all(b"x")?;
+    let first = wait_one(io)?;
+    let works = first.result == 1 && first.goes_on();
+    drop(ours);
+    if first.goes_on() {
+        wait_one(io)?;
+    }
+    io.submitter().unregister_buf_ring(TEST_GROUP)?;
+    if works { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+fn wait_one(io: &mut IoUring) -> io::Result<Done> {
+    let submitter = io.submitter();
+    match submitter.submit_with_args(1, &SubmitArgs::new().timespec(&TEST_WAIT)) {
+        Err(error) if !is_passing(&error) => return Err(error),
+        _ => {}
+    }
+    let done = io.completion().next().ok_or(io::ErrorKind::TimedOut)?;
+    Ok(Done { token: done.user_data(), result: done.result(), flags: done.flags() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_gives_a_deferred_ring_with_bundles() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let ring = Ring::new().unwrap();
+            assert_eq!((ring.rung(), ring.bundles()), (Rung::Deferred, true));
+        });
+    }
+}

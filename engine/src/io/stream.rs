@@ -1,0 +1,357 @@
+//! Stream connections of a shard, TCP and unix: who may receive, who is held back, who ends.
+//!
+//! A *source* has a consumer, a receive budget and options; its connections come from listeners or are adopted. The
+//! consumer gets bytes as [`Lease`]s, in order, and exactly one [`StreamConsumer::on_close`] for each connection it
+//! took. What was received before a connection's end is given to it before the end, however soon the end came.
+//!
+//! A connection receives while nothing speaks against it: its source is neither paused nor over its budget, and the
+//! connection is neither held nor closing. Consumers may call everything here from within their callbacks; a callback
+//! is never called from within a call.
+//!
+//! Nothing here knows frames, records, sources' kinds or sinks.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::alarm::Alarm;
+use super::bufring::{Buffers, Lease};
+use super::connections::{Core, Listener, NEVER, Source};
+use super::listen::Listening;
+use super::lowat::Lowat;
+use super::poller::{Event, Kind, Poller, Token};
+use super::ring::Rung;
+use super::sockopt;
+
+/// A connection on this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conn {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+impl Conn {
+    /// A small number, unique among the connections that are open on this shard: an index for the consumer's own table.
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+/// A source of streams on this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamSource(u32);
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The peer closed its side.
+    ByPeer,
+    /// [`Streams::close`] or [`Streams::remove`].
+    ByUs,
+    /// Nothing was received for the source's idle time.
+    Idle,
+    /// The deadline of [`Streams::set_deadline`] passed.
+    Late,
+    /// The peer does not read its answers.
+    Unread,
+    /// The connection failed.
+    Failed(io::ErrorKind),
+}
+
+/// Why a connection was not taken.
+#[derive(Debug)]
+pub enum Refused {
+    /// The source has all the connections it may have.
+    Limit,
+    /// The kernel could not accept; it is tried again shortly.
+    Accept(io::Error),
+}
+
+/// Who takes the bytes of a source's connections.
+pub trait StreamConsumer {
+    /// A connection was made; `false` closes it without another word.
+    fn on_open(&self, conn: Conn, peer: Option<SocketAddr>) -> bool;
+    /// Bytes were received. Keeping the lease keeps its memory, on the source's budget.
+    fn on_bytes(&self, conn: Conn, lease: Lease);
+    /// The connection is gone; its slot may be reused from now on.
+    fn on_close(&self, conn: Conn, how: Closed);
+    /// A connection was refused before it was opened.
+    fn on_refused(&self, _why: Refused) {}
+    /// All that came with this wake-up has been given out.
+    fn on_turn_end(&self) {}
+}
+
+/// What a source allows.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamOptions {
+    /// Receive memory the source may hold on this shard.
+    pub budget_bytes: usize,
+    /// Connections of its listeners on all shards together; more are refused.
+    pub connections_max: u32,
+    /// Connections that receive nothing for so long are closed.
+    pub idle: Option<Duration>,
+    /// Whether wake-ups for small messages may be bundled (TCP; senders that wait for no answer).
+    pub bundle_wakes: bool,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self { budget_bytes: 10 << 20, connections_max: 10_000, idle: None, bundle_wakes: true }
+    }
+}
+
+/// What happened on this shard since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamCounters {
+    /// Bytes received.
+    pub bytes: u64,
+    /// Completions or reads that brought them.
+    pub receives: u64,
+    /// Wake-ups that found something.
+    pub turns: u64,
+    /// Receives that ended because no buffer was free.
+    pub without_buffer: u64,
+    /// Connections taken.
+    pub opened: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// How often a connection's wake-up mark was set.
+    pub marks_set: u64,
+}
+
+/// The stream connections of a shard.
+pub struct Streams {
+    pub(super) core: RefCell<Core>,
+    pub(super) buffers: Rc<Buffers>,
+    pub(super) alarm: Rc<Alarm>,
+    pub(super) events: RefCell<Vec<Event>>,
+    pub(super) started: Instant,
+    pub(super) stopped: Cell<bool>,
+}
+
+impl Streams {
+    /// On a ring. Fails where io_uring is refused or lacks what is needed; then there is [`Streams::with_epoll`].
+    pub fn with_ring() -> io::Result<Rc<Self>> {
+        Self::with(Poller::ring)
+    }
+
+    /// On epoll.
+    pub fn with_epoll() -> io::Result<Rc<Self>> {
+        Self::with(Poller::epoll)
+    }
+
+    fn with(make: impl FnOnce(&Rc<Alarm>) -> io::Result<(Poller, Rc<Buffers>)>) -> io::Result<Rc<Self>> {
+        let alarm = Rc::new(Alarm::default());
+        let (poller, buffers) = make(&alarm)?;
+        Ok(Rc::new(Self {
+            core: RefCell::new(Core::new(poller)),
+            buffers,
+            alarm,
+            events: RefCell::default(),
+            started: Instant::now(),
+            stopped: Cell::new(false),
+        }))
+    }
+
+    /// Adds a source without connections.
+    pub fn add(&self, options: StreamOptions, consumer: Rc<dyn StreamConsumer>) -> StreamSource {
+        let account = self.buffers.open_account(options.budget_bytes);
+        let core = &mut *self.core.borrow_mut();
+        if options.idle.is_some() {
+            core.sweep_ns = 0;
+        }
+        let source = Source {
+            consumer,
+            options,
+            account,
+            open: 0,
+            paused: false,
+            removed: false,
+            full: false,
+            touched: false,
+        };
+        self.alarm.ring();
+        StreamSource(core.sources.insert(source) as u32)
+    }
+
+    /// Takes a seat at a listening socket: connections that are placed there are the source's from now on.
+    pub fn listen(&self, source: StreamSource, listening: Arc<Listening>, seat: usize) -> io::Result<()> {
+        let core = &mut *self.core.borrow_mut();
+        listening.sit(seat, core.poller.is_epoll())?;
+        let generation = core.next_generation();
+        let slot = core.listeners.vacant_key() as u32;
+        core.poller.accept(listening.as_fd(), Token { kind: Kind::Accept, slot, generation })?;
+        core.poller.watch(listening.bell(seat), Token { kind: Kind::Bell, slot, generation })?;
+        core.listeners.insert(Listener {
+            source: source.0,
+            generation,
+            listening,
+            seat,
+            leaving: false,
+            accepting: true,
+            retry_ns: NEVER,
+        });
+        self.alarm.ring();
+        Ok(())
+    }
+
+    /// Takes no more connections from the source's listeners; those that are open stay.
+    pub fn stop_listening(&self, source: StreamSource) {
+        let core = &mut *self.core.borrow_mut();
+        for (slot, listener) in &mut core.listeners {
+            if listener.source == source.0 && !listener.leaving {
+                listener.leaving = true;
+                listener.listening.leave(listener.seat);
+                let (slot, generation) = (slot as u32, listener.generation);
+                let bell = listener.listening.bell(listener.seat);
+                core.poller.stop(bell, Token { kind: Kind::Bell, slot, generation });
+                let fd = listener.listening.as_fd();
+                if core.poller.stop(fd, Token { kind: Kind::Accept, slot, generation }) {
+                    listener.accepting = false;
+                }
+            }
+        }
+        core.listeners.retain(|_, listener| !listener.leaving || listener.accepting);
+        self.alarm.ring();
+    }
+
+    /// Makes a connected socket a connection of the source. The consumer's `on_open` follows.
+    pub fn adopt(&self, source: StreamSource, fd: OwnedFd) -> Option<Conn> {
+        self.open(source.0, fd, None)
+    }
+
+    pub(super) fn open(
+        &self,
+        source: u32,
+        fd: OwnedFd,
+        seat: Option<(Arc<Listening>, usize)>,
+    ) -> Option<Conn> {
+        let peer = sockopt::peer(fd.as_fd());
+        let (consumer, conn) = {
+            let core = &mut *self.core.borrow_mut();
+            let options = core.sources[source as usize].options;
+            // A unix stream ignores the mark; without a peer address it is one.
+            let lowat = Lowat::new(options.bundle_wakes && peer.is_some());
+            let conn = core.insert(fd, source, seat, lowat);
+            core.counters.opened += 1;
+            (Rc::clone(&core.sources[source as usize].consumer), conn)
+        };
+        let taken = consumer.on_open(conn, peer);
+        let core = &mut *self.core.borrow_mut();
+        if taken {
+            core.want(conn.slot);
+            self.alarm.ring();
+            return Some(conn);
+        }
+        core.counters.refused += 1;
+        core.forget(conn);
+        None
+    }
+
+    /// Stops the source's receives; what was received already is still given out.
+    pub fn pause(&self, source: StreamSource) {
+        let core = &mut *self.core.borrow_mut();
+        core.sources[source.0 as usize].paused = true;
+        core.stop_source(source.0);
+    }
+
+    /// Lets a paused source receive again.
+    pub fn resume(&self, source: StreamSource) {
+        let core = &mut *self.core.borrow_mut();
+        core.sources[source.0 as usize].paused = false;
+        core.want_source(source.0);
+        self.alarm.ring();
+    }
+
+    /// Stops, or starts again, the receives of one connection.
+    pub fn hold(&self, conn: Conn, held: bool) {
+        let core = &mut *self.core.borrow_mut();
+        if let Some(connection) = core.get(conn) {
+            connection.held = held;
+            if held {
+                core.stop(conn.slot)
+            } else {
+                core.want(conn.slot)
+            }
+            self.alarm.ring();
+        }
+    }
+
+    /// Closes a connection; what is received and not yet given out is dropped. `on_close` follows in the next turn.
+    pub fn close(&self, conn: Conn) {
+        let core = &mut *self.core.borrow_mut();
+        if core.get(conn).is_some() {
+            core.close(conn.slot, Closed::ByUs);
+            self.alarm.ring();
+        }
+    }
+
+    /// Closes all connections and listeners of a source. It is gone once the last `on_close` was called.
+    pub fn remove(&self, source: StreamSource) {
+        self.stop_listening(source);
+        let core = &mut *self.core.borrow_mut();
+        let slots: Vec<u32> = core.slots_of(source.0).collect();
+        slots.into_iter().for_each(|slot| core.close(slot, Closed::ByUs));
+        core.sources[source.0 as usize].removed = true;
+        self.alarm.ring();
+    }
+
+    /// Sends an answer: what the peer does not take at once waits, up to 1 MiB.
+    pub fn send(&self, conn: Conn, bytes: &[u8]) {
+        let core = &mut *self.core.borrow_mut();
+        if core.get(conn).is_some() {
+            core.send(conn.slot, bytes);
+            self.alarm.ring();
+        }
+    }
+
+    /// Closes the connection at a time unless that is changed before: for handshakes. Checked four times a second.
+    pub fn set_deadline(&self, conn: Conn, after: Option<Duration>) {
+        let deadline_ns =
+            after.map_or(NEVER, |after| self.elapsed_ns().saturating_add(after.as_nanos() as u64));
+        let core = &mut *self.core.borrow_mut();
+        if let Some(connection) = core.get(conn) {
+            connection.deadline_ns = deadline_ns;
+            if core.sweep_ns == NEVER {
+                core.sweep_ns = 0;
+                self.alarm.ring();
+            }
+        }
+    }
+
+    /// Says that each byte counts (a handshake, an awaited answer), or that wake-ups may be bundled again.
+    pub fn set_interactive(&self, conn: Conn, interactive: bool) {
+        if let Some(connection) = self.core.borrow_mut().get(conn) {
+            let mark = connection.lowat.set_adaptive(!interactive);
+            connection.set_mark(mark);
+        }
+    }
+
+    /// Receive memory that the source holds.
+    pub fn held_bytes(&self, source: StreamSource) -> usize {
+        self.buffers.held_bytes(self.core.borrow().sources[source.0 as usize].account)
+    }
+
+    /// Open connections of the source on this shard.
+    pub fn connections(&self, source: StreamSource) -> usize {
+        self.core.borrow().sources[source.0 as usize].open
+    }
+
+    /// What happened since the start.
+    pub fn counters(&self) -> StreamCounters {
+        self.core.borrow().counters
+    }
+
+    /// The kernel's interface in use, the rung of the ring, and whether it bundles.
+    pub fn describe(&self) -> (&'static str, Option<Rung>, bool) {
+        self.core.borrow().poller.describe()
+    }
+
+    pub(super) fn elapsed_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+}

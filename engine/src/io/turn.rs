@@ -1,0 +1,498 @@
+//! A turn of a shard's stream connections: what happened is given out, then the kernel gets its buffers back.
+//!
+//! A turn enters the kernel once, which submits what the last turn queued and brings what happened since. Events are
+//! given out in their order, one at a time, with nothing borrowed; then consumers learn of connections that are gone,
+//! sources over their budget stop, buffers are published, and receives are started, in that order: published first, so
+//! that no start finds the ring empty.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::bufring::{BUFFER_BYTES, Lease};
+use super::connections::{Core, Listener, NEVER, Source};
+use super::epoll_net::{accept_now, receive_now};
+use super::listen::Listening;
+use super::lowat::{Lowat, Mark, TICK_NS};
+use super::poller::{Event, Kind, Token};
+use super::stream::{Closed, Conn, Refused, StreamConsumer, Streams};
+
+/// How often idle times and deadlines are looked at, nanoseconds.
+const SWEEP_NS: u64 = 250_000_000;
+/// How long accepting rests when the kernel cannot.
+const ACCEPT_REST_NS: u64 = 100_000_000;
+/// Connections of a shard that may be raised at a time.
+const RAISED_MAX: usize = 4096;
+/// Reads of one connection in a turn, and buffers of one read, on epoll.
+const READS: usize = 4;
+const READ_BUFFERS: usize = 4;
+/// Connections accepted in a turn, on epoll.
+const ACCEPTS: usize = 64;
+
+impl Streams {
+    /// Gives out what happens until [`Streams::stop`]. To be spawned on the shard; it ends early only when the kernel
+    /// refuses to go on.
+    pub async fn run(self: Rc<Self>) -> io::Result<()> {
+        let mut timer = Timer::default();
+        while !self.stopped.get() {
+            if self.turn()? {
+                tokio::task::yield_now().await;
+            } else {
+                std::future::poll_fn(|cx| self.poll_wake(cx, &mut timer)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends [`Streams::run`].
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.alarm.ring();
+    }
+
+    fn poll_wake(&self, cx: &mut Context<'_>, timer: &mut Timer) -> Poll<io::Result<()>> {
+        if self.alarm.poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let core = &mut *self.core.borrow_mut();
+        if let ready @ Poll::Ready(_) = core.poller.poll_bell(cx) {
+            return ready;
+        }
+        match core.next_timer_ns() {
+            NEVER => Poll::Pending,
+            due => timer.poll(cx, Instant::from_std(self.started) + Duration::from_nanos(due)).map(Ok),
+        }
+    }
+
+    /// One turn; whether there may be more to do at once.
+    fn turn(&self) -> io::Result<bool> {
+        let mut events = std::mem::take(&mut *self.events.borrow_mut());
+        {
+            let core = &mut *self.core.borrow_mut();
+            core.now_ns = self.elapsed_ns();
+            core.poller.take(&mut events)?;
+            core.counters.turns += u64::from(!events.is_empty());
+        }
+        let happened = !events.is_empty();
+        events.drain(..).for_each(|event| self.give_out(event));
+        *self.events.borrow_mut() = events;
+        self.run_timers();
+        self.tell_ends();
+        Ok(self.end_turn() || happened)
+    }
+
+    fn give_out(&self, event: Event) {
+        match event {
+            Event::Filled { token, buffer, bytes, goes_on } => self.filled(token, buffer, bytes, goes_on),
+            Event::Unused { buffer } => self.buffers.unused(buffer),
+            Event::Accepted { token, fd, goes_on } => self.accepted(token, fd, goes_on),
+            Event::Ended { token, error } if token.kind == Kind::Receive => self.receive_ended(token, error),
+            Event::Ended { token, error } if token.kind == Kind::Accept => self.accept_ended(token, error),
+            Event::Ended { token, .. } | Event::Ready { token, .. } if token.kind == Kind::Send => {
+                self.room_came(token);
+            }
+            Event::Ready { token, .. } if token.kind == Kind::Receive => self.readable(token),
+            Event::Ready { token, .. } if token.kind == Kind::Accept => self.acceptable(token),
+            Event::Ready { token, goes_on } => self.rang(token, goes_on),
+            Event::HungUp { token } => self.core.borrow_mut().hung_up(token),
+            Event::Ended { .. } => {}
+        }
+    }
+
+    /// A ring filled buffers.
+    fn filled(&self, token: Token, buffer: u16, bytes: u32, goes_on: bool) {
+        let Some((consumer, account)) = self.core.borrow_mut().received(token, bytes, goes_on) else {
+            unreachable!("a slot stays taken while its receive is out");
+        };
+        let mut open = true;
+        self.buffers.claim(buffer, bytes as usize, account, |lease| {
+            open = open && self.give_lease(&consumer, token, lease);
+        });
+    }
+
+    /// Gives bytes to a connection's consumer, unless it was closed meanwhile.
+    fn give_lease(&self, consumer: &Rc<dyn StreamConsumer>, token: Token, lease: Lease) -> bool {
+        let conn = Conn { slot: token.slot, generation: token.generation };
+        let open = self.core.borrow_mut().get(conn).is_some();
+        if open {
+            consumer.on_bytes(conn, lease);
+        }
+        open
+    }
+
+    /// Epoll says that a connection can be read: reads a bounded part of what is there.
+    fn readable(&self, token: Token) {
+        for _ in 0..READS {
+            let mut core = self.core.borrow_mut();
+            if !core.by_token(token).is_some_and(|connection| connection.receiving) {
+                return;
+            }
+            let account = core.account_of(token.slot);
+            let Some(mut lease) = self.buffers.take_run(READ_BUFFERS - 1, account) else {
+                core.stop(token.slot);
+                core.counters.without_buffer += 1;
+                return core.want(token.slot);
+            };
+            let fd = core.conns[token.slot as usize].fd.as_fd();
+            let got = receive_now(fd, lease.room());
+            match got {
+                Ok(bytes @ 1..) => {
+                    lease.filled(bytes);
+                    let Some((consumer, _)) = core.received(token, bytes as u32, true) else { return };
+                    drop(core);
+                    let whole = lease.len() == READ_BUFFERS * BUFFER_BYTES;
+                    if !self.give_lease(&consumer, token, lease) || !whole {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                ended => {
+                    drop(core);
+                    let error = ended.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+                    return self.receive_ended(token, error);
+                }
+            }
+        }
+    }
+
+    fn receive_ended(&self, token: Token, error: i32) {
+        let core = &mut *self.core.borrow_mut();
+        let Some(connection) = core.by_token(token) else { return };
+        (connection.receiving, connection.stopping) = (false, false);
+        if connection.closing.is_some() {
+            return core.finish_if_over(token.slot);
+        }
+        match error {
+            libc::ENOBUFS => {
+                core.counters.without_buffer += 1;
+                core.want(token.slot);
+            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => core.want(token.slot),
+            0 => core.close(token.slot, Closed::ByPeer),
+            error => {
+                let kind = io::Error::from_raw_os_error(error).kind();
+                core.close(token.slot, Closed::Failed(kind));
+            }
+        }
+    }
+
+    fn room_came(&self, token: Token) {
+        let core = &mut *self.core.borrow_mut();
+        let Some(connection) = core.by_token(token) else { return };
+        connection.awaiting_room = false;
+        if connection.closing.is_some() {
+            return core.finish_if_over(token.slot);
+        }
+        core.room_came(token.slot);
+        core.send_outgoing(token.slot);
+    }
+
+    /// Epoll says that connections wait.
+    fn acceptable(&self, token: Token) {
+        for _ in 0..ACCEPTS {
+            let core = self.core.borrow();
+            let Some(listener) = core.listener(token) else { return };
+            let new = accept_now(listener.listening.as_fd());
+            drop(core);
+            match new {
+                Ok(fd) => self.accepted(token, fd, true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return self.accept_ended(token, error.raw_os_error().unwrap_or(libc::EIO)),
+            }
+        }
+    }
+
+    fn accepted(&self, token: Token, fd: OwnedFd, goes_on: bool) {
+        let (consumer, source, placed, seat) = {
+            let core = &mut *self.core.borrow_mut();
+            let Some(listener) = core.listeners.get(token.slot as usize) else { return };
+            let (source, leaving) = (listener.source, listener.leaving);
+            let (listening, seat) = (listener.listening.clone(), listener.seat);
+            let Source { consumer, options, .. } = &core.sources[source as usize];
+            let consumer = Rc::clone(consumer);
+            let placed =
+                (listening.connections() < options.connections_max).then(|| listening.place(seat, fd));
+            core.counters.refused += u64::from(placed.is_none());
+            if !goes_on {
+                core.accept_again(token.slot, 0);
+            }
+            if leaving {
+                // No seat is left for it; the peer finds its connection closed.
+                placed.flatten().iter().for_each(|_| listening.closed(seat));
+                return;
+            }
+            (consumer, source, placed, (listening, seat))
+        };
+        match placed {
+            None => consumer.on_refused(Refused::Limit),
+            Some(Some(fd)) => drop(self.open(source, fd, Some(seat))),
+            Some(None) => {}
+        }
+    }
+
+    fn accept_ended(&self, token: Token, error: i32) {
+        let told = {
+            let core = &mut *self.core.borrow_mut();
+            let Some(listener) = core.listeners.get_mut(token.slot as usize) else { return };
+            listener.accepting = false;
+            if listener.leaving {
+                core.listeners.remove(token.slot as usize);
+                return;
+            }
+            let consumer = Rc::clone(&core.sources[listener.source as usize].consumer);
+            match error {
+                libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EAGAIN => {
+                    core.accept_again(token.slot, 0);
+                    return;
+                }
+                _ => core.accept_again(token.slot, ACCEPT_REST_NS),
+            }
+            consumer
+        };
+        told.on_refused(Refused::Accept(io::Error::from_raw_os_error(error)));
+    }
+
+    /// Another shard handed connections over.
+    fn rang(&self, token: Token, goes_on: bool) {
+        let Some((listening, seat, source)) = self.core.borrow_mut().seat_of(token, goes_on) else { return };
+        listening.hush(seat);
+        while let Some(fd) = listening.take_handed(seat) {
+            self.open(source, fd, Some((listening.clone(), seat)));
+        }
+    }
+
+    fn run_timers(&self) {
+        let core = &mut *self.core.borrow_mut();
+        if core.now_ns >= core.tick_ns {
+            core.tick();
+        }
+        if core.now_ns >= core.sweep_ns {
+            core.sweep();
+            self.buffers.trim();
+        }
+    }
+
+    /// Tells consumers which connections are gone, and the sources that got something that this was all.
+    fn tell_ends(&self) {
+        loop {
+            let gone = std::mem::take(&mut self.core.borrow_mut().gone);
+            if gone.is_empty() {
+                break;
+            }
+            gone.into_iter().for_each(|(consumer, conn, how)| consumer.on_close(conn, how));
+        }
+        let touched: Vec<Rc<dyn StreamConsumer>> = {
+            let core = &mut *self.core.borrow_mut();
+            let told = |source: &mut Source| {
+                std::mem::take(&mut source.touched).then(|| Rc::clone(&source.consumer))
+            };
+            core.sources.iter_mut().filter_map(|(_, source)| told(source)).collect()
+        };
+        touched.into_iter().for_each(|consumer| consumer.on_turn_end());
+    }
+
+    /// Gives the kernel what it needs for the next turn; whether that turn should follow at once.
+    fn end_turn(&self) -> bool {
+        // Whatever was asked for during the turn is done below.
+        self.alarm.hush();
+        let core = &mut *self.core.borrow_mut();
+        let sources: Vec<u32> = core.sources.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in sources {
+            let listens = core.listeners.iter().any(|(_, listener)| listener.source == slot);
+            let source = &mut core.sources[slot as usize];
+            if source.removed && source.open == 0 && !listens {
+                self.buffers.close_account(source.account);
+                core.sources.remove(slot as usize);
+                continue;
+            }
+            let full = self.buffers.is_full(source.account);
+            match (std::mem::replace(&mut source.full, full), full) {
+                (false, true) => core.stop_source(slot),
+                (true, false) => core.want_source(slot),
+                _ => {}
+            }
+        }
+        if core.sweep_ns == NEVER && self.buffers.has_cold_pages() {
+            core.sweep_ns = core.now_ns + SWEEP_NS;
+        }
+        if self.buffers.publish() == 0 {
+            // Nothing to receive into: the alarm rings when a buffer is back.
+            return false;
+        }
+        let starts = !core.queue.is_empty();
+        core.start_queued();
+        starts || !core.gone.is_empty()
+    }
+}
+
+impl Core {
+    /// Notes a receive; whose bytes they are, unless the connection is unknown.
+    fn received(&mut self, token: Token, bytes: u32, goes_on: bool) -> Option<(Rc<dyn StreamConsumer>, u16)> {
+        let now_ns = self.now_ns;
+        self.counters.receives += 1;
+        self.counters.bytes += u64::from(bytes);
+        let connection = self.by_token(token)?;
+        connection.received_ns = now_ns;
+        let source = connection.source as usize;
+        let mark = connection.lowat.received(bytes, now_ns);
+        if mark != Mark::Keep {
+            self.set_mark(token.slot, mark);
+        }
+        if !goes_on {
+            let connection = &mut self.conns[token.slot as usize];
+            (connection.receiving, connection.stopping) = (false, false);
+            if connection.closing.is_some() {
+                self.finish_if_over(token.slot);
+            } else {
+                self.want(token.slot);
+            }
+        }
+        let source = &mut self.sources[source];
+        source.touched = true;
+        Some((Rc::clone(&source.consumer), source.account))
+    }
+
+    fn set_mark(&mut self, slot: u32, mark: Mark) {
+        let raised = self.raised.len();
+        let connection = &mut self.conns[slot as usize];
+        if !connection.ticked && raised >= RAISED_MAX {
+            // As many as may wait do; this one goes on waking for each message.
+            connection.lowat = Lowat::new(true);
+            return;
+        }
+        self.counters.marks_set += u64::from(connection.set_mark(mark));
+        if !std::mem::replace(&mut connection.ticked, true) {
+            self.raised.push(slot);
+            if self.tick_ns == NEVER {
+                self.tick_ns = self.now_ns + TICK_NS;
+            }
+        }
+    }
+
+    /// Lowers raised connections that were silent, and forgets those that need no tick.
+    fn tick(&mut self) {
+        let mut raised = std::mem::take(&mut self.raised);
+        raised.retain(|slot| {
+            let Some(connection) = self.conns.get_mut(*slot as usize).filter(|c| c.ticked) else {
+                return false;
+            };
+            let mark = connection.lowat.tick();
+            self.counters.marks_set += u64::from(connection.set_mark(mark));
+            connection.ticked = connection.lowat.needs_tick();
+            connection.ticked
+        });
+        self.tick_ns = if raised.is_empty() { NEVER } else { self.now_ns + TICK_NS };
+        self.raised = raised;
+    }
+
+    /// Closes connections that were idle too long or missed their deadline, and tries again to accept.
+    fn sweep(&mut self) {
+        self.sweep_ns = NEVER;
+        let now_ns = self.now_ns;
+        let mut late = Vec::new();
+        let mut again = self.sources.iter().any(|(_, source)| source.options.idle.is_some());
+        for (slot, connection) in &self.conns {
+            let idle = self.sources[connection.source as usize].options.idle;
+            let idle_ns = idle.map_or(NEVER, |idle| idle.as_nanos() as u64);
+            again |= connection.deadline_ns != NEVER;
+            // A connection that may not receive is not idle by its own doing.
+            let silent_ns = now_ns.saturating_sub(connection.received_ns);
+            if now_ns >= connection.deadline_ns {
+                late.push((slot as u32, Closed::Late));
+            } else if connection.receiving && silent_ns >= idle_ns {
+                late.push((slot as u32, Closed::Idle));
+            }
+        }
+        late.into_iter().for_each(|(slot, how)| self.close(slot, how));
+        let resting: Vec<u32> = self.listeners.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in resting {
+            let retry_ns = self.listeners[slot as usize].retry_ns;
+            if now_ns >= retry_ns {
+                self.accept_again(slot, 0);
+            } else {
+                again |= retry_ns != NEVER;
+            }
+        }
+        if again {
+            self.sweep_ns = self.sweep_ns.min(now_ns + SWEEP_NS);
+        }
+    }
+
+    fn next_timer_ns(&self) -> u64 {
+        self.tick_ns.min(self.sweep_ns)
+    }
+
+    fn listener(&self, token: Token) -> Option<&Listener> {
+        self.listeners
+            .get(token.slot as usize)
+            .filter(|listener| listener.generation == token.generation && !listener.leaving)
+    }
+
+    /// Accepts again, now or after a rest.
+    fn accept_again(&mut self, slot: u32, rest_ns: u64) {
+        let Some(listener) = self.listeners.get_mut(slot as usize) else { return };
+        let token = Token { kind: Kind::Accept, slot, generation: listener.generation };
+        let fd = listener.listening.as_fd();
+        listener.retry_ns = NEVER;
+        if listener.leaving {
+            return;
+        }
+        if rest_ns == 0 {
+            listener.accepting = self.poller.accept(fd, token).is_ok();
+            return;
+        }
+        self.poller.stop(fd, token);
+        listener.retry_ns = self.now_ns + rest_ns;
+        self.sweep_ns = self.sweep_ns.min(listener.retry_ns);
+    }
+
+    /// The seat whose bell rang; the bell is watched again if it was watched once.
+    fn seat_of(&mut self, token: Token, goes_on: bool) -> Option<(Arc<Listening>, usize, u32)> {
+        self.listener(token)?;
+        let listener = &self.listeners[token.slot as usize];
+        if !goes_on && let Err(error) = self.poller.watch(listener.listening.bell(listener.seat), token) {
+            log::warn!("connections handed over by other shards are not seen: {error}");
+        }
+        Some((listener.listening.clone(), listener.seat, listener.source))
+    }
+
+    fn account_of(&self, slot: u32) -> u16 {
+        self.sources[self.conns[slot as usize].source as usize].account
+    }
+
+    fn room_came(&mut self, slot: u32) {
+        let token = Token { kind: Kind::Receive, slot, generation: self.conns[slot as usize].generation };
+        self.poller.room_came(self.conns[slot as usize].fd.as_fd(), token);
+    }
+
+    /// The peer is gone: answers that wait for it are pointless, and epoll would report it again and again.
+    fn hung_up(&mut self, token: Token) {
+        let Some(connection) = self.by_token(token) else { return };
+        connection.outgoing = Vec::new();
+        if std::mem::take(&mut connection.awaiting_room) {
+            self.room_came(token.slot);
+        }
+    }
+}
+
+/// The runtime's timer, set again only when it would wake too late.
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if sleep.is_elapsed() || sleep.deadline() > due {
+            sleep.as_mut().reset(due);
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
