@@ -108,11 +108,13 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
         backend,
         sinks: vec![sink.clone()],
         sources: vec![Wired { source, routes: vec![(0, Where::default())] }],
+        keeping: None,
+        next_input: Arc::new(AtomicU64::new(1)),
     })
     .expect("the engine starts");
     assert!(engine.wait(Duration::from_secs(600)), "the file is read");
     let wall = wall.elapsed().as_nanos() as u64;
-    assert!(engine.drain(Duration::from_secs(10)), "the engine drains");
+    assert!(engine.drain(Duration::from_secs(10)).0, "the engine drains");
     assert_eq!(sink.counts().0, lines, "every line, once");
     Took { cpu: cpu_ns() - cpu, wall }
 }

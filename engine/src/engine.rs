@@ -14,15 +14,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::batch::ShardId;
+use crate::checkpoint::{Snapshot, Store};
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
+use crate::keeper::{Duty, Keeper};
 use crate::lane::{Lane, Lanes};
-use crate::metrics::SourceCounters;
+use crate::metrics::{Counter, REASONS, SourceCounters};
 use crate::queue::Mailbox;
 use crate::shard::{MAILBOX_LETTERS, Order, Shard, ShardLink};
 use crate::sink::route::{Sink, Where};
 use crate::source::part::{Source, Surroundings};
 use crate::source::stop::Stop;
+use crate::status::{SourceStatus, Status};
 
 /// What runs: sources with the sinks each feeds, on which CPUs, over which backend.
 pub struct Wiring {
@@ -34,6 +37,20 @@ pub struct Wiring {
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Each source with its routes.
     pub sources: Vec<Wired>,
+    /// Who keeps the checkpoint; none in a bench.
+    pub keeping: Option<Keeping>,
+    /// The next free identity of an input.
+    pub next_input: Arc<AtomicU64>,
+}
+
+/// The checkpoint's keeper and what it works with.
+pub struct Keeping {
+    /// The keeper whose `persist` the sinks have.
+    pub keeper: Keeper,
+    /// The open store.
+    pub store: Store,
+    /// The longest time between a change and its checkpoint.
+    pub interval: Duration,
 }
 
 /// A source and where its records go.
@@ -51,21 +68,83 @@ pub struct Running {
     /// Its counters, one set a shard.
     pub counters: Vec<Arc<SourceCounters>>,
     stop: Stop,
+    parts_left: Arc<AtomicU64>,
+}
+
+impl Running {
+    /// Adds up its counters over the shards.
+    fn status(&self) -> SourceStatus {
+        let sum = |of: fn(&SourceCounters) -> &Counter| self.counters.iter().map(|c| of(c).get()).sum::<u64>();
+        let dropped = REASONS.iter().map(|(reason, name)| {
+            let n = self.counters.iter().map(|c| c.dropped[*reason as usize].get()).sum();
+            ((*name).to_owned(), n)
+        });
+        SourceStatus {
+            key: self.source.key().to_owned(),
+            records_in: sum(|c| &c.records),
+            bytes_in: sum(|c| &c.bytes),
+            delivered: sum(|c| &c.delivered),
+            rejected: sum(|c| &c.rejected),
+            dropped: dropped.filter(|(_, n)| *n > 0).collect(),
+            errors: sum(|c| &c.errors) + self.source.errors(),
+            lag_bytes: self.source.lag_bytes(sum(|c| &c.bytes)),
+            total_bytes: self.source.total_bytes(),
+            done: self.parts_left.load(Ordering::Acquire) == 0,
+        }
+    }
+}
+
+/// What the keeper and the engine both see.
+struct Shared {
+    links: Arc<[ShardLink]>,
+    running: Mutex<Vec<Arc<Running>>>,
+    sinks: Vec<Arc<dyn Sink>>,
+    next_input: Arc<AtomicU64>,
+}
+
+impl Shared {
+    fn running(&self) -> Vec<Arc<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn order_all(&self, order: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
+        for link in &*self.links {
+            let order = order.clone();
+            // A shard that ended takes no orders, and needs none.
+            let _ = link.orders.send(Box::new(move |shard| order(shard)));
+        }
+    }
+
+    /// Asks every shard and waits for the answers.
+    fn ask_all<T: Send + 'static>(&self, question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static) -> Vec<T> {
+        let (tell, told) = std::sync::mpsc::channel();
+        self.order_all(move |shard| {
+            let _ = tell.send(question(shard));
+        });
+        told.iter().take(self.links.len()).collect()
+    }
+
+    /// Inputs first, then what sinks have committed.
+    fn snapshot(&self) -> Snapshot {
+        let low = self.ask_all(|shard| shard.settle().positions().collect::<Vec<_>>());
+        let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
+        let inputs = self.running().iter().flat_map(|r| r.source.inputs(&low)).collect();
+        let groups = self.sinks.iter().flat_map(|s| s.groups()).collect();
+        Snapshot { next_input: self.next_input.load(Ordering::Relaxed), inputs, groups }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.running().iter().flat_map(|r| &r.counters).map(|c| c.bytes.get()).sum()
+    }
 }
 
 /// A running engine. Dropping it without [`Engine::drain`] abandons what is in flight.
 pub struct Engine {
-    shards: Vec<Thread>,
-    links: Arc<[ShardLink]>,
-    running: Vec<Running>,
-    sinks: Vec<Arc<dyn Sink>>,
+    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
     parts: Arc<Parts>,
+    keeper: Option<Keeper>,
     started: Instant,
-}
-
-struct Thread {
-    orders: mpsc::UnboundedSender<Order>,
-    thread: JoinHandle<()>,
 }
 
 /// Parts of sources that run, over all shards.
@@ -101,37 +180,45 @@ impl Engine {
     pub fn start(wiring: Wiring) -> io::Result<Self> {
         let (links, receivers): (Vec<_>, Vec<_>) = wiring.cpus.iter().map(|_| link()).unzip();
         let links: Arc<[ShardLink]> = links.into();
-        let mut shards = Vec::new();
+        let mut threads = Vec::new();
         for ((id, cpu), orders) in (0..).zip(&wiring.cpus).zip(receivers) {
-            let thread = spawn(id, *cpu, wiring.backend, Arc::clone(&links), orders)?;
-            shards.push(Thread { orders: links[usize::from(id)].orders.clone(), thread });
+            threads.push(spawn(id, *cpu, wiring.backend, Arc::clone(&links), orders)?);
         }
-        let mut engine = Self {
-            shards,
+        let shared = Arc::new(Shared {
             links,
-            running: Vec::new(),
+            running: Mutex::default(),
             sinks: wiring.sinks,
-            parts: Arc::default(),
-            started: Instant::now(),
-        };
-        for sink in &engine.sinks {
+            next_input: wiring.next_input,
+        });
+        let mut engine = Self { threads, shared, parts: Arc::default(), keeper: None, started: Instant::now() };
+        for sink in &engine.shared.sinks {
             let sink = Arc::clone(sink);
-            engine.order_all(move |shard| shard.add_sink(Arc::clone(&sink)));
+            engine.shared.order_all(move |shard| shard.add_sink(Arc::clone(&sink)));
         }
         for wired in wiring.sources {
             engine.start_source(wired);
         }
+        if let Some(keeping) = wiring.keeping {
+            engine.keep(keeping)?;
+        }
         Ok(engine)
     }
 
-    /// The sources.
-    pub fn running(&self) -> &[Running] {
-        &self.running
+    /// All counters, added up.
+    pub fn status(&self) -> Status {
+        Status {
+            elapsed: self.started.elapsed(),
+            sources: self.shared.running().iter().map(|r| r.status()).collect(),
+            sinks: self.shared.sinks.iter().map(|s| s.status()).collect(),
+        }
     }
 
-    /// Since when it runs.
-    pub fn started(&self) -> Instant {
-        self.started
+    /// One line for each thing that sources and sinks opened.
+    pub fn opened(&self) -> Vec<(String, Vec<String>)> {
+        let sources = self.shared.running().iter().map(|r| (r.source.key().to_owned(), r.source.opened())).collect();
+        let mut all: Vec<(String, Vec<String>)> = sources;
+        all.extend(self.shared.sinks.iter().map(|s| (s.status().key, s.opened())));
+        all
     }
 
     /// Waits until every source has ended by itself; `false` when the time is over first.
@@ -139,76 +226,80 @@ impl Engine {
         self.parts.wait(at_most)
     }
 
+    /// Outputs whose path names another file now are opened anew.
+    pub fn reopen_outputs(&self) {
+        for sink in &self.shared.sinks {
+            sink.reopen();
+        }
+    }
+
+    fn keep(&mut self, keeping: Keeping) -> io::Result<()> {
+        let Keeping { mut keeper, store, interval } = keeping;
+        let (gather, bytes) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let duty = Duty {
+            gather: Box::new(move || gather.snapshot()),
+            bytes: Box::new(move || bytes.bytes()),
+            interval,
+        };
+        keeper.start(store, duty)?;
+        self.keeper = Some(keeper);
+        Ok(())
+    }
+
     fn start_source(&mut self, wired: Wired) {
         let stop = Stop::default();
-        let counters: Vec<Arc<SourceCounters>> = self.shards.iter().map(|_| Arc::default()).collect();
+        let links = &self.shared.links;
+        let counters: Vec<Arc<SourceCounters>> = links.iter().map(|_| Arc::default()).collect();
+        let parts_left = Arc::new(AtomicU64::new(links.len() as u64));
         let routes: Vec<(Arc<dyn Sink>, Where)> =
-            wired.routes.into_iter().map(|(i, takes)| (Arc::clone(&self.sinks[i]), takes)).collect();
-        for (shard, counters) in self.shards.iter().zip(&counters) {
+            wired.routes.into_iter().map(|(i, takes)| (Arc::clone(&self.shared.sinks[i]), takes)).collect();
+        for (link, counters) in links.iter().zip(&counters) {
             self.parts.left.fetch_add(1, Ordering::AcqRel);
             let (parts, source, stop) = (Arc::clone(&self.parts), Arc::clone(&wired.source), stop.clone());
-            let (routes, counters) = (routes.clone(), Arc::clone(counters));
+            let (routes, counters, mine) = (routes.clone(), Arc::clone(counters), Arc::clone(&parts_left));
             let order: Order = Box::new(move |shard| {
                 let around = surroundings(shard, &routes, stop, counters);
-                tokio::task::spawn_local(run_part(source, around, parts));
+                tokio::task::spawn_local(async move {
+                    run_part(source, around).await;
+                    mine.fetch_sub(1, Ordering::AcqRel);
+                    parts.ended();
+                });
             });
-            let sent = shard.orders.send(order);
+            let sent = link.orders.send(order);
             assert!(sent.is_ok(), "a shard takes orders until the engine ends it");
         }
-        self.running.push(Running { source: wired.source, counters, stop });
+        let running = Arc::new(Running { source: wired.source, counters, stop, parts_left });
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
     }
 
-    fn order_all(&self, order: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
-        for shard in &self.shards {
-            let order = order.clone();
-            // A shard that ended takes no orders, and needs none.
-            let _ = shard.orders.send(Box::new(move |shard| order(shard)));
-        }
-    }
-
-    /// How far every sink has each input with an open window.
-    pub fn low_positions(&self) -> HashMap<u64, u64> {
-        let (tell, told) = std::sync::mpsc::channel();
-        self.order_all(move |shard| {
-            let _ = tell.send(shard.settle().positions().collect::<Vec<_>>());
-        });
-        told.iter().take(self.shards.len()).flatten().collect()
-    }
-
-    /// Stops taking, lets the sinks have everything that was taken, ends the shards. Returns whether all of it was
-    /// settled within `at_most`.
-    pub fn drain(self, at_most: Duration) -> bool {
+    /// Stops taking, lets the sinks have everything that was taken, writes the checkpoint, ends the shards. Returns
+    /// whether all of it was settled within `at_most`, and the last status.
+    pub fn drain(mut self, at_most: Duration) -> (bool, Status) {
         let until = Instant::now() + at_most;
-        for running in &self.running {
+        for running in self.shared.running() {
             running.stop.raise();
         }
         let mut settled = self.parts.wait(at_most);
-        self.order_all(|shard| {
-            shard.seal_all();
-        });
+        self.shared.order_all(|shard| shard.seal_all());
         settled &= self.wait_for(until, |shard| shard.settle().is_all_idle());
-        self.order_all(|shard| shard.close_intakes());
+        self.shared.order_all(|shard| shard.close_intakes());
         settled &= self.wait_for(until, |shard| shard.owners() == 0);
-        let Self { shards, links, .. } = self;
-        drop(links);
-        for shard in shards {
-            let end: Order = Box::new(|shard| shard.end());
-            let _ = shard.orders.send(end);
-            drop(shard.orders);
-            settled &= shard.thread.join().is_ok();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.stop();
         }
-        settled
+        let status = self.status();
+        self.shared.order_all(|shard| shard.end());
+        for thread in self.threads {
+            settled &= thread.join().is_ok();
+        }
+        (settled, status)
     }
 
     /// Asks every shard until all say yes, or the time is over.
     fn wait_for(&self, until: Instant, condition: impl Fn(&Shard) -> bool + Clone + Send + 'static) -> bool {
         loop {
-            let (tell, told) = std::sync::mpsc::channel();
             let condition = condition.clone();
-            self.order_all(move |shard| {
-                let _ = tell.send(condition(shard));
-            });
-            if told.iter().take(self.shards.len()).all(|yes| yes) {
+            if self.shared.ask_all(move |shard| condition(shard)).into_iter().all(|yes| yes) {
                 return true;
             }
             if Instant::now() >= until {
@@ -267,7 +358,7 @@ fn surroundings(
 }
 
 /// A part ends when it has read and everything it read is settled.
-async fn run_part(source: Arc<dyn Source>, around: Surroundings, parts: Arc<Parts>) {
+async fn run_part(source: Arc<dyn Source>, around: Surroundings) {
     source.run(around.clone()).await;
     for lane in &*around.lanes {
         lane.seal(&around.shard);
@@ -275,5 +366,4 @@ async fn run_part(source: Arc<dyn Source>, around: Surroundings, parts: Arc<Part
     while !around.lanes.iter().all(|lane| lane.is_idle()) {
         around.shard.settled().await;
     }
-    parts.ended();
 }

@@ -45,6 +45,21 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
+    /// Errors that no shard counts.
+    fn errors(&self) -> u64 {
+        0
+    }
+
+    /// Bytes that are there and not read yet, when `read` are.
+    fn lag_bytes(&self, _read: u64) -> u64 {
+        0
+    }
+
+    /// Bytes there are in all, for a source that ends by itself.
+    fn total_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether it ends by itself.
     fn is_finite(&self) -> bool {
         false

@@ -19,6 +19,8 @@ pub struct Once {
     settings: Settings,
     jobs: Jobs,
     opened: Vec<String>,
+    total: u64,
+    errors: u64,
 }
 
 /// How a source of `mode = "once"` begins.
@@ -35,6 +37,7 @@ impl Once {
     pub fn new(settings: Settings, files: &[PathBuf], start: OnceStart) -> Self {
         let mut list = Vec::new();
         let mut opened = Vec::new();
+        let mut errors = 0;
         for path in files {
             match jobs_of(&settings, path, start) {
                 Ok(jobs) => {
@@ -42,11 +45,13 @@ impl Once {
                     list.extend(jobs);
                 }
                 Err(error) => {
+                    errors += 1;
                     log::error!(target: "wpgen::file", "source '{}': opening {}: {error}", settings.key, path.display());
                 }
             }
         }
-        Self { settings, jobs: Jobs::new(list), opened }
+        let total = list.iter().map(|j: &Job| j.end.saturating_sub(j.position)).sum();
+        Self { settings, jobs: Jobs::new(list), opened, total, errors }
     }
 }
 
@@ -124,6 +129,18 @@ impl Source for Once {
 
     fn inputs(&self, low: &HashMap<u64, u64>) -> Vec<Input> {
         self.settings.known.snapshot(low)
+    }
+
+    fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    fn lag_bytes(&self, read: u64) -> u64 {
+        self.total.saturating_sub(read)
+    }
+
+    fn total_bytes(&self) -> Option<u64> {
+        Some(self.total)
     }
 
     fn is_finite(&self) -> bool {
