@@ -144,3 +144,146 @@ fn init_names_what_it_cannot_write() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("cannot write file/inside: Not a directory"), "{}", ran.err);
 }
+
+/// A folder with a configuration that reads a log file once.
+fn configured(sources: &str) -> tempfile::TempDir {
+    let folder = folder();
+    std::fs::write(folder.path().join("app.log"), "one\ntwo\n").unwrap();
+    std::fs::write(folder.path().join("wpsrc.toml"), sources).unwrap();
+    folder
+}
+
+const GOOD: &str =
+    "[[sources]]\nkey = \"app\"\nconnect = \"file_src\"\n[sources.params_override]\npath = \"app.log\"\n";
+
+#[test]
+fn a_good_configuration_validates() {
+    let folder = configured(GOOD);
+    let ran = run(folder.path(), &["source", "validate"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "wpsrc.toml: ok: 1 source, 1 sink, no findings\n"));
+    let verbose = run(folder.path(), &["source", "validate", "wpsrc.toml", "--verbose"]);
+    assert!(verbose.out.contains("goes to") && verbose.out.contains("data folder"), "{}", verbose.out);
+    let json = run(folder.path(), &["source", "validate", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&report["ok"], &report["errors"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn all_findings_come_at_once_with_their_lines() {
+    let folder = configured(
+        "[[sources]]\nkey = \"app\"\nconnect = \"file_scr\"\n[[sources]]\nkey = \"b\"\nconnect = \"file_src\"\n\
+         [sources.params_override]\npaht = \"x\"\n",
+    );
+    let ran = run(folder.path(), &["source", "validate"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(1), ""));
+    for part in
+        ["WP402", "Connector 'file_scr' not found", "file_src", "wpsrc.toml:3:", "wpsrc.toml:8:1", "'paht'"]
+    {
+        assert!(ran.out.contains(part), "{part} is missing in {}", ran.out);
+    }
+    let json = run(folder.path(), &["source", "validate", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(report["ok"], false);
+    assert!(report["findings"].as_array().unwrap().iter().any(|f| f["place"]["line"] == 3), "{report}");
+    let missing = run(folder.path(), &["source", "validate", "nowhere.toml"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.out.contains("nowhere.toml"), "{}", missing.out);
+}
+
+#[test]
+fn a_trial_opens_reads_and_leaves_nothing() {
+    let folder = configured(GOOD);
+    let ran = run(folder.path(), &["source", "test"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("first record: one") && ran.out.contains("all well"), "{}", ran.out);
+    let names = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(names, 2, "no folder and no file was made");
+    std::fs::remove_file(folder.path().join("app.log")).unwrap();
+    std::fs::write(folder.path().join("app2.log"), "").unwrap();
+    let missing = run(folder.path(), &["source", "test", "--source-id", "app"]);
+    assert_eq!(missing.code, Some(1));
+    for part in ["WP101", "os error 2", "app2.log", "1 of 1 failed"] {
+        assert!(missing.out.contains(part), "{part} is missing in {}", missing.out);
+    }
+    let unknown = run(folder.path(), &["source", "test", "--source-id", "b"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.err.contains("its sources: app"), "{}", unknown.err);
+}
+
+#[test]
+fn without_an_engine_the_commands_to_it_say_so() {
+    let folder = configured(GOOD);
+    for command in ["list", "status", "stop"] {
+        let ran = run(folder.path(), &["source", command]);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
+        assert!(ran.err.contains("no engine is running on"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn what_init_writes_validates() {
+    let folder = folder();
+    run(folder.path(), &["init"]);
+    let ran = run(folder.path(), &["source", "validate"]);
+    assert_eq!(ran.out, "wpsrc.toml: ok: 1 source, 1 sink, no findings\n");
+    assert_eq!(run(folder.path(), &["connectors", "validate"]).code, Some(0));
+    assert_eq!(run(folder.path(), &["source", "test"]).code, Some(0));
+}
+
+#[test]
+fn connectors_are_listed_shown_and_made() {
+    let folder = folder();
+    let list = run(folder.path(), &["connectors", "list"]);
+    assert!(list.out.contains("file_src") && list.out.contains("built in"), "{}", list.out);
+    let show = run(folder.path(), &["connectors", "show", "file_src"]);
+    assert!(show.out.contains("max_line_bytes") && show.out.contains("\"1MiB\""), "{}", show.out);
+    assert!(show.out.lines().all(|line| line.chars().count() <= 100), "{}", show.out);
+    let near = run(folder.path(), &["connectors", "show", "file_scr"]);
+    assert_eq!(near.code, Some(1));
+    assert!(near.err.contains("did you mean 'file_src'?"), "{}", near.err);
+
+    let create = run(folder.path(), &["connectors", "create", "--template", "file_src", "--name", "mine"]);
+    assert_eq!((create.code, create.out.as_str()), (Some(0), "connectors/source.d/50-mine.toml\n"));
+    assert_eq!(run(folder.path(), &["connectors", "validate"]).code, Some(0));
+    let list = run(folder.path(), &["connectors", "list"]);
+    assert!(list.out.contains("50-mine.toml"), "{}", list.out);
+    let again = run(folder.path(), &["connectors", "create", "--template", "file_src", "--name", "mine"]);
+    assert_eq!(again.code, Some(1));
+    assert_eq!(
+        run(folder.path(), &["connectors", "create", "--template", "file_src", "--name", "../x"]).code,
+        Some(2)
+    );
+
+    std::fs::write(
+        folder.path().join("connectors/source.d/60.toml"),
+        "[[connectors]]\nid = \"mine\"\ntype = \"file\"\n",
+    )
+    .unwrap();
+    let twice = run(folder.path(), &["connectors", "validate"]);
+    assert_eq!(twice.code, Some(1));
+    assert!(twice.out.contains("Duplicate connector ID 'mine'"), "{}", twice.out);
+}
+
+#[test]
+fn connectors_are_parsed_and_tried_with_parameters() {
+    let folder = configured(GOOD);
+    let parse = run(
+        folder.path(),
+        &["connectors", "parse", "--id", "file_src", "--param", "path=app.log", "--param", "mode=once"],
+    );
+    assert_eq!(parse.code, Some(0), "{}", parse.err);
+    assert!(
+        parse.out.contains("path = \"app.log\"") && parse.out.contains("# command line"),
+        "{}",
+        parse.out
+    );
+    let wrong = run(folder.path(), &["connectors", "parse", "--id", "file_src", "--param", "mode=twice"]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.err.contains("unknown word 'twice'"), "{}", wrong.err);
+    let trial = run(
+        folder.path(),
+        &["connectors", "test", "--id", "file_src", "--params", "path=app.log", "mode=once"],
+    );
+    assert_eq!(trial.code, Some(0), "{}", trial.err);
+    assert!(trial.out.contains("first record: one"), "{}", trial.out);
+}

@@ -5,12 +5,17 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use log::LevelFilter;
 
 const EXAMPLES: &str = "\
 Examples:
   wpgen init my-logs                  make a folder with a commented configuration
+  wpgen source validate               check ./wpsrc.toml, all findings at once
+  wpgen source start                  run ./wpsrc.toml until it is done, or until Ctrl-C
+  wpgen source start /etc/wpgen/wpsrc.toml --no-daemon
 
 Exit codes:
   0  done                             1  findings, or a failure at run time
@@ -45,8 +50,8 @@ pub struct Global {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// How much to log: off, error, warn, info, debug or trace; RUST_LOG wins over it
-    #[arg(long, value_name = "LEVEL", global = true, hide_possible_values = true)]
-    pub log_level: Option<LogLevel>,
+    #[arg(long, value_name = "LEVEL", global = true, hide_possible_values = true, value_parser = level())]
+    pub log_level: Option<LevelFilter>,
 }
 
 /// When to use colours.
@@ -61,26 +66,15 @@ pub enum ColorChoice {
     Never,
 }
 
-/// How much goes to the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    /// Nothing
-    Off,
-    /// What failed
-    Error,
-    /// And what may need a look
-    Warn,
-    /// And what was opened, closed and decided
-    Info,
-    /// And how it went about it
-    Debug,
-    /// Everything
-    Trace,
-}
-
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check, try and run the sources of a configuration
+    #[command(subcommand, arg_required_else_help = true)]
+    Source(Source),
+    /// Look at connectors: the templates that sources and sinks are made from
+    #[command(subcommand, arg_required_else_help = true)]
+    Connectors(Connectors),
     /// Make a folder to start from: a commented wpsrc.toml, connectors/, a sample log, a systemd unit
     #[command(after_help = "Examples:\n  wpgen init my-logs\n  wpgen -C my-logs source start")]
     Init {
@@ -100,6 +94,129 @@ pub enum Command {
     /// Print the manual page
     #[command(after_help = "Example:\n  wpgen man > wpgen.1 && man ./wpgen.1")]
     Man,
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// The configuration
+    #[arg(value_name = "wpsrc.toml", default_value = "wpsrc.toml", hide_default_value = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// Commands on the sources of a configuration. All read ./wpsrc.toml unless another file is named.
+#[derive(Debug, Subcommand)]
+pub enum Source {
+    /// Check the configuration without touching anything: all findings at once
+    #[command(
+        after_help = "Examples:\n  wpgen source validate\n  wpgen source validate /etc/wpgen/wpsrc.toml --json"
+    )]
+    Validate {
+        #[command(flatten)]
+        config: Config,
+        /// Also print what will run: each source and sink with all its parameters
+        #[arg(short, long)]
+        verbose: bool,
+        /// Findings as JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Really open, bind and read a first record, and show each step
+    #[command(after_help = "Examples:\n  wpgen source test\n  wpgen source test --source-id nginx")]
+    Test {
+        #[command(flatten)]
+        config: Config,
+        /// Only this source
+        #[arg(long, value_name = "KEY")]
+        source_id: Option<String>,
+    },
+    /// Show the sources and sinks of the running engine
+    #[command(after_help = "Example:\n  wpgen source list")]
+    List {
+        #[command(flatten)]
+        config: Config,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how the running engine is: process, time, totals
+    #[command(after_help = "Example:\n  wpgen source status")]
+    Status {
+        #[command(flatten)]
+        config: Config,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop the running engine: everything taken in is delivered first
+    #[command(after_help = "Example:\n  wpgen source stop")]
+    Stop {
+        #[command(flatten)]
+        config: Config,
+    },
+}
+
+/// Commands on connectors. They look in connectors/source.d and connectors/sink.d of this folder and the ones above it.
+#[derive(Debug, Subcommand)]
+pub enum Connectors {
+    /// Check all connector files
+    #[command(after_help = "Example:\n  wpgen connectors validate")]
+    Validate,
+    /// List all connectors, the built-in ones included, and where each comes from
+    #[command(after_help = "Example:\n  wpgen connectors list")]
+    List,
+    /// Show one connector: its parameters, their defaults, and what may be overridden
+    #[command(after_help = "Example:\n  wpgen connectors show file_src")]
+    Show {
+        /// The connector's id
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Try a connector with parameters: really open, bind and read a first record
+    #[command(
+        after_help = "Example:\n  wpgen connectors test --id file_src --params path=/var/log/syslog mode=once"
+    )]
+    Test {
+        /// The connector's id
+        #[arg(long, value_name = "ID")]
+        id: String,
+        /// Parameters to override
+        #[arg(long, visible_alias = "param", value_name = "KEY=VALUE", num_args = 1.., value_parser = key_value)]
+        params: Vec<(String, String)>,
+    },
+    /// Show what a connector becomes with these parameters, without opening anything
+    #[command(after_help = "Example:\n  wpgen connectors parse --id file_src --param path=/var/log/syslog")]
+    Parse {
+        /// The connector's id
+        #[arg(long, value_name = "ID")]
+        id: String,
+        /// Parameters to override
+        #[arg(long = "param", visible_alias = "params", value_name = "KEY=VALUE", num_args = 1.., value_parser = key_value)]
+        params: Vec<(String, String)>,
+    },
+    /// Write a commented connector file for a template
+    #[command(after_help = "Example:\n  wpgen connectors create --template file_src --name nginx_src")]
+    Create {
+        /// The connector to start from, as `wpgen connectors list` shows them
+        #[arg(long, value_name = "ID")]
+        template: String,
+        /// The new connector's id
+        #[arg(long, value_name = "ID")]
+        name: String,
+    },
+}
+
+fn level() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["off", "error", "warn", "info", "debug", "trace"])
+        .try_map(|word| word.parse::<LevelFilter>())
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, for example path=/var/log/syslog".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -124,5 +241,12 @@ mod tests {
             command.get_subcommands().for_each(walk);
         }
         walk(&Cli::command());
+    }
+
+    #[test]
+    fn parameters_split_at_the_first_equals_sign() {
+        assert_eq!(key_value("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(key_value("a="), Ok(("a".to_owned(), String::new())));
+        assert!(key_value("a").is_err() && key_value("=a").is_err());
     }
 }

@@ -49,8 +49,12 @@ pub struct Paint(bool);
 
 impl Paint {
     /// Text without colours, for files and tests.
-    #[cfg(test)]
     pub const PLAIN: Self = Self(false);
+
+    /// Whether there are colours.
+    pub fn is_on(self) -> bool {
+        self.0
+    }
 
     /// The text in a style, or as it is.
     pub fn text(self, style: Style, text: &str) -> String {

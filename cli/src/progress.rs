@@ -156,7 +156,8 @@ fn sources(sources: &[SourceStatus]) -> Table {
     table
 }
 
-fn sentence(status: &Status, paint: Paint) -> String {
+/// The summary's last line, alone.
+pub fn sentence(status: &Status, paint: Paint) -> String {
     let out: u64 = status.sinks.iter().map(|s| s.bytes).sum();
     let seconds = status.elapsed.as_secs_f64().max(0.001);
     let errors = match status.errors() {

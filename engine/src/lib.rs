@@ -22,3 +22,4 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod syslog;
+pub mod trial;

@@ -1,11 +1,17 @@
 //! The commands, one file each, and the exit codes they end with.
 
+mod configuration;
+mod connectors;
+mod create;
 mod init;
+mod running;
 mod shell;
+mod trial;
+mod validate;
 
 use std::sync::Arc;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Connectors, Source};
 use crate::printer::Printer;
 
 /// Done.
@@ -14,12 +20,37 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// A mistake on the command line.
 pub const USAGE: u8 = 2;
+/// Start refused: the configuration does not load.
+pub const NOT_LOADED: u8 = 3;
 
 /// Runs one command and gives the process's exit code.
 pub fn run(cli: Cli, printer: &Arc<Printer>) -> u8 {
     match cli.command {
+        Command::Source(command) => source(command, printer),
+        Command::Connectors(command) => connectors(command, printer),
         Command::Init { into } => init::run(&into, printer),
         Command::Completions { shell } => shell::completions(shell, printer),
         Command::Man => shell::man(printer),
+    }
+}
+
+fn source(command: Source, printer: &Arc<Printer>) -> u8 {
+    match command {
+        Source::Validate { config, verbose, json } => validate::run(&config.config, verbose, json, printer),
+        Source::Test { config, source_id } => trial::sources(&config.config, source_id.as_deref(), printer),
+        Source::List { config, json } => running::list(&config.config, json, printer),
+        Source::Status { config, json } => running::status(&config.config, json, printer),
+        Source::Stop { config } => running::stop(&config.config, printer),
+    }
+}
+
+fn connectors(command: Connectors, printer: &Printer) -> u8 {
+    match command {
+        Connectors::Validate => connectors::validate(printer),
+        Connectors::List => connectors::list(printer),
+        Connectors::Show { id } => connectors::show(&id, printer),
+        Connectors::Test { id, params } => trial::connector(&id, &params, printer),
+        Connectors::Parse { id, params } => connectors::parse(&id, &params, printer),
+        Connectors::Create { template, name } => create::run(&template, &name, printer),
     }
 }

@@ -1,0 +1,159 @@
+//! `source list`, `status` and `stop`: commands to the engine that runs on a configuration's data folder.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{DONE, FAILED, configuration};
+use crate::control::{self, NoAnswer};
+use crate::printer::{Printer, Style};
+use crate::progress::{bytes, count, duration};
+use crate::table::{Align, Table};
+
+/// How much longer than its own limit for a drain an engine may take to be gone.
+const BEYOND_DRAIN: Duration = Duration::from_secs(10);
+
+/// Shows the sources and sinks.
+pub fn list(config: &Path, as_json: bool, printer: &Printer) -> u8 {
+    shown(config, as_json, printer, |health| {
+        format!(
+            "{}\n{}",
+            sources(health).render(printer.out_paint()),
+            sinks(health).render(printer.out_paint())
+        )
+    })
+}
+
+/// Shows how the engine is as a whole.
+pub fn status(config: &Path, as_json: bool, printer: &Printer) -> u8 {
+    shown(config, as_json, printer, |health| {
+        let overall = health["overall"].as_str().unwrap_or("unknown");
+        let style = if overall == "healthy" { Style::Green } else { Style::Yellow };
+        let rows = [
+            ("state", printer.out_paint().text(style, overall)),
+            ("process", number(health, "pid").to_string()),
+            ("version", health["version"].as_str().unwrap_or_default().to_owned()),
+            (
+                "running for",
+                duration(Duration::from_secs_f64(health["uptime_seconds"].as_f64().unwrap_or(0.0).max(0.0))),
+            ),
+            ("records in", count(number(health, "records_in"))),
+            ("bytes in", bytes(number(health, "bytes_in"))),
+            ("lag", bytes(number(health, "lag_bytes"))),
+            ("errors", count(number(health, "errors"))),
+        ];
+        rows.iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
+    })
+}
+
+/// Asks for a drain and waits until the engine is gone.
+pub fn stop(config: &Path, printer: &Printer) -> u8 {
+    let Some(loaded) = configuration::load(config, printer) else { return FAILED };
+    let engine = &loaded.config.engine;
+    let pid = match control::ask(&engine.data_dir, "GET", "/api/system/health") {
+        Ok(health) => number(&health, "pid"),
+        Err(e) => return unreachable(e, &engine.data_dir, printer),
+    };
+    if let Err(e) = control::ask(&engine.data_dir, "POST", "/api/stop") {
+        return unreachable(e, &engine.data_dir, printer);
+    }
+    let deadline = Instant::now() + engine.drain_timeout + BEYOND_DRAIN;
+    while control::is_running(&engine.data_dir) {
+        if Instant::now() >= deadline {
+            printer.error(&format!(
+                "process {pid} is still delivering after {}",
+                duration(engine.drain_timeout)
+            ));
+            printer.help(&format!("to end it without waiting: kill -TERM {pid}, twice"));
+            return FAILED;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    printer.result(&format!("stopped process {pid}\n"));
+    DONE
+}
+
+fn shown(config: &Path, as_json: bool, printer: &Printer, show: impl Fn(&Value) -> String) -> u8 {
+    let Some(data_dir) = data_dir(config, printer) else { return FAILED };
+    match control::ask(&data_dir, "GET", "/api/system/health") {
+        Ok(health) => {
+            printer.result(&if as_json { format!("{health:#}\n") } else { show(&health) });
+            DONE
+        }
+        Err(e) => unreachable(e, &data_dir, printer),
+    }
+}
+
+fn data_dir(config: &Path, printer: &Printer) -> Option<PathBuf> {
+    configuration::load(config, printer).map(|loaded| loaded.config.engine.data_dir)
+}
+
+fn unreachable(why: NoAnswer, data_dir: &Path, printer: &Printer) -> u8 {
+    match why {
+        NoAnswer::NotRunning => {
+            printer.error(&format!("no engine is running on {}", data_dir.display()));
+            printer.help("start one: wpgen source start");
+        }
+        NoAnswer::Failed(why) => {
+            printer.error(&format!("the engine on {} does not answer: {why}", data_dir.display()));
+        }
+    }
+    FAILED
+}
+
+fn sources(health: &Value) -> Table {
+    let mut table = Table::new(&[
+        ("source", Align::Left),
+        ("state", Align::Left),
+        ("records", Align::Right),
+        ("bytes in", Align::Right),
+        ("delivered", Align::Right),
+        ("lag", Align::Right),
+        ("errors", Align::Right),
+    ]);
+    for source in health["sources"].as_array().into_iter().flatten() {
+        table.row(vec![
+            text(source, "key"),
+            text(source, "state"),
+            count(number(source, "records_in")),
+            bytes(number(source, "bytes_in")),
+            count(number(source, "delivered")),
+            bytes(number(source, "lag_bytes")),
+            count(number(source, "errors") + number(source, "rejected")),
+        ]);
+    }
+    table
+}
+
+fn sinks(health: &Value) -> Table {
+    let mut table = Table::new(&[
+        ("sink", Align::Left),
+        ("state", Align::Left),
+        ("records", Align::Right),
+        ("bytes out", Align::Right),
+        ("waiting", Align::Right),
+        ("errors", Align::Right),
+        ("", Align::Left),
+    ]);
+    for sink in health["sinks"].as_array().into_iter().flatten() {
+        table.row(vec![
+            text(sink, "key"),
+            text(sink, "state"),
+            count(number(sink, "records")),
+            bytes(number(sink, "bytes")),
+            count(number(sink, "batches_in_flight")),
+            count(number(sink, "errors")),
+            text(sink, "reason"),
+        ]);
+    }
+    table
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value[name].as_str().unwrap_or_default().to_owned()
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or(0)
+}
