@@ -1,0 +1,114 @@
+//! Opening what an owner writes, and telling the checkpoint before the first byte.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::Path;
+
+use super::owner::Owner;
+use super::params::Existing;
+use super::place::{self, Opened, Regular};
+use super::stream::Stream;
+use super::writer::Writer;
+use crate::io::IoFile;
+
+/// What is open.
+pub(super) struct Output {
+    /// Its path, as the template gave it.
+    pub(super) path: String,
+    pub(super) kind: Kind,
+}
+
+/// What kind of thing it is.
+pub(super) enum Kind {
+    /// A regular file.
+    File(Box<FileOutput>),
+    /// A FIFO or a device.
+    Stream(Stream),
+}
+
+/// A regular file.
+pub(super) struct FileOutput {
+    pub(super) writer: Writer<IoFile>,
+    pub(super) dev: u64,
+    pub(super) ino: u64,
+    /// Receipt of what was written last; of a file from before, when it was written.
+    pub(super) written_ns: i64,
+    /// Keeps other engines out. Goes first when the file is closed: rings close their descriptors late.
+    _lock: File,
+}
+
+/// Paths that an owner remembers to have opened.
+const OPENED_MAX: usize = 16;
+
+impl Owner {
+    /// Opens the output at `path`, however long it takes.
+    pub(super) async fn open(&mut self, path: &str) {
+        loop {
+            match self.try_open(path).await {
+                Ok(kind) => {
+                    self.current = Some(Output { path: path.to_owned(), kind });
+                    self.patience.worked();
+                    return;
+                }
+                Err(error) => self.patience.failed("opening", &error).await,
+            }
+        }
+    }
+
+    async fn try_open(&mut self, path: &str) -> Result<Kind, Box<dyn std::error::Error>> {
+        let claimed = self.around.ledger.claimed.lock().map_or(None, |mut claimed| claimed.take());
+        let opened = match claimed {
+            Some(opened) => opened,
+            None => {
+                let (path, mode) = (path.to_owned(), self.around.settings.mode);
+                blocking(move || place::open(Path::new(&path), mode)).await?
+            }
+        };
+        match opened {
+            Opened::Stream(file) => Ok(Kind::Stream(Stream::new(file)?)),
+            Opened::Regular(regular) => Ok(Kind::File(Box::new(self.take_over(path, regular).await?))),
+        }
+    }
+
+    /// Makes a locked file ours: what it holds is settled first, then the checkpoint has it, then it may be written.
+    async fn take_over(&mut self, path: &str, mut regular: Regular) -> std::io::Result<FileOutput> {
+        let (dev, ino) = (regular.dev, regular.ino);
+        if self.around.ledger.committed_len(dev, ino).is_none_or(|committed| committed != regular.len) {
+            let first_time = remember(&mut self.opened, path);
+            let known = self.around.ledger.committed_len(dev, ino).is_some();
+            if first_time && !known && self.around.settings.existing == Existing::Truncate {
+                regular.empty()?;
+            }
+            self.around.ledger.announce(Path::new(path), dev, ino, regular.len);
+            self.persist().await;
+        } else {
+            remember(&mut self.opened, path);
+        }
+        self.around.ledger.set_end(regular.len);
+        let backend = self.around.backend;
+        let Regular { lock, cached, direct, len, modified_ns, .. } = regular;
+        let direct = direct.map(|direct| IoFile::new(direct, backend));
+        let writer = Writer::new(IoFile::new(cached, backend), direct, len);
+        Ok(FileOutput { writer, dev, ino, written_ns: modified_ns, _lock: lock })
+    }
+}
+
+/// Notes that a path is opened; returns whether it is for the first time.
+fn remember(opened: &mut VecDeque<String>, path: &str) -> bool {
+    if opened.iter().any(|before| before == path) {
+        return false;
+    }
+    if opened.len() == OPENED_MAX {
+        opened.pop_front();
+    }
+    opened.push_back(path.to_owned());
+    true
+}
+
+/// Runs what may wait for the disk on a blocking thread, and hands a panic on.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

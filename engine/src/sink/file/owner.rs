@@ -1,0 +1,363 @@
+//! The owner of an outlet: the one task that writes its files, in order.
+//!
+//! Batches come in by the intake and go home when they are durable, each once. One write is in flight at a time; a
+//! sync runs beside the writes and covers what was written before it began. A batch is held until then, not only for
+//! the acknowledgement: when a sync fails, the kernel may have thrown the data away, and the file is cut to its
+//! committed length and written again from memory. A write that fails is tried again for ever, at the right byte.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+
+use super::ledger::Ledger;
+use super::output::{Kind, Output};
+use super::packer::Packer;
+use super::rotate;
+use super::settings::{Fsync, Settings};
+use super::trouble::Patience;
+use super::writer::Job;
+use crate::batch::{Batch, Verdict};
+use crate::io::{Backend, IoFile};
+use crate::keeper::Persist;
+use crate::shard::Intake;
+use crate::sink::template::Clocked;
+
+/// Where batches go with their verdict.
+pub(super) type Home = Rc<dyn Fn(Box<Batch>, Verdict)>;
+
+/// Between two attempts to rotate a file that cannot be renamed.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
+
+/// What an owner works with.
+pub(super) struct Around {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) persist: Persist,
+    pub(super) backend: Backend,
+    pub(super) intake: Rc<Intake>,
+    pub(super) home: Home,
+}
+
+/// What a sync came to: the batches, when it failed.
+type Synced = Result<(), (std::io::Error, Vec<Box<Batch>>)>;
+
+/// The owner of an outlet.
+pub(super) struct Owner {
+    pub(super) around: Around,
+    pub(super) patience: Patience,
+    pub(super) packer: Packer,
+    pub(super) current: Option<Output>,
+    /// Paths opened before, the last ones: `existing = "truncate"` empties a file once.
+    pub(super) opened: std::collections::VecDeque<String>,
+    path: Clocked,
+    /// Written to `current`, and not covered by a sync that has begun.
+    unsynced: Vec<Box<Batch>>,
+    syncing: Option<JoinHandle<Synced>>,
+    sync_due: Option<Instant>,
+    rotate_not_before: Option<Instant>,
+}
+
+enum Event {
+    Batch(Option<Box<Batch>>),
+    Synced(Result<Synced, JoinError>),
+    Due,
+    Reopen,
+}
+
+impl Owner {
+    /// An owner that has not opened anything yet.
+    pub(super) fn new(around: Around) -> Self {
+        let path = Clocked::new(around.ledger.outlet.clone(), around.settings.zone.clone());
+        Self {
+            patience: Patience::new(Arc::clone(&around.ledger)),
+            packer: Packer::new(around.settings.packing),
+            current: None,
+            opened: std::collections::VecDeque::new(),
+            path,
+            unsynced: Vec::new(),
+            syncing: None,
+            sync_due: None,
+            rotate_not_before: None,
+            around,
+        }
+    }
+
+    /// Works until the intake is closed and empty.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.wait().await {
+                Event::Batch(Some(batch)) => self.take(batch).await,
+                Event::Batch(None) => break,
+                Event::Synced(synced) => self.synced(synced).await,
+                Event::Due => self.begin_sync().await,
+                Event::Reopen => self.reopen().await,
+            }
+            if self.around.intake.is_empty() {
+                // Nothing follows at once: who reads the file should see all of it.
+                self.flush().await;
+            }
+            if self.wants_sync() {
+                self.begin_sync().await;
+            }
+        }
+        self.close().await;
+        self.packer.wait().await;
+        self.around.intake.ended();
+    }
+
+    async fn wait(&mut self) -> Event {
+        let (intake, ledger) = (Rc::clone(&self.around.intake), Arc::clone(&self.around.ledger));
+        let due = self.sync_due.filter(|_| self.syncing.is_none());
+        let mut timer = pin!(async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        });
+        let mut batch = pin!(intake.next());
+        let mut reopen = pin!(ledger.reopen.notified());
+        poll_fn(|context| {
+            // The sync first: an intake that is never empty must not hide that it failed.
+            if let Some(syncing) = &mut self.syncing
+                && let Poll::Ready(synced) = Pin::new(syncing).poll(context)
+            {
+                self.syncing = None;
+                return Poll::Ready(Event::Synced(synced));
+            }
+            if reopen.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Event::Reopen);
+            }
+            if let Poll::Ready(batch) = batch.as_mut().poll(context) {
+                return Poll::Ready(Event::Batch(batch));
+            }
+            timer.as_mut().poll(context).map(|()| Event::Due)
+        })
+        .await
+    }
+
+    /// Writes a batch to the file that its time of receipt says.
+    async fn take(&mut self, batch: Box<Batch>) {
+        self.around.ledger.held.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.at(batch.oldest_ns).to_owned();
+        if self.current.as_ref().is_some_and(|current| current.path != path) {
+            let closed = self.close().await;
+            if self.around.settings.packing.is_some() {
+                // The checkpoint must not name a file that packing takes away.
+                self.persist().await;
+            }
+            self.packer.closed(closed);
+        }
+        if self.current.is_none() {
+            self.open(&path).await;
+        }
+        if self.is_rotation_due(&batch) {
+            self.rotate(&path).await;
+        }
+        let mut job = Job::new(batch);
+        self.write(&mut job, &path).await;
+        match self.current.as_mut().map(|current| &mut current.kind) {
+            Some(Kind::File(file)) => {
+                file.written_ns = job.batch.oldest_ns;
+                if self.around.intake.is_empty() {
+                    self.around.ledger.set_end(file.writer.standing().len());
+                }
+                self.unsynced.push(job.batch);
+                if let Fsync::Interval(interval) = self.around.settings.fsync {
+                    self.sync_due.get_or_insert_with(|| Instant::now() + interval);
+                }
+            }
+            _ => (self.around.home)(job.batch, Verdict::Delivered),
+        }
+    }
+
+    /// Writes all of a job, however long it takes.
+    async fn write(&mut self, job: &mut Job, path: &str) {
+        loop {
+            let Some(current) = &mut self.current else {
+                self.open(path).await;
+                continue;
+            };
+            let (result, is_stream) = match &mut current.kind {
+                Kind::File(file) => (file.writer.append(job).await, false),
+                Kind::Stream(stream) => (stream.write(job).await, true),
+            };
+            match result {
+                Ok(()) => return self.patience.worked(),
+                Err(error) => {
+                    if is_stream {
+                        self.current = None;
+                    }
+                    self.patience.failed("writing", &error).await;
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
+            match file.writer.flush().await {
+                Ok(()) => return,
+                Err(error) => self.patience.failed("writing", &error).await,
+            }
+        }
+    }
+
+    /// Whether a sync is due by what waits for it, not by the clock.
+    fn wants_sync(&self) -> bool {
+        let Some(last) = self.unsynced.last() else { return false };
+        let settings = &self.around.settings;
+        let lane = (last.home, last.lane);
+        let of_lane = || self.unsynced.iter().filter(|batch| (batch.home, batch.lane) == lane);
+        let many = || of_lane().count() >= settings.unsynced_batches_max as usize;
+        let idle = self.around.intake.is_empty();
+        self.syncing.is_none()
+            && match settings.fsync {
+                Fsync::Batch => true,
+                Fsync::Interval(_) => many(),
+                Fsync::Never => idle || many(),
+            }
+    }
+
+    /// Begins a sync of what is written; without sync, what is written is delivered.
+    async fn begin_sync(&mut self) {
+        self.flush().await;
+        self.sync_due = None;
+        let batches = std::mem::take(&mut self.unsynced);
+        let Some(Output { kind: Kind::File(file), .. }) = &self.current else { return };
+        let (medium, dev, ino) = (file.writer.medium(), file.dev, file.ino);
+        let len = file.writer.standing().visible;
+        let (ledger, home) = (Arc::clone(&self.around.ledger), Rc::clone(&self.around.home));
+        let sync = self.around.settings.fsync != Fsync::Never;
+        let task = async move {
+            if sync && let Err(error) = sync_data(&medium).await {
+                return Err((error, batches));
+            }
+            ledger.commit(dev, ino, len, &batches);
+            batches.into_iter().for_each(|batch| home(batch, Verdict::Delivered));
+            Ok(())
+        };
+        if sync {
+            self.syncing = Some(tokio::task::spawn_local(task));
+        } else {
+            // It does not wait for anything.
+            let _: Synced = task.await;
+        }
+    }
+
+    async fn synced(&mut self, synced: Result<Synced, JoinError>) {
+        match synced {
+            Ok(Ok(())) => {}
+            Ok(Err((error, batches))) => self.write_again(&error, batches).await,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// A sync failed: what it should have covered may be lost, whatever the next one says. The file goes back to its
+    /// committed length and gets everything again.
+    async fn write_again(&mut self, error: &std::io::Error, mut batches: Vec<Box<Batch>>) {
+        self.patience.failed("syncing", error).await;
+        batches.append(&mut self.unsynced);
+        while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
+            let Some(len) = self.around.ledger.committed_len(file.dev, file.ino) else { break };
+            match file.writer.cut(len) {
+                Ok(()) => break,
+                Err(error) => self.patience.failed("cutting", &error).await,
+            }
+        }
+        let path = self.current.as_ref().map(|current| current.path.clone()).unwrap_or_default();
+        for batch in batches {
+            let mut job = Job::new(batch);
+            self.write(&mut job, &path).await;
+            self.unsynced.push(job.batch);
+        }
+        self.sync_due = Some(Instant::now());
+    }
+
+    /// Syncs everything and closes the file, whole. Returns its path, if there was a file.
+    pub(super) async fn close(&mut self) -> Option<String> {
+        loop {
+            if let Some(syncing) = self.syncing.take() {
+                let synced = syncing.await;
+                self.synced(synced).await;
+            } else if self.unsynced.is_empty() {
+                break;
+            } else {
+                self.begin_sync().await;
+            }
+        }
+        let Output { path, kind } = self.current.take()?;
+        let Kind::File(mut file) = kind else { return None };
+        if let Err(error) = file.writer.trim() {
+            log::info!(target: "wpgen::sink", "output {path}: blocks reserved ahead stay with it ({error})");
+        }
+        self.around.ledger.forget(file.dev, file.ino);
+        Some(path)
+    }
+
+    fn is_rotation_due(&self, batch: &Batch) -> bool {
+        let Some(rotate) = &self.around.settings.rotate else { return false };
+        let Some(Output { kind: Kind::File(file), .. }) = &self.current else { return false };
+        let (len, more) = (file.writer.standing().len(), batch.arena.len() as u64);
+        let zone = &self.around.settings.zone;
+        rotate::is_due(rotate, len, more, file.written_ns, batch.oldest_ns, zone)
+            && self.rotate_not_before.is_none_or(|at| Instant::now() >= at)
+            // Numbers must not move under a file that is being packed; this one may grow meanwhile.
+            && self.packer.is_idle()
+    }
+
+    /// Closes the file, puts it aside and begins a new one. The checkpoint has the old one whole before it moves.
+    async fn rotate(&mut self, path: &str) {
+        self.close().await;
+        self.persist().await;
+        let keep = self.around.settings.rotate.map_or(0, |rotate| rotate.keep);
+        let from = std::path::PathBuf::from(path);
+        match super::output::blocking(move || rotate::put_aside(&from, keep)).await {
+            Ok(aside) => self.packer.pack(aside),
+            Err(error) => {
+                log::warn!(target: "wpgen::sink", "output {path} cannot be rotated: {error}; it grows on");
+                self.rotate_not_before = Some(Instant::now() + ROTATE_AGAIN);
+            }
+        }
+        self.open(path).await;
+    }
+
+    /// Opens the path again if it names another file by now.
+    async fn reopen(&mut self) {
+        let Some(Output { path, kind: Kind::File(file) }) = &self.current else { return };
+        if super::place::is_moved(path.as_ref(), file.dev, file.ino) {
+            let path = path.clone();
+            self.close().await;
+            self.open(&path).await;
+        }
+    }
+
+    /// Waits until a checkpoint with what the ledger says now is on disk.
+    pub(super) async fn persist(&mut self) {
+        loop {
+            match (self.around.persist)().await {
+                Ok(()) => return self.patience.worked(),
+                Err(error) => self.patience.failed("writing the checkpoint", &error).await,
+            }
+        }
+    }
+}
+
+#[cfg(not(test))]
+async fn sync_data(file: &IoFile) -> std::io::Result<()> {
+    file.sync_data().await
+}
+
+#[cfg(test)]
+async fn sync_data(file: &IoFile) -> std::io::Result<()> {
+    match super::tests::next_sync_fails() {
+        true => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+        false => file.sync_data().await,
+    }
+}
