@@ -121,7 +121,10 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
 
 fn dd(path: &Path) -> u64 {
     let before = children_ns();
-    let status = Command::new("dd").arg(format!("if={}", path.display())).args(["bs=1M", "of=/dev/null", "status=none"]).status();
+    let status = Command::new("dd")
+        .arg(format!("if={}", path.display()))
+        .args(["bs=1M", "of=/dev/null", "status=none"])
+        .status();
     assert!(status.is_ok_and(|s| s.success()), "dd runs");
     children_ns() - before
 }

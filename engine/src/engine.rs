@@ -74,7 +74,8 @@ pub struct Running {
 impl Running {
     /// Adds up its counters over the shards.
     fn status(&self) -> SourceStatus {
-        let sum = |of: fn(&SourceCounters) -> &Counter| self.counters.iter().map(|c| of(c).get()).sum::<u64>();
+        let sum =
+            |of: fn(&SourceCounters) -> &Counter| self.counters.iter().map(|c| of(c).get()).sum::<u64>();
         let dropped = REASONS.iter().map(|(reason, name)| {
             let n = self.counters.iter().map(|c| c.dropped[*reason as usize].get()).sum();
             ((*name).to_owned(), n)
@@ -116,7 +117,10 @@ impl Shared {
     }
 
     /// Asks every shard and waits for the answers.
-    fn ask_all<T: Send + 'static>(&self, question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static) -> Vec<T> {
+    fn ask_all<T: Send + 'static>(
+        &self,
+        question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
         let (tell, told) = std::sync::mpsc::channel();
         self.order_all(move |shard| {
             let _ = tell.send(question(shard));
@@ -133,8 +137,30 @@ impl Shared {
         Snapshot { next_input: self.next_input.load(Ordering::Relaxed), inputs, groups }
     }
 
+    fn status(&self, started: Instant) -> Status {
+        Status {
+            elapsed: started.elapsed(),
+            sources: self.running().iter().map(|r| r.status()).collect(),
+            sinks: self.sinks.iter().map(|s| s.status()).collect(),
+        }
+    }
+
     fn bytes(&self) -> u64 {
         self.running().iter().flat_map(|r| &r.counters).map(|c| c.bytes.get()).sum()
+    }
+}
+
+/// Reads a running engine's counters from any thread.
+#[derive(Clone)]
+pub struct Observer {
+    shared: Arc<Shared>,
+    started: Instant,
+}
+
+impl Observer {
+    /// All counters, added up.
+    pub fn status(&self) -> Status {
+        self.shared.status(self.started)
     }
 }
 
@@ -190,7 +216,8 @@ impl Engine {
             sinks: wiring.sinks,
             next_input: wiring.next_input,
         });
-        let mut engine = Self { threads, shared, parts: Arc::default(), keeper: None, started: Instant::now() };
+        let mut engine =
+            Self { threads, shared, parts: Arc::default(), keeper: None, started: Instant::now() };
         for sink in &engine.shared.sinks {
             let sink = Arc::clone(sink);
             engine.shared.order_all(move |shard| shard.add_sink(Arc::clone(&sink)));
@@ -206,16 +233,18 @@ impl Engine {
 
     /// All counters, added up.
     pub fn status(&self) -> Status {
-        Status {
-            elapsed: self.started.elapsed(),
-            sources: self.shared.running().iter().map(|r| r.status()).collect(),
-            sinks: self.shared.sinks.iter().map(|s| s.status()).collect(),
-        }
+        self.shared.status(self.started)
+    }
+
+    /// A view of the engine for other threads; it may outlive the engine.
+    pub fn observer(&self) -> Observer {
+        Observer { shared: Arc::clone(&self.shared), started: self.started }
     }
 
     /// One line for each thing that sources and sinks opened.
     pub fn opened(&self) -> Vec<(String, Vec<String>)> {
-        let sources = self.shared.running().iter().map(|r| (r.source.key().to_owned(), r.source.opened())).collect();
+        let sources =
+            self.shared.running().iter().map(|r| (r.source.key().to_owned(), r.source.opened())).collect();
         let mut all: Vec<(String, Vec<String>)> = sources;
         all.extend(self.shared.sinks.iter().map(|s| (s.status().key, s.opened())));
         all

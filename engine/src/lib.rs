@@ -1,6 +1,7 @@
 //! wpgen's engine.
 
 pub mod admin;
+pub mod assemble;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;

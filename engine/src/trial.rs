@@ -90,7 +90,8 @@ pub fn run(config: &Arc<Config>, only: Option<&str>, at_most: Duration) -> Vec<T
     let (done, results) = mpsc::channel();
     let next = Arc::new(AtomicUsize::new(0));
     for _ in 0..AT_ONCE.min(jobs.len()) {
-        let (jobs, config, next, done) = (Arc::clone(&jobs), Arc::clone(config), Arc::clone(&next), done.clone());
+        let (jobs, config, next, done) =
+            (Arc::clone(&jobs), Arc::clone(config), Arc::clone(&next), done.clone());
         // Not joined: a thread that hangs in the kernel must not hold the answer.
         std::thread::spawn(move || {
             while let Some((i, job)) = take(&jobs, &next) {
@@ -105,7 +106,11 @@ pub fn run(config: &Arc<Config>, only: Option<&str>, at_most: Duration) -> Vec<T
     while let Ok((i, steps)) = results.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         trials[i] = Some(jobs[i].trial(&config, steps));
     }
-    trials.into_iter().enumerate().map(|(i, t)| t.unwrap_or_else(|| jobs[i].overdue(config, at_most))).collect()
+    trials
+        .into_iter()
+        .enumerate()
+        .map(|(i, t)| t.unwrap_or_else(|| jobs[i].overdue(config, at_most)))
+        .collect()
 }
 
 /// An entry of the configuration that is to be tried.
@@ -118,7 +123,12 @@ enum Job {
 fn jobs(config: &Config, only: Option<&str>) -> Vec<Job> {
     let wanted = |s: &SourceConfig| only.map_or(s.enable, |key| *s.key == *key);
     let sources = config.sources.iter().enumerate().filter(|(_, s)| wanted(s)).map(|(i, _)| Job::Source(i));
-    let sinks = config.sinks.iter().enumerate().filter(|(_, s)| s.enable && only.is_none()).map(|(i, _)| Job::Sink(i));
+    let sinks = config
+        .sinks
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| s.enable && only.is_none())
+        .map(|(i, _)| Job::Sink(i));
     sources.chain(sinks).collect()
 }
 
@@ -271,9 +281,11 @@ fn record(encode: Encode, line: &[u8], path: &Path) -> Result<String, Trouble> {
     match decode_line(encode, line, &mut out) {
         Ok(()) => Ok(format!("first record: {}", escape_outside_to(&out, SHOWN_BYTES))),
         Err(bad) => {
-            let byte = bad.byte.map_or_else(|| "the line ends too early".to_owned(), |b| escape_outside(&[b]));
+            let byte =
+                bad.byte.map_or_else(|| "the line ends too early".to_owned(), |b| escape_outside(&[b]));
             let kind = if encode == decode::Encode::Hex { "hex" } else { "base64" };
-            let message = format!("[WP103] Invalid {kind} encoding: {}:1:{}: {byte}", path.display(), bad.at + 1);
+            let message =
+                format!("[WP103] Invalid {kind} encoding: {}:1:{}: {byte}", path.display(), bad.at + 1);
             let looks = match decode::looks_like([line]) {
                 decode::Encode::Text => "text",
                 decode::Encode::Base64 => "base64",
@@ -314,12 +326,18 @@ fn first_line(path: &Path, compression: Compression) -> io::Result<Option<Vec<u8
 fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>) -> Vec<Step> {
     let mut steps = Steps::default();
     let Some(template) = &params.path else {
-        return vec![Step { name: "open", outcome: Err(Trouble::new("no path is given".to_owned())), took: Duration::ZERO }];
+        return vec![Step {
+            name: "open",
+            outcome: Err(Trouble::new("no path is given".to_owned())),
+            took: Duration::ZERO,
+        }];
     };
     let origin = Origin {
         source: source.map_or_else(|| Arc::from("source"), |s| Arc::clone(&s.key)),
         host: Arc::from("host"),
-        tags: source.map(|s| s.tags.iter().map(|t| (t.key.clone(), t.value.clone())).collect()).unwrap_or_default(),
+        tags: source
+            .map(|s| s.tags.iter().map(|t| (t.key.clone(), t.value.clone())).collect())
+            .unwrap_or_default(),
         peer: None,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -339,7 +357,11 @@ fn writable(path: &Path) -> Result<String, Trouble> {
     let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let is_folder = fs::metadata(folder).is_ok_and(|about| about.is_dir());
     if !is_folder {
-        return Err(Trouble::new(format!("cannot write {}: {} is not a folder", path.display(), folder.display())));
+        return Err(Trouble::new(format!(
+            "cannot write {}: {} is not a folder",
+            path.display(),
+            folder.display()
+        )));
     }
     match may_write(folder) {
         Ok(()) => Ok(format!("{} can be made", path.display())),
@@ -355,7 +377,8 @@ fn may_write(folder: &Path) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let name = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
     // SAFETY: the name is a NUL-terminated string that lives for the call.
-    match unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) } {
+    match unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) }
+    {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -372,13 +395,18 @@ mod tests {
         let plain = folder.path().join("plain");
         fs::write(&plain, "one\r\ntwo\n").unwrap();
         let packed = folder.path().join("packed");
-        let mut gz = flate2::write::GzEncoder::new(File::create(&packed).unwrap(), flate2::Compression::fast());
+        let mut gz =
+            flate2::write::GzEncoder::new(File::create(&packed).unwrap(), flate2::Compression::fast());
         gz.write_all(b"one\ntwo\n").unwrap();
         gz.finish().unwrap();
         let zst = folder.path().join("zst");
         fs::write(&zst, zstd::encode_all(&b"one"[..], 1).unwrap()).unwrap();
         for path in [&plain, &packed, &zst] {
-            assert_eq!(first_line(path, Compression::Auto).unwrap().as_deref(), Some(&b"one"[..]), "{path:?}");
+            assert_eq!(
+                first_line(path, Compression::Auto).unwrap().as_deref(),
+                Some(&b"one"[..]),
+                "{path:?}"
+            );
         }
         let empty = folder.path().join("empty");
         fs::write(&empty, "").unwrap();

@@ -64,6 +64,11 @@ impl Diagnostic {
         Self::new(Severity::Warning, code, message.into())
     }
 
+    /// An error that has no row in the catalogue.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, None, message.into())
+    }
+
     fn new(severity: Severity, code: Option<Code>, message: String) -> Self {
         Self {
             severity,

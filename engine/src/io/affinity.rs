@@ -28,3 +28,8 @@ pub fn allowed() -> Vec<usize> {
     // SAFETY: CPU_ISSET reads a bit of an initialised set below its size.
     (0..most).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
 }
+
+/// CPUs' worth of time this process may use: affinity and cgroup quota respected, at least one.
+pub fn available() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -10,6 +10,7 @@ pub mod bufring;
 mod connections;
 mod epoll_net;
 pub mod file;
+pub mod host;
 pub mod listen;
 mod lowat;
 pub mod memory;

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::diagnosis::{Code, Diagnostic};
+
 /// A trouble with a file: a stable code, the thing at fault, and the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finding {
@@ -18,6 +20,17 @@ pub struct Finding {
     pub message: String,
     /// What was found, and what mends it; a line each.
     pub help: Vec<String>,
+}
+
+impl Finding {
+    /// The finding as every other one is shown.
+    pub fn into_diagnostic(self) -> Diagnostic {
+        let diagnostic = match self.code.parse::<Code>() {
+            Ok(code) => Diagnostic::error(code, self.message),
+            Err(_) => Diagnostic::plain(self.message),
+        };
+        self.help.into_iter().fold(diagnostic, Diagnostic::help)
+    }
 }
 
 /// How many near names are shown.

@@ -5,6 +5,7 @@ pub mod find;
 pub mod identity;
 pub mod known;
 pub mod lines;
+pub mod make;
 pub mod once;
 pub mod params;
 pub mod reader;

@@ -1,0 +1,184 @@
+//! From a configuration to what runs: opens the checkpoint, the sinks, the sources, and wires them.
+//!
+//! Everything that can refuse a start refuses it here, before a record is read; all refusals are gathered and told
+//! together, as findings with the place in the configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crate::checkpoint::{Group, OpenError, Snapshot, Store};
+use crate::config::{Config, SinkConfig, SourceConfig, top::IoMode};
+use crate::diagnosis::{Code, Diagnostic};
+use crate::engine::{Engine, Keeping, Wired, Wiring};
+use crate::io::{Backend, affinity, host, probe};
+use crate::keeper::{Keeper, Persist};
+use crate::sink::SinkParams;
+use crate::sink::blackhole::Blackhole;
+use crate::sink::console::Stdout;
+use crate::sink::route::{Sink, Where};
+use crate::source::part::Source;
+use crate::source::{SourceParams, file};
+
+/// What a source is made with, beside its own configuration.
+pub struct Making<'a> {
+    /// Its configuration.
+    pub config: &'a SourceConfig,
+    /// What the last run knew.
+    pub before: &'a Snapshot,
+    /// The engine's next free identity.
+    pub next_input: &'a Arc<AtomicU64>,
+    /// This machine's name.
+    pub host: &'a Arc<str>,
+    /// Whether every sink it feeds does without order.
+    pub unordered: bool,
+}
+
+/// Starts an engine as configured.
+///
+/// # Errors
+/// Every reason why it cannot start.
+pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
+    let backend = backend(config).map_err(|refused| vec![refused])?;
+    let data_dir = &config.engine.data_dir;
+    let (store, before) = Store::open(data_dir).map_err(|e| vec![unopened(data_dir, &e)])?;
+    let keeper = Keeper::new();
+    let persist = keeper.persist();
+    let mut findings = Vec::new();
+    let (sinks, made) = make_sinks(config, &before, &persist, &mut findings);
+    let next_input = Arc::new(AtomicU64::new(before.next_input));
+    let sources = make_sources(config, &made, &before, &next_input, &mut findings);
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    let workers = config.shards(affinity::available());
+    let allowed = affinity::allowed();
+    let cpus = (0..workers).map(|i| (workers <= allowed.len()).then(|| allowed[i])).collect();
+    let keeping = Some(Keeping { keeper, store, interval: config.engine.checkpoint_interval });
+    let wiring = Wiring { cpus, backend, sinks, sources, keeping, next_input };
+    Engine::start(wiring)
+        .map_err(|error| vec![plain(format!("the engine's threads cannot be set up: {error}"))])
+}
+
+/// Which way to the kernel, said in one line when it is not the one hoped for.
+fn backend(config: &Config) -> Result<Backend, Diagnostic> {
+    let wanted = config.engine.io;
+    if wanted == IoMode::Epoll {
+        return Ok(Backend::Epoll);
+    }
+    match probe::uring() {
+        Ok(()) => Ok(Backend::Uring),
+        Err(refusal) if wanted == IoMode::Auto => {
+            log::warn!(target: "wpgen::io", "io_uring is refused, running on epoll with the same results: {refusal}");
+            Ok(Backend::Epoll)
+        }
+        Err(refusal) => Err(plain(format!("io = \"uring\", but io_uring is refused: {}", refusal.cause))
+            .help(refusal.mend)
+            .help("or let the engine choose: io = \"auto\"")),
+    }
+}
+
+fn plain(message: String) -> Diagnostic {
+    Diagnostic::plain(message)
+}
+
+fn unopened(data_dir: &Path, error: &OpenError) -> Diagnostic {
+    let message = format!("data_dir {} cannot be used: {error}", data_dir.display());
+    let diagnostic = match error {
+        OpenError::Locked(_) => Diagnostic::error(Code::WP104, message),
+        _ => plain(message),
+    };
+    error.help().into_iter().fold(diagnostic, Diagnostic::help)
+}
+
+/// A sink that runs, with its configuration.
+struct Made<'a> {
+    index: usize,
+    config: &'a SinkConfig,
+}
+
+fn make_sinks<'a>(
+    config: &'a Config,
+    before: &Snapshot,
+    persist: &Persist,
+    findings: &mut Vec<Diagnostic>,
+) -> (Vec<Arc<dyn Sink>>, Vec<Made<'a>>) {
+    let (mut sinks, mut made) = (Vec::new(), Vec::new());
+    for sink in config.sinks.iter().filter(|s| s.enable) {
+        match make_sink(sinks.len(), sink, before, persist) {
+            Ok(running) => {
+                made.push(Made { index: sinks.len(), config: sink });
+                sinks.push(running);
+            }
+            Err(finding) => findings.push(*finding),
+        }
+    }
+    (sinks, made)
+}
+
+fn make_sink(
+    index: usize,
+    sink: &SinkConfig,
+    before: &Snapshot,
+    persist: &Persist,
+) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
+    let id = u16::try_from(index).expect("sinks are far fewer than 65 536");
+    let groups: Vec<Group> = before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect();
+    match &sink.params {
+        SinkParams::Blackhole(_) => Ok(Blackhole::new(id, &sink.key)),
+        SinkParams::Stdout(params) => Ok(Stdout::new(id, &sink.key, params.format)),
+        SinkParams::File(_) => {
+            let _ = (groups, persist);
+            Err(Box::new(plain("file sink".into())))
+        }
+        SinkParams::Kafka(_) | SinkParams::Tcp(_) | SinkParams::Syslog(_) => {
+            Err(Box::new(not_built("sink", &sink.key, sink.params.kind().name).at(sink.place.clone())))
+        }
+    }
+}
+
+fn make_sources(
+    config: &Config,
+    made: &[Made<'_>],
+    before: &Snapshot,
+    next_input: &Arc<AtomicU64>,
+    findings: &mut Vec<Diagnostic>,
+) -> Vec<Wired> {
+    let host: Arc<str> = host::name().into();
+    let mut sources = Vec::new();
+    for source in config.sources.iter().filter(|s| s.enable) {
+        let feeds: Vec<&Made<'_>> = made.iter().filter(|m| m.config.sources.takes(&source.key)).collect();
+        let unordered = feeds.iter().all(|m| !m.config.common.ordered || is_counting(m.config));
+        let making = Making { config: source, before, next_input, host: &host, unordered };
+        let routes = feeds.iter().map(|m| (m.index, takes(m.config))).collect();
+        match make_source(&making) {
+            Ok(running) => sources.push(Wired { source: running, routes }),
+            Err(found) => findings.extend(found),
+        }
+    }
+    sources
+}
+
+fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+    match &making.config.params {
+        SourceParams::File(params) => file::make::make(making, params),
+        SourceParams::Syslog(_) | SourceParams::Tcp(_) | SourceParams::Kafka(_) | SourceParams::Mqtt(_) => {
+            let kind = making.config.params.kind().name;
+            Err(vec![not_built("source", &making.config.key, kind).at(making.config.place.clone())])
+        }
+    }
+}
+
+fn takes(sink: &SinkConfig) -> Where {
+    Where { tags: sink.condition.tags.clone(), severity_max: sink.condition.severity_max }
+}
+
+/// A sink that only counts promises no order.
+fn is_counting(sink: &SinkConfig) -> bool {
+    matches!(sink.params, SinkParams::Blackhole(_))
+}
+
+fn not_built(what: &str, key: &str, kind: &str) -> Diagnostic {
+    plain(format!("{what} '{key}': this build does not have the kind '{kind}' yet"))
+        .help("set enable = false on it, or remove it; `wpgen connectors list` shows the kinds there are")
+}

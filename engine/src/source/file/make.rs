@@ -1,0 +1,101 @@
+//! From a file source's configuration to a running source.
+
+use std::sync::Arc;
+
+use super::find::Search;
+use super::known::Known;
+use super::lines::LongLines;
+use super::params::{self, FileParams};
+use super::settings::Settings;
+use super::source::{Once, OnceStart};
+use crate::assemble::Making;
+use crate::config::types::PathPattern;
+use crate::decode::{Encode, OnBad};
+use crate::diagnosis::Diagnostic;
+use crate::source::part::Source;
+
+/// Makes the source.
+///
+/// # Errors
+/// What is wrong with the files it names.
+pub fn make(making: &Making<'_>, params: &FileParams) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+    let settings = settings(making, params);
+    let search = search(params).map_err(|finding| vec![finding.at(making.config.place.clone())])?;
+    match params.mode {
+        params::Mode::Once => once(making, params, settings, &search),
+        params::Mode::Tail => Err(vec![Diagnostic::plain("mode = \"tail\" is not built yet")]),
+    }
+}
+
+fn once(
+    making: &Making<'_>,
+    params: &FileParams,
+    settings: Settings,
+    search: &Search,
+) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+    let found = search.look();
+    if found.files.is_empty() && !found.findings.is_empty() {
+        return Err(found
+            .findings
+            .into_iter()
+            .map(|f| f.into_diagnostic().at(making.config.place.clone()))
+            .collect());
+    }
+    for finding in &found.findings {
+        log::error!(target: "wpgen::file", "source '{}': {}", settings.key, finding.message);
+    }
+    let parallel = match params.parallel {
+        params::Parallel::Auto => making.unordered,
+        params::Parallel::Off => false,
+        params::Parallel::Ranges(_) => true,
+    };
+    let start = OnceStart {
+        resume: params.start == params::Start::Checkpoint,
+        parallel: parallel && params.multiline.0.is_none(),
+    };
+    let files: Vec<_> = found.files.into_iter().map(|f| f.path).collect();
+    Ok(Arc::new(Once::new(settings, &files, start)))
+}
+
+/// The search for a source's files.
+///
+/// # Errors
+/// A pattern that is none.
+pub fn search(params: &FileParams) -> Result<Search, Diagnostic> {
+    let pattern = match (&params.path, &params.base, &params.file) {
+        (Some(path), ..) => path.clone(),
+        (None, Some(base), Some(file)) => {
+            PathPattern { folder: base.folder.clone(), text: format!("{}/{file}", base.text) }
+        }
+        (None, _, Some(file)) => PathPattern { folder: ".".into(), text: file.clone() },
+        (None, ..) => PathPattern { folder: ".".into(), text: String::new() },
+    };
+    Search::new(&pattern.folder, &pattern.text, &params.exclude.0)
+        .map_err(super::blame::Finding::into_diagnostic)
+}
+
+fn settings(making: &Making<'_>, params: &FileParams) -> Settings {
+    let tags = making.config.tags.iter().map(|t| (t.key.clone(), t.value.clone())).collect();
+    let known = Known::new(&making.config.key, &making.before.inputs, Arc::clone(making.next_input));
+    Settings {
+        key: Arc::clone(&making.config.key),
+        host: Arc::clone(making.host),
+        tags,
+        max_line_bytes: usize::try_from(params.max_line_bytes.0).unwrap_or(usize::MAX),
+        long_lines: match params.long_lines {
+            params::LongLines::Split => LongLines::Split,
+            params::LongLines::Drop => LongLines::Drop,
+        },
+        encode: match params.encode {
+            params::Encode::Text => Encode::Text,
+            params::Encode::Base64 => Encode::Base64,
+            params::Encode::Hex => Encode::Hex,
+        },
+        on_bad: match params.on_bad_line {
+            params::OnBadLine::Skip => OnBad::Skip,
+            params::OnBadLine::Stop => OnBad::Stop,
+            params::OnBadLine::Pass => OnBad::Pass,
+        },
+        known: Arc::new(known),
+    }
+}
