@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::checkpoint::{Group, OpenError, Snapshot, Store};
+use crate::batch::SinkId;
+use crate::checkpoint::{self, Group, Snapshot, Store};
 use crate::config::{Config, SinkConfig, SourceConfig, top::IoMode};
 use crate::diagnosis::{Code, Diagnostic};
 use crate::engine::{Engine, Keeping, Wired, Wiring};
@@ -16,6 +17,8 @@ use crate::keeper::{Keeper, Persist};
 use crate::sink::SinkParams;
 use crate::sink::blackhole::Blackhole;
 use crate::sink::console::Stdout;
+use crate::sink::file::params::FileParams;
+use crate::sink::file::{FileSink, OpenError, Settings};
 use crate::sink::route::{Sink, Where};
 use crate::source::part::Source;
 use crate::source::{SourceParams, file};
@@ -82,10 +85,10 @@ fn plain(message: String) -> Diagnostic {
     Diagnostic::plain(message)
 }
 
-fn unopened(data_dir: &Path, error: &OpenError) -> Diagnostic {
+fn unopened(data_dir: &Path, error: &checkpoint::OpenError) -> Diagnostic {
     let message = format!("data_dir {} cannot be used: {error}", data_dir.display());
     let diagnostic = match error {
-        OpenError::Locked(_) => Diagnostic::error(Code::WP104, message),
+        checkpoint::OpenError::Locked(_) => Diagnostic::error(Code::WP104, message),
         _ => plain(message),
     };
     error.help().into_iter().fold(diagnostic, Diagnostic::help)
@@ -127,13 +130,30 @@ fn make_sink(
     match &sink.params {
         SinkParams::Blackhole(_) => Ok(Blackhole::new(id, &sink.key)),
         SinkParams::Stdout(params) => Ok(Stdout::new(id, &sink.key, params.format)),
-        SinkParams::File(_) => {
-            let _ = (groups, persist);
-            Err(Box::new(plain("file sink".into())))
-        }
+        SinkParams::File(params) => make_file_sink(id, sink, params, groups, persist),
         SinkParams::Kafka(_) | SinkParams::Tcp(_) | SinkParams::Syslog(_) => {
             Err(Box::new(not_built("sink", &sink.key, sink.params.kind().name).at(sink.place.clone())))
         }
+    }
+}
+
+fn make_file_sink(
+    id: SinkId,
+    sink: &SinkConfig,
+    params: &FileParams,
+    before: Vec<Group>,
+    persist: &Persist,
+) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
+    let at = |finding: Diagnostic| Box::new(finding.at(sink.place.clone()));
+    let settings = Settings::new(params, jiff::tz::TimeZone::system())
+        .ok_or_else(|| at(Diagnostic::error(Code::WP404, format!("sink '{}' has no path", sink.key))))?;
+    match FileSink::open(id, &sink.key, settings, before, Arc::clone(persist)) {
+        Ok(running) => Ok(running),
+        Err(error @ OpenError::Busy { .. }) => {
+            let finding = Diagnostic::error(Code::WP104, format!("sink '{}': {error}", sink.key));
+            Err(at(finding.help("stop that engine, or give this sink a path of its own")))
+        }
+        Err(error) => Err(at(plain(format!("sink '{}': {error}", sink.key)))),
     }
 }
 
