@@ -218,9 +218,11 @@ impl Node {
 pub fn parse(file: &Arc<SourceText>, lookup: Lookup<'_>, findings: &mut Findings) -> Option<Table> {
     let (root, errors) = DeTable::parse_recoverable(file.text());
     if !errors.is_empty() {
-        for error in errors.iter().take(SYNTAX_ERRORS_MAX) {
-            findings.push(super::syntax::explain(file, error));
-        }
+        let first = errors.iter().take(4 * SYNTAX_ERRORS_MAX);
+        let mut told: Vec<_> = first.map(|error| super::syntax::explain(file, error)).collect();
+        // The parser recovers within a line, and then stumbles over the rest of the same mistake.
+        told.dedup_by_key(|finding| finding.place.as_ref().map(|place| place.line));
+        told.into_iter().take(SYNTAX_ERRORS_MAX).for_each(|finding| findings.push(finding));
         return None;
     }
     let mut reader = Reader { file, lookup, findings };

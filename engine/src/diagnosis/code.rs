@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+use super::catalogue::{self, Entry};
+
 /// A row of the catalogue. Codes are stable: one is never given another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(u16);
@@ -28,6 +30,13 @@ codes! {
     WP401 = 401, WP402 = 402, WP403 = 403, WP404 = 404, WP405 = 405, WP406 = 406,
     WP501 = 501, WP502 = 502, WP503 = 503, WP504 = 504, WP505 = 505, WP506 = 506, WP507 = 507, WP508 = 508,
     WP601 = 601, WP602 = 602, WP603 = 603,
+}
+
+impl Code {
+    /// Its row in the catalogue.
+    pub fn entry(self) -> &'static Entry {
+        catalogue::entry(self)
+    }
 }
 
 impl fmt::Display for Code {

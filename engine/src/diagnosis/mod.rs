@@ -3,8 +3,11 @@
 //! A [`Diagnostic`] is data: whoever finds something makes one, [`render`] turns it into the text of a terminal, serde into
 //! JSON.
 //!
+//! What is the same for each finding of one [`Code`] stands in the [`catalogue`], once.
+//!
 //! Nothing here prints, opens a file or reads the environment.
 
+pub mod catalogue;
 mod code;
 mod findings;
 mod near;
