@@ -77,6 +77,24 @@ pub(super) fn lane(pairs: u64, i: u32) -> u32 {
     (pairs >> (8 * i)) as u32 & 0xFF
 }
 
+/// The digits that begin a word, as if zeros followed them up to the eighth, and how many there are; nothing when all
+/// eight are digits, so that another may follow.
+#[inline(always)]
+pub(super) fn leading_digits(word: u64) -> Option<(u32, usize)> {
+    let values = word ^ (ONES * b'0' as u64);
+    let others = (values | values.wrapping_add(ONES * 0x06)) & (ONES * 0xF0);
+    if others == 0 {
+        return None;
+    }
+    let digits = (others.trailing_zeros() / 8) as usize;
+    let values = values & ((1 << (8 * digits)) - 1);
+    // Pairs of digits, then pairs of pairs: each step is one multiplication for all lanes.
+    let pairs = values.wrapping_mul(10).wrapping_add(values >> 8) & 0x00FF_00FF_00FF_00FF;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_FFFF_0000_FFFF;
+    let eight = fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF;
+    Some((eight as u32, digits))
+}
+
 /// A decimal number of at most `most` digits at `at`, and where it ends; nothing when there is no digit or one too many.
 #[inline]
 pub(super) fn number(bytes: &[u8], at: usize, most: usize) -> Option<(u32, usize)> {
