@@ -13,3 +13,4 @@ pub mod segments;
 pub mod settings;
 pub mod source;
 pub mod stage;
+pub mod unpack;
