@@ -14,3 +14,4 @@ pub mod settings;
 pub mod source;
 pub mod stage;
 pub mod unpack;
+pub mod watch;
