@@ -53,6 +53,12 @@ pub struct Input {
     pub dev: u64,
     /// Its inode.
     pub ino: u64,
+    /// When that inode was made; 0 where the file system does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub born_ns: u64,
+    /// Whether that inode is another file's by now, so that only the content can be known again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
     /// What it begins with, as it is on disk.
     pub fingerprint: Fingerprint,
     /// Up to where every sink has it; for compressed files, of the content.
@@ -66,6 +72,10 @@ pub struct Input {
     /// What its content begins with, if the file is compressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Fingerprint>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A part of one file that is read in parallel.

@@ -5,7 +5,9 @@
 //! *stored* length of what the file holds now. An empty fingerprint matches everything and so proves nothing: whoever
 //! compares content alone (a copy, a compressed twin) must ask [`Fingerprint::proves`] first.
 //!
-//! Nothing here opens, stats or names a file: it compares what others observed.
+//! Nothing here opens or stats a file: it compares what others observed.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -70,8 +72,40 @@ pub struct Identity {
     pub dev: u64,
     /// Its inode there; the system gives it to another file once this one is gone.
     pub ino: u64,
+    /// When that inode was made, in nanoseconds since the epoch; 0 where the file system does not say.
+    pub born_ns: u64,
     /// What it begins with.
     pub fingerprint: Fingerprint,
+}
+
+/// A file as it was observed at a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The path that led to it.
+    pub path: PathBuf,
+    /// Its device.
+    pub dev: u64,
+    /// Its inode.
+    pub ino: u64,
+    /// When the inode was made, in nanoseconds since the epoch; 0 where the file system does not say.
+    pub born_ns: u64,
+    /// When it was last written to, in milliseconds since the epoch.
+    pub changed_ms: u64,
+    /// Its size.
+    pub size: u64,
+    /// Its first KiB, or all of it.
+    pub head: Vec<u8>,
+    /// What is in it, if it is compressed.
+    pub packed: Option<Packed>,
+}
+
+/// The content of a compressed file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Its first KiB, or all of it.
+    pub head: Vec<u8>,
+    /// Its length modulo 2^32, where the file says it.
+    pub len: Option<u32>,
 }
 
 /// What a look at an inode says about the file that was known there.
@@ -92,11 +126,12 @@ impl Identity {
         (self.dev, self.ino)
     }
 
-    /// Judges what `(dev, ino)` now holds: `size` bytes that begin with `head`, of which `position` have been read.
-    pub fn judge(&self, dev: u64, ino: u64, size: u64, head: &[u8], position: u64) -> Verdict {
-        if self.inode() != (dev, ino) {
+    /// Judges what is seen now of a file of which `position` bytes have been read.
+    pub fn judge(&self, seen: &Seen, position: u64) -> Verdict {
+        let reborn = self.born_ns != 0 && seen.born_ns != 0 && self.born_ns != seen.born_ns;
+        if self.inode() != (seen.dev, seen.ino) {
             Verdict::Other
-        } else if size < position || !self.fingerprint.matches(head) {
+        } else if reborn || seen.size < position || !self.fingerprint.matches(&seen.head) {
             Verdict::Anew
         } else {
             Verdict::Same
@@ -112,7 +147,11 @@ mod tests {
     const LONG: [u8; 3000] = [7; 3000];
 
     fn id(head: &[u8]) -> Identity {
-        Identity { dev: 1, ino: 2, fingerprint: Fingerprint::of(head) }
+        Identity { dev: 1, ino: 2, born_ns: 0, fingerprint: Fingerprint::of(head) }
+    }
+
+    fn seen(ino: u64, size: u64, head: &[u8]) -> Seen {
+        Seen { dev: 1, ino, size, head: head.to_vec(), ..Seen::default() }
     }
 
     #[test]
@@ -129,24 +168,32 @@ mod tests {
     #[test]
     fn a_short_file_stays_itself_while_it_grows() {
         let short = id(b"one\n");
-        assert_eq!(short.judge(1, 2, 8, b"one\ntwo\n", 4), Verdict::Same);
-        assert_eq!(short.judge(1, 2, 8, b"two\none\n", 4), Verdict::Anew);
-        assert_eq!(short.judge(1, 2, 3, b"one", 4), Verdict::Anew);
-        assert_eq!(short.judge(1, 3, 8, b"one\ntwo\n", 4), Verdict::Other);
+        assert_eq!(short.judge(&seen(2, 8, b"one\ntwo\n"), 4), Verdict::Same);
+        assert_eq!(short.judge(&seen(2, 8, b"two\none\n"), 4), Verdict::Anew);
+        assert_eq!(short.judge(&seen(2, 3, b"one"), 4), Verdict::Anew);
+        assert_eq!(short.judge(&seen(3, 8, b"one\ntwo\n"), 4), Verdict::Other);
     }
 
     #[test]
     fn an_empty_fingerprint_matches_all_and_proves_nothing() {
         let empty = id(b"");
-        assert_eq!(empty.judge(1, 2, 0, b"", 0), Verdict::Same);
-        assert_eq!(empty.judge(1, 2, 9, b"something", 0), Verdict::Same);
+        assert_eq!(empty.judge(&seen(2, 0, b""), 0), Verdict::Same);
+        assert_eq!(empty.judge(&seen(2, 9, b"something"), 0), Verdict::Same);
         assert!(!empty.fingerprint.proves(0));
     }
 
     #[test]
     fn a_file_shorter_than_what_was_read_is_not_the_same() {
-        assert_eq!(id(&LONG).judge(1, 2, 2000, &LONG[..1024], 3000), Verdict::Anew);
-        assert_eq!(id(&LONG).judge(1, 2, 3000, &LONG[..1024], 3000), Verdict::Same);
+        assert_eq!(id(&LONG).judge(&seen(2, 2000, &LONG[..1024]), 3000), Verdict::Anew);
+        assert_eq!(id(&LONG).judge(&seen(2, 3000, &LONG[..1024]), 3000), Verdict::Same);
+    }
+
+    #[test]
+    fn an_inode_that_was_made_again_is_another_file() {
+        let known = Identity { born_ns: 5, ..id(b"one\n") };
+        for (born_ns, verdict) in [(5, Verdict::Same), (6, Verdict::Anew), (0, Verdict::Same)] {
+            assert_eq!(known.judge(&Seen { born_ns, ..seen(2, 4, b"one\n") }, 4), verdict);
+        }
     }
 
     #[test]

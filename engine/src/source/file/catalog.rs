@@ -1,0 +1,458 @@
+//! What a source knows of its files, and what to do about what it sees.
+//!
+//! Pure: it takes observations ([`Seen`]) and the time, and returns [`Decision`]s; it opens and reads nothing. The driver looks
+//! at all files ([`Catalog::look`]) at the start and whenever names came or went, and at one file
+//! ([`Catalog::touch`]) when that one was written to.
+//!
+//! Invariants:
+//! - an input is one content: its positions only rise. A file that is truncated goes on under a new id, and a rotated
+//!   file that comes back compressed, or as the copy that copytruncate made, keeps its id and position.
+//! - an inode is read by one input at a time, and an id is opened again only after its reader has closed it.
+//! - what has gone is remembered (up to [`GONE_MAX`]): a look is not atomic, so a file can be missed once while it is
+//!   being renamed, and a compressed twin often comes after its original has gone.
+//!
+//! It refuses to take two files for one by content alone when that could lose a line: content decides only for compressed
+//! files, and for a copy of a file that was truncated. Else a new inode is a new file.
+
+mod alike;
+mod known;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::alike::{Alike, is_rotated, will_be_packed};
+use self::known::{Known, State, joined};
+use super::identity::{Fingerprint, Seen, Verdict};
+use crate::checkpoint::Input;
+
+/// How many inputs without a file are remembered; the longest gone is forgotten first.
+pub const GONE_MAX: usize = 16_384;
+
+/// How long a compressed file must rest before it is taken for whole.
+const REST_MS: u64 = 1_000;
+
+/// How long a file that could be copytruncate's copy waits for the truncation after its last growth, and at most.
+const COPY_MS: u64 = 1_500;
+const COPY_MAX_MS: u64 = 60_000;
+
+/// What to do. An `id` is that of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Begin reading.
+    Open {
+        /// The input.
+        id: u64,
+        /// The file.
+        path: PathBuf,
+        /// From where on; for a compressed file, of its content.
+        position: u64,
+        /// Whether it is compressed.
+        packed: bool,
+        /// The input that had this path before and is still being read: its rest comes first.
+        after: Option<u64>,
+    },
+    /// There is more to read.
+    Grew {
+        /// The input.
+        id: u64,
+    },
+    /// The open file was truncated: `id` is finished, and the file is read from its beginning as `new`.
+    Truncated {
+        /// The input that ends.
+        id: u64,
+        /// The input that begins.
+        new: u64,
+    },
+    /// The open file has another path now.
+    Renamed {
+        /// The input.
+        id: u64,
+        /// Its path.
+        to: PathBuf,
+    },
+    /// No path leads to the open file any more: read it to its end, wait a little for a writer that still has it, close it.
+    Gone {
+        /// The input.
+        id: u64,
+    },
+}
+
+/// What a look came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What to do, in this order.
+    pub decisions: Vec<Decision>,
+    /// Something could not be decided yet: look again after so many milliseconds.
+    pub again_ms: Option<u64>,
+}
+
+/// Where the reading of a file nobody knows begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At its beginning.
+    Beginning,
+    /// At its end, if it was there at the first look; else at its beginning. What a checkpoint says does not count then,
+    /// so such a catalog is not to be resumed.
+    End,
+}
+
+/// The files of one source.
+#[derive(Debug)]
+pub struct Catalog {
+    source: String,
+    start: Start,
+    /// Whether files wait for a decision; a source that reads once does not wait.
+    patient: bool,
+    looks: u64,
+    known: BTreeMap<u64, Known>,
+    by_inode: HashMap<(u64, u64), u64>,
+    /// Strangers that wait, by inode.
+    waiting: HashMap<(u64, u64), Waiting>,
+}
+
+/// A file that may be a copy of an input, made before that one is truncated.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    since_ms: u64,
+    /// The input, where one was found to begin alike.
+    twin: Option<u64>,
+    /// What the file began with when that was found.
+    fingerprint: Fingerprint,
+}
+
+impl Catalog {
+    /// A catalog of nothing. One that is not `patient` decides at once: it belongs to a source that reads once.
+    pub fn new(source: &str, start: Start, patient: bool) -> Self {
+        Self {
+            source: source.to_owned(),
+            start,
+            patient,
+            looks: 0,
+            known: BTreeMap::new(),
+            by_inode: HashMap::new(),
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Takes over what a checkpoint holds of this source.
+    pub fn resume(&mut self, inputs: &[Input]) {
+        let own = || inputs.iter().filter(|input| input.source == self.source);
+        let mut resumed: Vec<Input> = own().filter(|input| input.ranges.is_empty()).cloned().collect();
+        let mut in_ranges: BTreeMap<(u64, u64), Vec<&Input>> = BTreeMap::new();
+        for input in own().filter(|input| !input.ranges.is_empty()) {
+            in_ranges.entry((input.dev, input.ino)).or_default().push(input);
+        }
+        resumed.extend(in_ranges.into_values().filter_map(|parts| joined(&parts)));
+        for input in resumed {
+            let known = Known::resumed(&input);
+            if !input.superseded {
+                self.by_inode.insert(known.identity.inode(), known.id);
+            }
+            self.known.insert(known.id, known);
+        }
+    }
+
+    /// What a checkpoint must hold of this source.
+    pub fn inputs(&self) -> Vec<Input> {
+        let owns = |known: &Known| self.by_inode.get(&known.identity.inode()) == Some(&known.id);
+        self.known.values().map(|known| known.input(&self.source, owns(known))).collect()
+    }
+
+    /// Every sink has `id` up to `position`.
+    pub fn settle(&mut self, id: u64, position: u64) {
+        if let Some(known) = self.known.get_mut(&id) {
+            let most = if known.done { known.position } else { u64::MAX };
+            known.settled = known.settled.max(position.min(most));
+        }
+    }
+
+    /// The reader of `id` has read up to `position`. True when the fingerprint does not cover what it could cover of that:
+    /// then the reader owes a call of [`Catalog::head`], or a truncation could go unseen.
+    pub fn progress(&mut self, id: u64, position: u64) -> bool {
+        let Some(known) = self.known.get_mut(&id) else { return false };
+        known.position = known.position.max(position);
+        let fingerprint = known.identity.fingerprint;
+        known.content.is_none() && !fingerprint.is_full() && u64::from(fingerprint.len) < known.position
+    }
+
+    /// The reader of `id` found that its file begins with `head`.
+    pub fn head(&mut self, id: u64, head: &[u8]) {
+        if let Some(known) = self.known.get_mut(&id).filter(|known| known.content.is_none()) {
+            if known.identity.fingerprint.matches(head) {
+                known.identity.fingerprint = known.identity.fingerprint.grown(head);
+            }
+        }
+    }
+
+    /// The reader of `id` has closed its file, at the `end` or before it; `deleted` when the file had no name left.
+    pub fn closed(&mut self, id: u64, end: bool, deleted: bool) {
+        let Some(known) = self.known.get_mut(&id) else { return };
+        known.reading = false;
+        known.done = end;
+        // Without a name nobody can open it again: who has that inode from now on is another file.
+        if deleted && self.by_inode.get(&known.identity.inode()) == Some(&id) {
+            self.by_inode.remove(&known.identity.inode());
+        }
+    }
+
+    /// The path of an input, if it has one.
+    pub fn path(&self, id: u64) -> Option<&Path> {
+        self.known.get(&id).map(|known| known.path.as_path())
+    }
+
+    /// Judges one file that was written to: by its path when an event told of it, and by its reader, through the open
+    /// file and with [`Catalog::path`], before it reads on. `None`: this needs a look at all of them.
+    pub fn touch(&mut self, seen: &Seen, ids: &AtomicU64) -> Option<Decision> {
+        let id = *self.by_inode.get(&(seen.dev, seen.ino))?;
+        let known = self.known.get_mut(&id).filter(|known| known.reading && known.path == seen.path)?;
+        if known.judge(seen) == Verdict::Anew {
+            return Some(Decision::Truncated { id, new: self.truncate(id, seen, ids) });
+        }
+        known.identity.fingerprint = known.identity.fingerprint.grown(&seen.head);
+        Some(Decision::Grew { id })
+    }
+
+    /// Judges all files there are. `now_ms` is wall time, for it is compared with times of files.
+    pub fn look(&mut self, now_ms: u64, seen: &[Seen], ids: &AtomicU64) -> Outcome {
+        self.looks += 1;
+        let mut outcome = Outcome::default();
+        let mut moved = HashMap::new();
+        let mut strangers = Vec::new();
+        for seen in seen {
+            if !self.recognise(seen, ids, &mut moved, &mut outcome.decisions) {
+                strangers.push(seen);
+            }
+        }
+        self.miss(&mut moved, &mut outcome.decisions);
+        let waited = std::mem::take(&mut self.waiting);
+        let alike = if strangers.is_empty() { Alike::none() } else { Alike::of(&self.known) };
+        for seen in strangers {
+            match self.place(seen, now_ms, waited.get(&(seen.dev, seen.ino)), &alike) {
+                Place::New => self.admit(seen, moved.get(&seen.path).copied(), ids, &mut outcome.decisions),
+                Place::As(id) => self.adopt(id, seen, &mut outcome.decisions),
+                Place::Twin => {}
+                Place::Wait(waiting) => {
+                    self.waiting.insert((seen.dev, seen.ino), waiting);
+                    outcome.again_ms = Some(REST_MS / 2);
+                }
+            }
+        }
+        self.forget();
+        outcome
+    }
+
+    /// Handles a file whose inode is known; false when it is a stranger all the same.
+    fn recognise(
+        &mut self,
+        seen: &Seen,
+        ids: &AtomicU64,
+        moved: &mut HashMap<PathBuf, u64>,
+        out: &mut Vec<Decision>,
+    ) -> bool {
+        let Some(&id) = self.by_inode.get(&(seen.dev, seen.ino)) else { return false };
+        let Some(known) = self.known.get_mut(&id) else { return false };
+        // A file that was empty when it went is known by its inode alone, and that says nothing once it was away.
+        let blank = known.is_blank() && known.state == State::Gone;
+        let anew = blank || known.judge(seen) == Verdict::Anew;
+        if anew && !known.reading {
+            known.state = State::Truncated(self.looks);
+            self.by_inode.remove(&(seen.dev, seen.ino));
+            return false;
+        }
+        if anew {
+            let new = self.truncate(id, seen, ids);
+            self.known.entry(new).and_modify(|known| known.state = State::Live(self.looks));
+            out.push(Decision::Truncated { id, new });
+            return true;
+        }
+        known.state = State::Live(self.looks);
+        known.identity.fingerprint = known.identity.fingerprint.grown(&seen.head);
+        if known.path != seen.path {
+            let from = std::mem::replace(&mut known.path, seen.path.clone());
+            if known.reading {
+                moved.insert(from, id);
+                out.push(Decision::Renamed { id, to: seen.path.clone() });
+            }
+        }
+        if known.reading {
+            if seen.packed.is_none() && seen.size > known.position {
+                out.push(Decision::Grew { id });
+            }
+        } else if !known.done || (seen.packed.is_none() && seen.size > known.position) {
+            known.open(seen, None, out);
+        }
+        true
+    }
+
+    /// The open file of `id` begins anew: as another input, whose id is returned.
+    fn truncate(&mut self, id: u64, seen: &Seen, ids: &AtomicU64) -> u64 {
+        let mut new = Known::new(ids.fetch_add(1, Ordering::Relaxed), seen, self.looks);
+        new.reading = true;
+        if let Some(known) = self.known.get_mut(&id) {
+            if known.state == State::Gone {
+                new.state = State::Gone;
+            }
+            known.state = State::Truncated(self.looks);
+            known.reading = false;
+        }
+        let id = new.id;
+        self.by_inode.insert((seen.dev, seen.ino), id);
+        self.known.insert(id, new);
+        id
+    }
+
+    /// Finds those that were there and are not; what is still read of them is told to come first at their paths.
+    fn miss(&mut self, moved: &mut HashMap<PathBuf, u64>, out: &mut Vec<Decision>) {
+        for known in self.known.values_mut() {
+            let missed = matches!(known.state, State::Live(look) if look != self.looks);
+            if missed {
+                known.state = State::Gone;
+            }
+            if known.reading && known.state == State::Gone {
+                moved.insert(known.path.clone(), known.id);
+                if missed {
+                    out.push(Decision::Gone { id: known.id });
+                }
+            }
+        }
+    }
+
+    /// Decides what a file with an unknown inode is.
+    fn place(&self, seen: &Seen, now_ms: u64, waited: Option<&Waiting>, alike: &Alike) -> Place {
+        let rested_ms = now_ms.saturating_sub(seen.changed_ms);
+        let mut waiting = Waiting { since_ms: now_ms, twin: None, fingerprint: Fingerprint::of(&seen.head) };
+        if let Some(waited) = waited {
+            waiting.since_ms = waited.since_ms;
+        }
+        if seen.size == 0 && will_be_packed(&seen.path) {
+            return Place::Wait(waiting);
+        }
+        if seen.packed.is_some() {
+            // The readers must have had their chance: what they have not read yet cannot be compared.
+            let early = rested_ms < REST_MS || (waited.is_none() && self.looks > 1);
+            return self.place_packed(seen, self.patient && early, waiting, alike);
+        }
+        let twin =
+            waited.and_then(|waited| self.copied(seen, waited)).or_else(|| self.copied_now(seen, alike));
+        let waited_ms = now_ms.saturating_sub(waiting.since_ms);
+        match twin {
+            Some(twin) if matches!(twin.state, State::Truncated(_)) => Place::As(twin.id),
+            Some(twin) if twin.state == State::Gone && !twin.reading => Place::As(twin.id),
+            Some(twin) if self.may_wait(rested_ms, waited_ms) => {
+                waiting.twin = Some(twin.id).filter(|_| seen.size > 0);
+                Place::Wait(waiting)
+            }
+            _ => Place::New,
+        }
+    }
+
+    fn place_packed(&self, seen: &Seen, early: bool, waiting: Waiting, alike: &Alike) -> Place {
+        let Some(packed) = seen.packed.as_ref().filter(|_| !early) else { return Place::Wait(waiting) };
+        let twins = alike.begins(&packed.head).filter_map(|id| self.known.get(&id));
+        // Of several, the one of which most was read has the least to lose.
+        let rank = |known: &&Known| (known.position, known.rank(seen));
+        match twins.filter(|known| known.is_packed_in(seen)).max_by_key(rank) {
+            Some(twin) if matches!(twin.state, State::Live(_)) => Place::Twin,
+            Some(twin) if twin.reading => Place::Wait(waiting),
+            Some(twin) => Place::As(twin.id),
+            None => Place::New,
+        }
+    }
+
+    fn may_wait(&self, rested_ms: u64, waited_ms: u64) -> bool {
+        self.patient && waited_ms < COPY_MAX_MS && (waited_ms < COPY_MS || rested_ms < COPY_MS)
+    }
+
+    /// The input that a waiting file was found to be a copy of, if it still begins as it did then.
+    fn copied(&self, seen: &Seen, waited: &Waiting) -> Option<&Known> {
+        let twin = self.known.get(&waited.twin?)?;
+        let unchanged = waited.fingerprint == Fingerprint::of(&seen.head);
+        (unchanged || twin.identity.fingerprint.matches(&seen.head)).then_some(twin)
+    }
+
+    /// The input that a file could be a copy of.
+    fn copied_now(&self, seen: &Seen, alike: &Alike) -> Option<&Known> {
+        if seen.size == 0 {
+            // A copy that has just been made and not been filled yet.
+            return alike.stems_of(&seen.path).find_map(|id| {
+                let twin = self.known.get(&id)?;
+                (matches!(twin.state, State::Live(_)) && is_rotated(&twin.path, &seen.path)).then_some(twin)
+            });
+        }
+        let twins = alike.begins(&seen.head).filter_map(|id| self.known.get(&id));
+        twins.filter(|known| known.is_copied_to(seen, self.looks)).max_by_key(|known| known.rank(seen))
+    }
+
+    /// A new input, at a path where the input `after` is still being read.
+    fn admit(&mut self, seen: &Seen, after: Option<u64>, ids: &AtomicU64, out: &mut Vec<Decision>) {
+        let mut known = Known::new(ids.fetch_add(1, Ordering::Relaxed), seen, self.looks);
+        if self.start == Start::End && self.looks == 1 {
+            known.position = seen.size;
+            known.settled = seen.size;
+            known.done = seen.packed.is_some();
+        }
+        if !known.done {
+            known.open(seen, after, out);
+        }
+        self.by_inode.insert((seen.dev, seen.ino), known.id);
+        self.known.insert(known.id, known);
+    }
+
+    /// An input whose content is in another file now.
+    fn adopt(&mut self, id: u64, seen: &Seen, out: &mut Vec<Decision>) {
+        let Some(known) = self.known.get_mut(&id) else { return };
+        if self.by_inode.get(&known.identity.inode()) == Some(&id) {
+            self.by_inode.remove(&known.identity.inode());
+        }
+        let fresh = Known::new(id, seen, self.looks);
+        known.path = fresh.path;
+        known.identity = fresh.identity;
+        known.content = fresh.content;
+        known.state = fresh.state;
+        if seen.packed.is_none() && seen.size <= known.position {
+            // More was read than the copy holds.
+            known.position = seen.size;
+            known.settled = known.settled.min(seen.size);
+            known.done = true;
+        } else if !known.done || seen.packed.is_none() {
+            known.open(seen, None, out);
+        }
+        self.by_inode.insert((seen.dev, seen.ino), id);
+    }
+
+    /// Keeps what has gone within its bound.
+    fn forget(&mut self) {
+        let gone = |known: &&Known| !known.reading && !matches!(known.state, State::Live(_));
+        let count = self.known.values().filter(gone).count();
+        let old: Vec<u64> = self
+            .known
+            .values()
+            .filter(gone)
+            .take(count.saturating_sub(GONE_MAX))
+            .map(|known| known.id)
+            .collect();
+        for id in old {
+            if let Some(known) = self.known.remove(&id) {
+                if self.by_inode.get(&known.identity.inode()) == Some(&id) {
+                    self.by_inode.remove(&known.identity.inode());
+                }
+            }
+        }
+    }
+}
+
+/// What a stranger is.
+enum Place {
+    /// A new input.
+    New,
+    /// An input that we know.
+    As(u64),
+    /// The same content as a file that is still there and read.
+    Twin,
+    /// Not to be told yet.
+    Wait(Waiting),
+}
+
+#[cfg(test)]
+mod tests;
