@@ -148,6 +148,21 @@ impl Shared {
     fn bytes(&self) -> u64 {
         self.running().iter().flat_map(|r| &r.counters).map(|c| c.bytes.get()).sum()
     }
+
+    /// A number that differs when a checkpoint may differ: all of it are counters that only grow.
+    fn activity(&self) -> u64 {
+        let counted = |c: &Arc<SourceCounters>| {
+            let dropped: u64 = c.dropped.iter().map(Counter::get).sum();
+            c.bytes.get() + c.records.get() + c.delivered.get() + c.rejected.get() + dropped
+        };
+        let sources: u64 = self
+            .running()
+            .iter()
+            .map(|r| r.source.revision() + r.counters.iter().map(counted).sum::<u64>())
+            .sum();
+        let sinks = self.sinks.iter().map(|s| s.status());
+        sources + sinks.map(|s| s.records + s.bytes + s.errors).sum::<u64>()
+    }
 }
 
 /// Reads a running engine's counters from any thread.
@@ -264,10 +279,12 @@ impl Engine {
 
     fn keep(&mut self, keeping: Keeping) -> io::Result<()> {
         let Keeping { mut keeper, store, interval } = keeping;
-        let (gather, bytes) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let shared = || Arc::clone(&self.shared);
+        let (gather, bytes, activity) = (shared(), shared(), shared());
         let duty = Duty {
             gather: Box::new(move || gather.snapshot()),
             bytes: Box::new(move || bytes.bytes()),
+            activity: Box::new(move || activity.activity()),
             interval,
         };
         keeper.start(store, duty)?;

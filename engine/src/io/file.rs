@@ -132,7 +132,8 @@ impl IoFile {
         self.as_std().try_clone()
     }
 
-    fn as_std(&self) -> std::mem::ManuallyDrop<File> {
+    /// The file as the standard library has it, for calls that do not wait.
+    pub fn as_std(&self) -> impl std::ops::Deref<Target = File> + '_ {
         // SAFETY: the descriptor is open as long as `self`; ManuallyDrop keeps this borrowed view from closing it.
         std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(self.as_raw_fd()) })
     }

@@ -45,6 +45,11 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
+    /// Changes when [`Source::inputs`] may have changed for another reason than records.
+    fn revision(&self) -> u64 {
+        0
+    }
+
     /// Errors that no shard counts.
     fn errors(&self) -> u64 {
         0

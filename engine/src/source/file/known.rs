@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::identity::{Identity, Verdict};
+use super::identity::{Identity, Seen, Verdict};
 use crate::checkpoint::Input;
 
 /// The inputs of one source.
@@ -29,12 +29,12 @@ impl Known {
     }
 
     /// Every input that is the given file, as far as it was read; one for a whole file, several for its ranges.
-    pub fn find(&self, dev: u64, ino: u64, size: u64, head: &[u8]) -> Vec<Input> {
+    pub fn find(&self, seen: &Seen) -> Vec<Input> {
         let same = |input: &&Input| {
-            let identity = Identity { dev: input.dev, ino: input.ino, fingerprint: input.fingerprint };
+            let Input { dev, ino, born_ns, fingerprint, .. } = **input;
             // A range is judged by the file's beginning alone; the whole file also by its size.
             let read = if input.ranges.is_empty() { input.position } else { 0 };
-            identity.judge(dev, ino, size, head, read) == Verdict::Same
+            Identity { dev, ino, born_ns, fingerprint }.judge(seen, read) == Verdict::Same
         };
         self.lock().values().filter(same).cloned().collect()
     }

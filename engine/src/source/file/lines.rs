@@ -193,6 +193,12 @@ impl Lines {
         self.carry.extend_from_slice(rest);
     }
 
+    /// At the start of another file's first line.
+    pub fn restart(&mut self) {
+        self.forget();
+        (self.skipping, self.seeking, self.unended, self.inside) = (false, false, false, false);
+    }
+
     /// Forgets the carry: the next read starts at its first byte again.
     pub fn forget(&mut self) {
         self.carry = Vec::new();

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::catalog::{self, Catalog};
 use super::find::Search;
 use super::known::Known;
 use super::lines::LongLines;
 use super::params::{self, FileParams};
 use super::settings::Settings;
 use super::source::{Once, OnceStart};
+use super::tail::{Followed, Tail};
 use crate::assemble::Making;
 use crate::config::types::PathPattern;
 use crate::decode::{Encode, OnBad};
@@ -23,7 +25,7 @@ pub fn make(making: &Making<'_>, params: &FileParams) -> Result<Arc<dyn Source>,
     let search = search(params).map_err(|finding| vec![finding.at(making.config.place.clone())])?;
     match params.mode {
         params::Mode::Once => once(making, params, settings, &search),
-        params::Mode::Tail => Err(vec![Diagnostic::plain("mode = \"tail\" is not built yet")]),
+        params::Mode::Tail => Ok(tail(making, params, settings, search)),
     }
 }
 
@@ -55,6 +57,18 @@ fn once(
     };
     let files: Vec<_> = found.files.into_iter().map(|f| f.path).collect();
     Ok(Arc::new(Once::new(settings, &files, start)))
+}
+
+fn tail(making: &Making<'_>, params: &FileParams, settings: Settings, search: Search) -> Arc<dyn Source> {
+    let start =
+        if params.start == params::Start::End { catalog::Start::End } else { catalog::Start::Beginning };
+    let mut catalog = Catalog::new(&settings.key, start, true);
+    if params.start == params::Start::Checkpoint {
+        catalog.resume(&making.before.inputs);
+    }
+    let packing = params.compression != params::Compression::None;
+    let followed = Followed::new(catalog, Arc::clone(making.next_input), params.flush_partial, packing);
+    Arc::new(Tail::new(settings, search, followed))
 }
 
 /// The search for a source's files.

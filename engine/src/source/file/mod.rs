@@ -1,11 +1,14 @@
 //! The file source. Which files there are, whether a file is one that is known, and reading it are three things.
 
 pub mod blame;
+pub mod catalog;
 pub mod find;
+pub mod follow;
 pub mod identity;
 pub mod known;
 pub mod lines;
 pub mod make;
+pub mod observe;
 pub mod once;
 pub mod params;
 pub mod reader;
@@ -13,5 +16,6 @@ pub mod segments;
 pub mod settings;
 pub mod source;
 pub mod stage;
+pub mod tail;
 pub mod unpack;
 pub mod watch;

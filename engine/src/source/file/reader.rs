@@ -6,16 +6,22 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::lines::Lines;
+use super::observe;
 use super::segments::{Segment, Segments};
 use super::stage::Stage;
+use super::unpack::{Packing, Unpacker};
 use crate::batch::{Columns, Origin, Positions, Run};
 use crate::io::IoFile;
 use crate::io::file::READ_HEAD;
 use crate::lane::deliver;
 use crate::metrics::Reason;
 use crate::source::part::Surroundings;
+
+/// Content that is unpacked at once.
+const UNPACK_BYTES: usize = 256 << 10;
 
 /// How reading a stretch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +150,65 @@ impl Reader {
         self.stage.forget();
         self.position = position;
         self.counted = Some(position);
+    }
+
+    /// The file was truncated: goes on at its beginning, in another window. Returns the old one.
+    pub fn begin_anew(&mut self, slot: u32) -> u32 {
+        self.seek(0);
+        self.lines.restart();
+        std::mem::replace(&mut self.slot, slot)
+    }
+
+    /// How long until what the stage holds back is due; `None` when it holds nothing.
+    pub fn stage_wait(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Reads a compressed file from its first byte to its last; content before the position is unpacked and passed over.
+    /// Positions are offsets in the content.
+    ///
+    /// # Errors
+    /// What the read said, or where the file is not what it should be; the content before is delivered.
+    pub async fn read_packed(&mut self) -> io::Result<Ended> {
+        let head = observe::head(&self.file.as_std())?;
+        let Some(packing) = Packing::sniff(&head) else {
+            return Err(io::Error::other("it is not compressed"));
+        };
+        let mut unpacker = Unpacker::new(packing)?;
+        let size = self.file.metadata()?.len();
+        let mut segments = Segments::new(self.around.shard.io().clone(), self.file.clone(), 0, size);
+        let mut content = vec![0u8; UNPACK_BYTES];
+        while let Some(segment) = segments.next().await? {
+            let packed = &segment.buffer.memory()[segment.range(0)];
+            let mut at = 0;
+            loop {
+                if self.around.stop.is_raised() {
+                    return Ok(Ended::Stopped);
+                }
+                let step = unpacker.step(&packed[at..], &mut content).map_err(io::Error::other)?;
+                at += step.taken;
+                self.consume_content(&content[..step.made], unpacker.content()).await;
+                if step.made == 0 && (step.taken == 0 || at == packed.len()) {
+                    break;
+                }
+            }
+        }
+        unpacker.finish().map_err(io::Error::other)?;
+        Ok(Ended::AtEnd)
+    }
+
+    /// Takes content that reaches to `upto`.
+    async fn consume_content(&mut self, content: &[u8], upto: u64) {
+        if upto <= self.position || content.is_empty() {
+            return;
+        }
+        let fresh = usize::try_from(upto - self.position).unwrap_or(usize::MAX).min(content.len());
+        let whole = self.lines.append_long(&content[content.len() - fresh..]);
+        self.position = upto;
+        let mut at = 0;
+        self.runs(&whole, &mut at, upto - whole.len() as u64).await;
+        self.lines.restore_long(whole, at);
+        self.count_long();
     }
 
     /// Cuts a segment into runs; `true` when the range is read.

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::identity::{FINGERPRINT_BYTES, Fingerprint};
+use super::identity::Fingerprint;
+use super::observe;
 use super::once::{self, Job, Jobs, RANGE_BYTES};
 use super::settings::Settings;
 use crate::checkpoint::{Input, Range};
@@ -63,11 +63,8 @@ fn describe(path: &Path, jobs: &[Job]) -> String {
 
 fn jobs_of(settings: &Settings, path: &Path, start: OnceStart) -> io::Result<Vec<Job>> {
     let file = File::open(path)?;
-    let meta = file.metadata()?;
-    let mut head = [0u8; FINGERPRINT_BYTES];
-    let n = file.read_at(&mut head, 0)?;
-    let head = &head[..n];
-    let known = settings.known.find(meta.dev(), meta.ino(), meta.size(), head);
+    let seen = observe::file(&file, path, false)?;
+    let known = settings.known.find(&seen);
     let known = if start.resume && !known.is_empty() {
         known
     } else {
@@ -78,23 +75,24 @@ fn jobs_of(settings: &Settings, path: &Path, start: OnceStart) -> io::Result<Vec
         input: input.id,
         path: path.to_owned(),
         start: input.ranges.first().map_or(0, |r| r.start),
-        end: input.ranges.first().map_or(meta.size(), |r| r.end),
+        end: input.ranges.first().map_or(seen.size, |r| r.end),
         position: input.position,
         range: !input.ranges.is_empty(),
     };
     let mut jobs: Vec<Job> = known.iter().filter(|i| i.ranges.is_empty() || !i.done).map(job).collect();
     let begin = known.iter().flat_map(|i| &i.ranges).map(|r| r.end).max().unwrap_or(0);
     let whole = known.iter().any(|i| i.ranges.is_empty());
-    if whole || (begin > 0 && begin >= meta.size()) {
+    if whole || (begin > 0 && begin >= seen.size) {
         return Ok(jobs);
     }
     let fresh = |ranges: Vec<Range>, position: u64| {
         let mut input = Input {
             source: settings.key.to_string(),
             path: path.to_owned(),
-            dev: meta.dev(),
-            ino: meta.ino(),
-            fingerprint: Fingerprint::of(head),
+            dev: seen.dev,
+            ino: seen.ino,
+            born_ns: seen.born_ns,
+            fingerprint: Fingerprint::of(&seen.head),
             position,
             ranges,
             ..Input::default()
@@ -102,8 +100,8 @@ fn jobs_of(settings: &Settings, path: &Path, start: OnceStart) -> io::Result<Vec
         input.id = settings.known.add(input.clone());
         job(&input)
     };
-    if begin > 0 || (start.parallel && meta.size() >= 2 * RANGE_BYTES) {
-        let ranges = once::ranges(begin, meta.size());
+    if begin > 0 || (start.parallel && seen.size >= 2 * RANGE_BYTES) {
+        let ranges = once::ranges(begin, seen.size);
         jobs.extend(ranges.map(|(s, e)| fresh(vec![Range { start: s, end: e, position: s }], s)));
     } else {
         jobs.push(fresh(Vec::new(), 0));

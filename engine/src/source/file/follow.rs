@@ -1,0 +1,360 @@
+//! Follows one file: reads on when it grows, starts over when it is truncated, reads it out when it is gone.
+//!
+//! Invariants: before it reads on, the catalog has judged the open file; what was read under an identity settles under
+//! that identity; a file that lost its name is read until no writer has touched it for [`LINGER`].
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::catalog::Decision;
+use super::observe;
+use super::once::newline_before;
+use super::reader::{Ended, Reader};
+use super::settings::Settings;
+use super::tail::Followed;
+use crate::batch::ShardId;
+use crate::io::IoFile;
+use crate::source::part::Surroundings;
+
+/// A file without a name is closed when it has not grown for this long.
+const LINGER: Duration = Duration::from_secs(3);
+/// How often a file that no watch speaks of is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// A file to be followed.
+pub struct Assignment {
+    /// The input.
+    pub id: u64,
+    /// Its path.
+    pub path: PathBuf,
+    /// Where to begin; for compressed content, in the content.
+    pub position: u64,
+    /// Whether its content is compressed.
+    pub packed: bool,
+    /// Who had the path before: its rest comes first.
+    pub after: Option<Arc<Link>>,
+    /// How the coordinator reaches the follower.
+    pub link: Arc<Link>,
+}
+
+/// Between the coordinator and a follower.
+#[derive(Debug)]
+pub struct Link {
+    /// The follower's shard.
+    pub shard: ShardId,
+    wake: Notify,
+    path: Mutex<PathBuf>,
+    renamed: AtomicBool,
+    gone: AtomicBool,
+    /// The identity under which the file goes on after a truncation; 0 is none.
+    anew: AtomicU64,
+    /// It has been at the end of its file since it was gone, or has ended.
+    read_out: AtomicBool,
+    is_read_out: Notify,
+    size: AtomicU64,
+    position: AtomicU64,
+}
+
+impl Link {
+    /// A link to a follower of `path`.
+    pub fn new(shard: ShardId, path: PathBuf) -> Self {
+        Self {
+            shard,
+            wake: Notify::new(),
+            path: Mutex::new(path),
+            renamed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            anew: AtomicU64::new(0),
+            read_out: AtomicBool::new(false),
+            is_read_out: Notify::new(),
+            size: AtomicU64::new(0),
+            position: AtomicU64::new(0),
+        }
+    }
+
+    /// There may be more to read.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// The file has another path.
+    pub fn renamed(&self, to: PathBuf) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.renamed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// No path leads to the file any more.
+    pub fn gone(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// The file was truncated, and goes on as `new`.
+    pub fn truncated(&self, new: u64) {
+        self.anew.store(new, Ordering::Release);
+        self.wake();
+    }
+
+    /// Bytes that are there and not read.
+    pub fn lag(&self) -> u64 {
+        self.size.load(Ordering::Relaxed).saturating_sub(self.position.load(Ordering::Relaxed))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_read_out(&self) {
+        self.read_out.store(true, Ordering::Release);
+        self.is_read_out.notify_waiters();
+    }
+
+    /// Waits until the follower has read what its file held when its path went to another.
+    async fn read_out(&self) {
+        loop {
+            let told = self.is_read_out.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if self.read_out.load(Ordering::Acquire) {
+                return;
+            }
+            // It may be waiting for an event that never comes for a file without a name.
+            self.wake();
+            told.await;
+        }
+    }
+}
+
+/// Follows a file until it is gone and read, or the source stops.
+pub async fn follow(
+    settings: Rc<Settings>,
+    followed: Arc<Followed>,
+    around: Surroundings,
+    assignment: Assignment,
+) {
+    let Assignment { id, path, position, packed, after, link } = assignment;
+    if let Some(after) = after {
+        tokio::select! {
+            () = after.read_out() => {}
+            () = around.stop.raised() => {}
+        }
+    }
+    let file = match open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            settings.failed(&around, &path, &error);
+            return left(&followed, &link, id, false, false);
+        }
+    };
+    let mut follower = Follower::new(settings, followed, around, link, file, id, &path, position);
+    if packed {
+        follower.unpack(&path).await;
+    } else {
+        follower.run().await;
+    }
+}
+
+fn left(followed: &Followed, link: &Link, id: u64, end: bool, deleted: bool) {
+    followed.catalog().closed(id, end, deleted);
+    followed.unlink(id);
+    link.set_read_out();
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    // A FIFO that took the file's place must not hang the shard.
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+struct Follower {
+    settings: Rc<Settings>,
+    followed: Arc<Followed>,
+    around: Surroundings,
+    link: Arc<Link>,
+    reader: Reader,
+    id: u64,
+    grew: Instant,
+}
+
+impl Follower {
+    #[expect(clippy::too_many_arguments, reason = "each is owned by the follower from here on")]
+    fn new(
+        settings: Rc<Settings>,
+        followed: Arc<Followed>,
+        around: Surroundings,
+        link: Arc<Link>,
+        file: File,
+        id: u64,
+        path: &Path,
+        position: u64,
+    ) -> Self {
+        let origin = Rc::new(settings.origin(path));
+        let slot = around.shard.settle().open(id, position);
+        let mut lines = settings.lines();
+        if position > 0 && !newline_before(&file, position) {
+            lines.resume_inside_line();
+        }
+        let file = IoFile::new(file, around.shard.io().backend());
+        let reader = Reader::new(around.clone(), file, origin, slot, lines, settings.stage(), position);
+        link.position.store(position, Ordering::Relaxed);
+        Self { settings, followed, around, link, reader, id, grew: Instant::now() }
+    }
+
+    async fn run(&mut self) {
+        loop {
+            match self.read_on().await {
+                Ok(Ended::AtEnd) => {}
+                Ok(Ended::Stopped) => return self.leave(false).await,
+                Err(error) => {
+                    self.settings.failed(&self.around, &self.link.path(), &error);
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+            if self.around.stop.is_raised() {
+                return self.leave(false).await;
+            }
+            let gone = self.link.gone.load(Ordering::Acquire);
+            if gone || self.link.renamed.load(Ordering::Acquire) {
+                self.link.set_read_out();
+            }
+            if gone && self.grew.elapsed() >= LINGER {
+                self.reader.finish().await;
+                return self.leave(true).await;
+            }
+            self.rest(gone).await;
+        }
+    }
+
+    /// Reads what is there, under the identity the catalog gives it.
+    async fn read_on(&mut self) -> std::io::Result<Ended> {
+        loop {
+            self.renamed();
+            let path = self.link.path();
+            let seen = observe::file(&self.reader.file().as_std(), &path, false)?;
+            self.link.size.store(seen.size, Ordering::Relaxed);
+            let decision = self.followed.catalog().touch(&seen, self.followed.ids());
+            let told = self.link.anew.swap(0, Ordering::AcqRel);
+            let new = match decision {
+                Some(Decision::Truncated { new, .. }) => new,
+                // A look at all files came first.
+                Some(Decision::Grew { id }) => id,
+                _ => told,
+            };
+            if new != 0 && new != self.id {
+                self.begin_anew(new).await;
+            }
+            if seen.size <= self.reader.position() {
+                return Ok(Ended::AtEnd);
+            }
+            let ended = self.reader.read_to(seen.size).await?;
+            self.grew = Instant::now();
+            self.progressed();
+            if ended == Ended::Stopped {
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    fn progressed(&self) {
+        let position = self.reader.position();
+        self.link.position.store(position, Ordering::Relaxed);
+        let mut catalog = self.followed.catalog();
+        if catalog.progress(self.id, position)
+            && let Ok(head) = observe::head(&self.reader.file().as_std())
+        {
+            catalog.head(self.id, &head);
+        }
+    }
+
+    fn renamed(&mut self) {
+        if self.link.renamed.swap(false, Ordering::AcqRel) {
+            self.reader.set_origin(Rc::new(self.settings.origin(&self.link.path())));
+        }
+    }
+
+    /// The file was truncated: what was unfinished is all there will be of it; the rest is another input.
+    async fn begin_anew(&mut self, new: u64) {
+        self.reader.finish().await;
+        let slot = self.around.shard.settle().open(new, 0);
+        let old = self.reader.begin_anew(slot);
+        self.retire(self.id, old);
+        self.followed.catalog().closed(self.id, true, false);
+        self.followed.relink(self.id, new);
+        self.id = new;
+        self.link.position.store(0, Ordering::Relaxed);
+    }
+
+    /// Waits for growth, for the time to give out an unfinished line, or for the end.
+    async fn rest(&mut self, gone: bool) {
+        let flush = self.followed.flush_partial;
+        let unfinished = self.reader.unfinished() > 0 && !flush.is_zero();
+        let wait = match (gone, unfinished) {
+            (true, _) => Some(POLL),
+            (false, true) => Some(flush.saturating_sub(self.grew.elapsed()).max(Duration::from_millis(1))),
+            (false, false) => self.reader.stage_wait(),
+        };
+        tokio::select! {
+            () = self.link.wake.notified() => {}
+            () = self.around.stop.raised() => {}
+            () = sleep(wait) => {
+                if unfinished && self.grew.elapsed() >= flush {
+                    self.reader.finish().await;
+                } else if !unfinished {
+                    self.reader.flush_stage().await;
+                }
+            }
+        }
+    }
+
+    /// Gives the file and its window back.
+    async fn leave(&mut self, end: bool) {
+        let deleted = self.reader.file().metadata().is_ok_and(|meta| meta.nlink() == 0);
+        self.retire(self.id, self.reader.slot());
+        left(&self.followed, &self.link, self.id, end, deleted);
+    }
+
+    /// Waits, on its own, until every sink has the input, and closes its window.
+    fn retire(&self, id: u64, slot: u32) {
+        let (followed, around) = (Arc::clone(&self.followed), self.around.clone());
+        tokio::task::spawn_local(async move {
+            while !around.shard.settle().is_idle(slot) {
+                around.shard.settled().await;
+            }
+            let low = around.shard.settle().low(slot);
+            followed.catalog().settle(id, low);
+            around.shard.settle().close(slot);
+        });
+    }
+
+    /// Reads compressed content once, to its end.
+    async fn unpack(&mut self, path: &Path) {
+        let end = match self.reader.read_packed().await {
+            Ok(Ended::AtEnd) => {
+                self.reader.finish().await;
+                true
+            }
+            Ok(Ended::Stopped) => false,
+            Err(error) => {
+                self.settings.failed(&self.around, path, &error);
+                self.reader.finish().await;
+                true
+            }
+        };
+        self.followed.catalog().progress(self.id, self.reader.position());
+        self.leave(end).await;
+    }
+}
+
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}

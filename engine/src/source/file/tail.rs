@@ -1,0 +1,388 @@
+//! `mode = "tail"`: files are found, followed, and read on when they grow.
+//!
+//! One coordinator, on the source's home shard, watches folders and asks the catalog what to do. Each file is followed by
+//! a task of its own on one shard; a file that takes another's path is followed on the same shard, after the other's rest.
+//! The catalog decides what a file is; the follower asks it before it reads on, so that bytes are never read under a wrong
+//! identity.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+
+use super::catalog::{Catalog, Decision};
+use super::find::{Found, Search};
+use super::follow::{Assignment, Link, follow};
+use super::identity::Seen;
+use super::observe;
+use super::settings::Settings;
+use super::watch::Watch;
+use crate::batch::ShardId;
+use crate::checkpoint::Input;
+use crate::source::part::{Part, Source, Surroundings};
+
+/// A file source with `mode = "tail"`.
+pub struct Tail {
+    settings: Settings,
+    search: Arc<Search>,
+    followed: Arc<Followed>,
+    opened: Vec<String>,
+}
+
+/// What coordinator, followers and the checkpoint share.
+pub struct Followed {
+    catalog: Mutex<Catalog>,
+    ids: Arc<AtomicU64>,
+    links: Mutex<HashMap<u64, Arc<Link>>>,
+    parts: Mutex<HashMap<ShardId, mpsc::UnboundedSender<Assignment>>>,
+    joined: Notify,
+    /// A follower saw what only a look at all files can tell.
+    look: Notify,
+    revision: AtomicU64,
+    /// A last line without newline is a record after this time; zero waits for ever.
+    pub flush_partial: Duration,
+    /// Whether compressed files are unpacked.
+    pub packing: bool,
+}
+
+impl Followed {
+    /// Nothing followed yet.
+    pub fn new(catalog: Catalog, ids: Arc<AtomicU64>, flush_partial: Duration, packing: bool) -> Arc<Self> {
+        Arc::new(Self {
+            catalog: Mutex::new(catalog),
+            ids,
+            links: Mutex::default(),
+            parts: Mutex::default(),
+            joined: Notify::new(),
+            look: Notify::new(),
+            revision: AtomicU64::new(0),
+            flush_partial,
+            packing,
+        })
+    }
+
+    /// The catalog; what changes in it is for the next checkpoint.
+    pub fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.revision.fetch_add(1, Ordering::Relaxed);
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where new identities come from.
+    pub fn ids(&self) -> &AtomicU64 {
+        &self.ids
+    }
+
+    /// Asks the coordinator to look at all files.
+    pub fn ask_look(&self) {
+        self.look.notify_one();
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self, id: u64) -> Option<Arc<Link>> {
+        self.links().get(&id).cloned()
+    }
+
+    /// A follower goes on under another identity: its file was truncated.
+    pub fn relink(&self, old: u64, new: u64) {
+        let mut links = self.links();
+        if let Some(link) = links.remove(&old) {
+            links.insert(new, link);
+        }
+    }
+
+    /// A follower has ended.
+    pub fn unlink(&self, id: u64) {
+        self.links().remove(&id);
+    }
+
+    fn wake_all(&self) {
+        self.links().values().for_each(|link| link.wake());
+    }
+
+    fn join(&self, shard: ShardId, assignments: mpsc::UnboundedSender<Assignment>) {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, assignments);
+        self.joined.notify_one();
+    }
+
+    fn joined(&self) -> usize {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn assign(&self, assignment: Assignment) {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(part) = parts.get(&assignment.link.shard) {
+            // A part that ended follows nothing, and needs nothing.
+            let _ = part.send(assignment);
+        }
+    }
+}
+
+impl Tail {
+    /// A source that follows what `search` finds.
+    pub fn new(settings: Settings, search: Search, followed: Arc<Followed>) -> Self {
+        let opened = vec![format!("{}, followed", search.pattern().display())];
+        Self { settings, search: Arc::new(search), followed, opened }
+    }
+}
+
+impl Source for Tail {
+    fn key(&self) -> &str {
+        &self.settings.key
+    }
+
+    fn opened(&self) -> Vec<String> {
+        self.opened.clone()
+    }
+
+    fn run(self: Arc<Self>, around: Surroundings) -> Part {
+        Box::pin(async move {
+            let (assignments, taken) = mpsc::unbounded_channel();
+            self.followed.join(around.shard.id(), assignments);
+            if around.shard.id() == 0 {
+                let coordinator = Coordinator::new(&self, &around);
+                tokio::task::spawn_local(coordinator.run());
+            }
+            host(self.settings.clone(), Arc::clone(&self.followed), around, taken).await;
+        })
+    }
+
+    fn inputs(&self, low: &HashMap<u64, u64>) -> Vec<Input> {
+        let mut catalog = self.followed.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        low.iter().for_each(|(id, position)| catalog.settle(*id, *position));
+        catalog.inputs()
+    }
+
+    fn lag_bytes(&self, _read: u64) -> u64 {
+        self.followed.links().values().map(|link| link.lag()).sum()
+    }
+
+    fn revision(&self) -> u64 {
+        self.followed.revision.load(Ordering::Relaxed)
+    }
+}
+
+/// Hosts the followers of one shard until the source stops and they have ended.
+async fn host(
+    settings: Settings,
+    followed: Arc<Followed>,
+    around: Surroundings,
+    mut taken: mpsc::UnboundedReceiver<Assignment>,
+) {
+    let settings = Rc::new(settings);
+    let mut followers = JoinSet::new();
+    loop {
+        let assignment = tokio::select! {
+            biased;
+            () = around.stop.raised() => None,
+            next = taken.recv() => next,
+        };
+        let Some(assignment) = assignment else { break };
+        while followers.try_join_next().is_some() {}
+        followers.spawn_local(follow(
+            Rc::clone(&settings),
+            Arc::clone(&followed),
+            around.clone(),
+            assignment,
+        ));
+    }
+    followed.wake_all();
+    while followers.join_next().await.is_some() {}
+}
+
+/// Looks at the files, and has the catalog decide.
+struct Coordinator {
+    key: Arc<str>,
+    search: Arc<Search>,
+    followed: Arc<Followed>,
+    around: Surroundings,
+    /// Paths by the one under which their folder's watch speaks of them.
+    by_real: HashMap<PathBuf, PathBuf>,
+    /// Who follows the file at a path.
+    at: HashMap<PathBuf, Arc<Link>>,
+    /// Findings that were said already.
+    said: std::collections::HashSet<String>,
+    next_shard: usize,
+}
+
+/// Between two looks when watching cannot be set up at all.
+const POLL: Duration = Duration::from_secs(1);
+
+impl Coordinator {
+    fn new(tail: &Tail, around: &Surroundings) -> Self {
+        Self {
+            key: Arc::clone(&tail.settings.key),
+            search: Arc::clone(&tail.search),
+            followed: Arc::clone(&tail.followed),
+            around: around.clone(),
+            by_real: HashMap::new(),
+            at: HashMap::new(),
+            said: std::collections::HashSet::new(),
+            next_shard: 0,
+        }
+    }
+
+    async fn run(mut self) {
+        while self.followed.joined() < self.around.shard.links().len() {
+            self.followed.joined.notified().await;
+        }
+        let mut watch = match Watch::new() {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                log::warn!(target: "wpgen::file", "source '{}': folders are polled, inotify cannot be had: {error}", self.key);
+                None
+            }
+        };
+        let mut again = self.look(&mut watch).await;
+        while !self.around.stop.is_raised() {
+            again = match self.changed(&mut watch, again).await {
+                Changed::Written(paths) => {
+                    paths.iter().for_each(|path| self.wake(path));
+                    again
+                }
+                Changed::Look => self.look(&mut watch).await,
+                Changed::Stop => return,
+            };
+        }
+    }
+
+    /// Waits for whatever comes first: an event, a follower's question, the time to look again, the end.
+    async fn changed(&self, watch: &mut Option<Watch>, again: Option<Duration>) -> Changed {
+        let events = async {
+            match watch {
+                Some(watch) => {
+                    let changes = watch.changes().await;
+                    if changes.look {
+                        Changed::Look
+                    } else {
+                        Changed::Written(changes.written.into_iter().collect())
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let later = async {
+            match again {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.around.stop.raised() => Changed::Stop,
+            changed = events => changed,
+            () = self.followed.look.notified() => Changed::Look,
+            () = later => Changed::Look,
+        }
+    }
+
+    /// Looks at all files, off the shard, and does what the catalog decides.
+    async fn look(&mut self, watch: &mut Option<Watch>) -> Option<Duration> {
+        let (search, packing) = (Arc::clone(&self.search), self.followed.packing);
+        let looked = tokio::task::spawn_blocking(move || search.look()).await;
+        let Ok(mut found) = looked else { return Some(POLL) };
+        if let Some(watch) = watch {
+            for polled in watch.set(&found.folders) {
+                log::info!(
+                    target: "wpgen::file",
+                    "source '{}': {} is polled: {}", self.key, polled.folder.display(), polled.reason
+                );
+            }
+            // What appeared before the watch was set is not told: look once more.
+            let search = Arc::clone(&self.search);
+            if let Ok(again) = tokio::task::spawn_blocking(move || search.look()).await {
+                found = again;
+            }
+        }
+        self.say(&found);
+        let looked = tokio::task::spawn_blocking(move || (observe_all(&found, packing), found)).await;
+        let Ok((seen, found)) = looked else { return Some(POLL) };
+        self.by_real = found.files.into_iter().map(|f| (f.real, f.path)).collect();
+        let now_ms = u64::try_from(self.around.shard.now_ns() / 1_000_000).unwrap_or(0);
+        let outcome = self.followed.catalog().look(now_ms, &seen, self.followed.ids());
+        for decision in outcome.decisions {
+            self.decide(decision);
+        }
+        let again = outcome.again_ms.map(Duration::from_millis);
+        if watch.is_none() { Some(again.unwrap_or(POLL).min(POLL)) } else { again }
+    }
+
+    fn say(&mut self, found: &Found) {
+        for finding in &found.findings {
+            if self.said.insert(finding.message.clone()) {
+                self.around.counters.errors.add(1);
+                let help = finding.help.join("; ");
+                log::error!(target: "wpgen::file", "source '{}': error[{}]: {} ({help})", self.key, finding.code, finding.message);
+            }
+        }
+        for (path, what) in &found.skipped {
+            if self.said.insert(path.display().to_string()) {
+                log::info!(target: "wpgen::file", "source '{}': {} is left out: it is {what}", self.key, path.display());
+            }
+        }
+        if found.findings.is_empty() {
+            self.said.clear();
+        }
+    }
+
+    fn wake(&self, real: &Path) {
+        // A file that is not ours may share the folder; one that becomes ours is told by its name.
+        let Some(path) = self.by_real.get(real) else { return };
+        if let Some(link) = self.at.get(path) {
+            link.wake();
+        }
+    }
+
+    fn decide(&mut self, decision: Decision) {
+        match decision {
+            Decision::Open { id, path, position, packed, after } => {
+                let after = after.and_then(|id| self.followed.link(id));
+                let shards = self.around.shard.links().len();
+                let shard = after.as_ref().map_or(self.next_shard % shards, |link| usize::from(link.shard));
+                self.next_shard += usize::from(after.is_none());
+                let link = Arc::new(Link::new(u16::try_from(shard).unwrap_or(0), path.clone()));
+                self.followed.links().insert(id, Arc::clone(&link));
+                self.at.insert(path.clone(), Arc::clone(&link));
+                self.followed.assign(Assignment { id, path, position, packed, after, link });
+            }
+            Decision::Grew { id } => {
+                if let Some(link) = self.followed.link(id) {
+                    link.wake();
+                }
+            }
+            Decision::Truncated { id, new } => {
+                if let Some(link) = self.followed.link(id) {
+                    link.truncated(new);
+                }
+            }
+            Decision::Renamed { id, to } => {
+                if let Some(link) = self.followed.link(id) {
+                    self.at.insert(to.clone(), Arc::clone(&link));
+                    link.renamed(to);
+                }
+            }
+            Decision::Gone { id } => {
+                if let Some(link) = self.followed.link(id) {
+                    link.gone();
+                }
+            }
+        }
+    }
+}
+
+enum Changed {
+    Written(Vec<PathBuf>),
+    Look,
+    Stop,
+}
+
+fn observe_all(found: &Found, packing: bool) -> Vec<Seen> {
+    found.files.iter().filter_map(|file| observe::path(&file.path, packing).ok()).collect()
+}
