@@ -1,3 +1,4 @@
 //! End-to-end tests: the real binary, real files, real kill -9.
 
 mod cli;
+mod start;

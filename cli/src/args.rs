@@ -131,6 +131,21 @@ pub enum Source {
         #[arg(long, value_name = "KEY")]
         source_id: Option<String>,
     },
+    /// Run: read the sources and write to the sinks until done, or until Ctrl-C
+    #[command(after_help = START_EXAMPLES)]
+    Start {
+        #[command(flatten)]
+        config: Config,
+        /// Stay in the foreground and show the log's lines on the console as well
+        #[arg(long, conflicts_with = "daemon")]
+        no_daemon: bool,
+        /// Go to the background once everything is open
+        #[arg(long)]
+        daemon: bool,
+        /// Write the process id to this file, and remove it at the end
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        pid_file: Option<PathBuf>,
+    },
     /// Show the sources and sinks of the running engine
     #[command(after_help = "Example:\n  wpgen source list")]
     List {
@@ -156,6 +171,16 @@ pub enum Source {
         config: Config,
     },
 }
+
+const START_EXAMPLES: &str = "\
+Examples:
+  wpgen source start                        ./wpsrc.toml, with progress and a summary
+  wpgen source start --no-daemon            the log on the console as well, for containers
+  RUST_LOG=debug wpgen source start         say more in the log
+  wpgen source start --daemon --pid-file /run/wpgen.pid
+
+SIGTERM or Ctrl-C once: stop taking, deliver what was taken, exit. Twice: exit now.
+SIGHUP: reopen outputs that were moved away.";
 
 /// Commands on connectors. They look in connectors/source.d and connectors/sink.d of this folder and the ones above it.
 #[derive(Debug, Subcommand)]

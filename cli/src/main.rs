@@ -3,8 +3,6 @@
 //! Owns the process: its exit code, its signals, its environment, its streams. The engine is used through its front door
 //! only. A command is a function from its arguments to an exit code; nothing else ends the process.
 
-#![expect(dead_code, reason = "log, progress, signals and tables wait for the engine's front door")]
-
 mod args;
 mod commands;
 mod control;

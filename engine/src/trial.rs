@@ -104,7 +104,7 @@ pub fn run(config: &Arc<Config>, only: Option<&str>, at_most: Duration) -> Vec<T
     drop(done);
     let mut trials: Vec<Option<Trial>> = vec![None; jobs.len()];
     while let Ok((i, steps)) = results.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        trials[i] = Some(jobs[i].trial(&config, steps));
+        trials[i] = Some(jobs[i].trial(config, steps));
     }
     trials
         .into_iter()

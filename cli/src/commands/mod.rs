@@ -3,13 +3,17 @@
 mod configuration;
 mod connectors;
 mod create;
+mod daemon;
 mod init;
 mod running;
 mod shell;
+mod start;
 mod trial;
 mod validate;
 
 use std::sync::Arc;
+
+use log::LevelFilter;
 
 use crate::args::{Cli, Command, Connectors, Source};
 use crate::printer::Printer;
@@ -26,7 +30,7 @@ pub const NOT_LOADED: u8 = 3;
 /// Runs one command and gives the process's exit code.
 pub fn run(cli: Cli, printer: &Arc<Printer>) -> u8 {
     match cli.command {
-        Command::Source(command) => source(command, printer),
+        Command::Source(command) => source(command, cli.global.log_level, printer),
         Command::Connectors(command) => connectors(command, printer),
         Command::Init { into } => init::run(&into, printer),
         Command::Completions { shell } => shell::completions(shell, printer),
@@ -34,10 +38,14 @@ pub fn run(cli: Cli, printer: &Arc<Printer>) -> u8 {
     }
 }
 
-fn source(command: Source, printer: &Arc<Printer>) -> u8 {
+fn source(command: Source, log_level: Option<LevelFilter>, printer: &Arc<Printer>) -> u8 {
     match command {
         Source::Validate { config, verbose, json } => validate::run(&config.config, verbose, json, printer),
         Source::Test { config, source_id } => trial::sources(&config.config, source_id.as_deref(), printer),
+        Source::Start { config, no_daemon, daemon, pid_file } => start::run(
+            &start::Options { config: config.config, no_daemon, daemon, pid_file, log_level },
+            printer,
+        ),
         Source::List { config, json } => running::list(&config.config, json, printer),
         Source::Status { config, json } => running::status(&config.config, json, printer),
         Source::Stop { config } => running::stop(&config.config, printer),

@@ -1,0 +1,265 @@
+//! `source start`: opens everything, runs until done or told to stop, drains, tells how it went.
+//!
+//! Invariants: signals are blocked before the first thread starts; the log is written out before the process ends,
+//! whichever way it ends; whoever waits for a daemon learns whether it came up.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::admin::Control;
+use engine::admin::socket::Socket;
+use engine::assemble;
+use engine::config::Config;
+use engine::diagnosis::Diagnostics;
+use engine::engine::Engine;
+use engine::status::Status;
+use log::LevelFilter;
+
+use super::{DONE, FAILED, NOT_LOADED, configuration, daemon};
+use crate::logging::{self, Console, Log, LogOptions};
+use crate::printer::{Printer, Style, terminal_columns};
+use crate::progress::{self, Progress};
+use crate::signals::{self, Signal, Stop};
+
+/// How often signals are looked for; the end of the work is noticed at once.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the progress line is written anew.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// How long the admin API waits for a status before it tells the last one: beyond this the engine drains.
+const STATUS_MAX: Duration = Duration::from_millis(500);
+
+/// What the main thread is told while it runs the engine.
+#[derive(Debug)]
+enum Event {
+    Signal(Signal),
+    /// Somebody outside wants a status.
+    Ask(Sender<Status>),
+}
+
+/// What was typed.
+#[derive(Debug)]
+pub struct Options {
+    /// The configuration.
+    pub config: PathBuf,
+    /// The log on the console as well.
+    pub no_daemon: bool,
+    /// Go to the background.
+    pub daemon: bool,
+    /// Where to write the process id.
+    pub pid_file: Option<PathBuf>,
+    /// How much to log.
+    pub log_level: Option<LevelFilter>,
+}
+
+/// Runs to the end and gives the exit code.
+pub fn run(options: &Options, printer: &Arc<Printer>) -> u8 {
+    let Some(loaded) = configuration::load(&options.config, printer) else { return NOT_LOADED };
+    let config = loaded.config;
+    // Before the fork: afterwards the folder is another one.
+    let pid_file = match options.pid_file.as_deref().map(std::path::absolute).transpose() {
+        Ok(path) => path,
+        Err(e) => return fail(printer, &format!("--pid-file: {e}")),
+    };
+    let mut parent = None;
+    if options.daemon {
+        match daemon::fork() {
+            Ok(daemon::Side::Parent(code)) => return code,
+            Ok(daemon::Side::Child(waiting)) => parent = Some(waiting),
+            Err(e) => return fail(printer, &format!("cannot go to the background: {e}")),
+        }
+    }
+    let signals = match signals::block() {
+        Ok(signals) => signals,
+        Err(e) => return fail(printer, &format!("cannot take signals: {e}")),
+    };
+    let log = start_log(options, &config, printer);
+    let (events, queue) = channel();
+    if let Err(e) = signals.forward(events.clone(), Event::Signal) {
+        return fail(printer, &format!("cannot take signals: {e}"));
+    }
+    let code = opened(&config, printer, events, &queue, Terminal { parent, pid_file });
+    log.finish();
+    code
+}
+
+/// Who is told when everything is open.
+struct Terminal {
+    parent: Option<daemon::Waiting>,
+    pid_file: Option<PathBuf>,
+}
+
+fn opened(
+    config: &Config,
+    printer: &Arc<Printer>,
+    events: Sender<Event>,
+    queue: &Receiver<Event>,
+    terminal: Terminal,
+) -> u8 {
+    let engine = match assemble::start(config) {
+        Ok(engine) => engine,
+        Err(all) => {
+            printer.line(&configuration::text(&Diagnostics { all, dropped: 0 }, printer.err_paint()));
+            return FAILED;
+        }
+    };
+    for (key, lines) in engine.opened() {
+        for line in lines {
+            let text = format!("{}  {line}", printer.err_paint().text(Style::Bold, &key));
+            printer.note(&text);
+            log::info!("{key}: {line}");
+        }
+    }
+    let outside = Arc::new(Outside { last: Mutex::new(engine.status()), events });
+    let socket = listen(&config.engine.data_dir, &outside, printer);
+    // Behind the lock on the data folder, so that a second engine leaves the first one's file alone.
+    let pid_file = match PidFile::write(terminal.pid_file) {
+        Ok(held) => held,
+        Err((path, e)) => return fail(printer, &format!("cannot write {}: {e}", path.display())),
+    };
+    if let Some(parent) = terminal.parent
+        && let Err(e) = parent.ready()
+    {
+        return fail(printer, &format!("cannot leave the terminal: {e}"));
+    }
+    let stop = watch(&engine, queue, printer);
+    outside.keep(engine.status());
+    let drain_timeout = config.engine.drain_timeout;
+    let (settled, status) = engine.drain(drain_timeout);
+    drop(pid_file);
+    drop(socket);
+    ended(stop, settled, drain_timeout, &status, printer)
+}
+
+/// Runs until the sources are done or a stop is asked for.
+fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<Stop> {
+    let mut progress = Progress::default();
+    let mut next = Instant::now() + PROGRESS;
+    let stop = loop {
+        if engine.wait(TICK) {
+            break None;
+        }
+        match queue.try_recv() {
+            Ok(Event::Signal(Signal::Drain(stop))) => break Some(stop),
+            Ok(Event::Signal(Signal::Reopen)) => {
+                log::info!("SIGHUP: outputs that were moved away are opened anew");
+                engine.reopen_outputs();
+            }
+            // Whoever asked may have gone.
+            Ok(Event::Ask(answer)) => drop(answer.send(engine.status())),
+            Err(_) => {}
+        }
+        if printer.shows_progress() && Instant::now() >= next {
+            next += PROGRESS;
+            printer.progress(&progress.line(&engine.status(), terminal_columns()));
+        }
+    };
+    printer.progress("");
+    if let Some(stop) = stop {
+        log::info!("{stop:?}: draining");
+        printer.note("stopping: delivering what was taken (once more to stop at once)");
+    }
+    stop
+}
+
+fn ended(stop: Option<Stop>, settled: bool, limit: Duration, status: &Status, printer: &Printer) -> u8 {
+    printer.note(&progress::summary(status, printer.err_paint()));
+    log::info!("{}", progress::sentence(status, crate::printer::Paint::PLAIN).trim_end());
+    if !settled {
+        let limit = progress::duration(limit);
+        printer.error(&format!("not everything that was taken could be delivered within {limit}"));
+        printer.help("the next start reads again what was not delivered");
+        return FAILED;
+    }
+    match stop {
+        Some(stop) => stop.exit_code_drained(),
+        // What could not be read or written was told when it happened; a script learns it here.
+        None if status.sources.iter().any(|s| s.errors > 0) => FAILED,
+        None => DONE,
+    }
+}
+
+fn start_log(options: &Options, config: &Config, printer: &Arc<Printer>) -> Log {
+    let options = LogOptions {
+        folder: Some(config.log.dir.clone()),
+        level: options.log_level.unwrap_or_else(|| configuration::level(config.log.level)),
+        rust_log: configuration::variable("RUST_LOG"),
+        console: if options.no_daemon { Console::Full } else { Console::Short },
+    };
+    logging::start(options, printer)
+}
+
+fn listen(data_dir: &Path, outside: &Arc<Outside>, printer: &Printer) -> Option<Socket> {
+    let control: Arc<dyn Control> = Arc::<Outside>::clone(outside);
+    match Socket::bind(data_dir, control) {
+        Ok(socket) => Some(socket),
+        Err(e) => {
+            let path = data_dir.join(engine::admin::socket::NAME);
+            printer.warning(&format!(
+                "{}: {e}; list, status and stop will not reach this engine",
+                path.display()
+            ));
+            None
+        }
+    }
+}
+
+/// The engine as the admin API sees it: through the main thread, which alone has it.
+struct Outside {
+    /// What is told while the engine drains.
+    last: Mutex<Status>,
+    events: Sender<Event>,
+}
+
+impl Outside {
+    fn keep(&self, status: Status) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+impl Control for Outside {
+    fn status(&self) -> Status {
+        let (answer, answered) = channel();
+        if self.events.send(Event::Ask(answer)).is_ok()
+            && let Ok(status) = answered.recv_timeout(STATUS_MAX)
+        {
+            return status;
+        }
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stop(&self) {
+        // When nobody takes events any more, it is stopping already.
+        let _ = self.events.send(Event::Signal(Signal::Drain(Stop::Terminate)));
+    }
+}
+
+/// The file with our process id; dropping it removes it.
+struct PidFile(Option<PathBuf>);
+
+impl PidFile {
+    fn write(path: Option<PathBuf>) -> Result<Self, (PathBuf, std::io::Error)> {
+        match path {
+            Some(path) => match std::fs::write(&path, format!("{}\n", std::process::id())) {
+                Ok(()) => Ok(Self(Some(path))),
+                Err(e) => Err((path, e)),
+            },
+            None => Ok(Self(None)),
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // Somebody may have removed it, which was the aim.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn fail(printer: &Printer, why: &str) -> u8 {
+    printer.error(why);
+    FAILED
+}
