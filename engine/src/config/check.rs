@@ -21,6 +21,8 @@ pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) 
         check_raw(config, sink, findings);
     }
     check_outputs(config, findings);
+    check_tags(config, findings);
+    check_built(config, findings);
 }
 
 fn check_any(config: &Config, root: &Table, findings: &mut Findings) {
@@ -143,25 +145,56 @@ fn check_selection(config: &Config, sink: &SinkConfig, findings: &mut Findings) 
     }
 }
 
-/// A raw file keeps the message alone: what `header_mode = "parse"` took off it is nowhere.
+/// A raw file keeps the message alone: what `header_mode = "parse"` took off it is nowhere. One warning a sink.
 fn check_raw(config: &Config, sink: &SinkConfig, findings: &mut Findings) {
     let SinkParams::File(file) = &sink.params else { return };
-    if file.format != Format::Raw {
+    if file.format != Format::Raw || !sink.enable {
         return;
     }
-    for source in config.sources.iter().filter(|source| source.enable && sink.sources.takes(&source.key)) {
-        let SourceParams::Syslog(syslog) = &source.params else { continue };
-        if syslog.header_mode == HeaderMode::Parse {
-            let message = format!(
-                "header_mode = \"parse\" of source '{}' into the raw file of sink '{}' loses host and time",
-                source.key, sink.key
-            );
-            findings.push(
-                Diagnostic::warning(None, message)
-                    .at(source.place.clone())
-                    .help("keep the header: header_mode = \"keep\"")
-                    .help("or keep its fields: format = \"ndjson\" in the sink"),
-            );
+    let parses = |source: &&SourceConfig| {
+        let parse = matches!(&source.params, SourceParams::Syslog(s) if s.header_mode == HeaderMode::Parse);
+        parse && source.enable && sink.sources.takes(&source.key)
+    };
+    let mut losing = config.sources.iter().filter(parses);
+    let Some(first) = losing.next() else { return };
+    let others = match losing.count() {
+        0 => String::new(),
+        count => format!(" (and of {count} more)"),
+    };
+    let message = format!(
+        "header_mode = \"parse\" of source '{}'{others} into the raw file of sink '{}' loses host and time",
+        first.key, sink.key
+    );
+    findings.push(
+        Diagnostic::warning(None, message)
+            .at(first.place.clone())
+            .help("keep the header: header_mode = \"keep\"")
+            .help("or keep its fields: format = \"ndjson\" in the sink"),
+    );
+}
+
+/// What validates and yet will not start here.
+fn check_built(config: &Config, findings: &mut Findings) {
+    let sources =
+        config.sources.iter().filter(|s| s.enable).map(|s| ("source", &s.key, s.params.kind(), &s.place));
+    let sinks = config.sinks.iter().filter(|s| s.enable).map(|s| ("sink", &s.key, s.params.kind(), &s.place));
+    for (what, key, kind, place) in sources.chain(sinks).filter(|(_, _, kind, _)| !kind.available) {
+        let message = format!(
+            "{what} '{key}': this build does not have the kind '{}' yet, and will not start",
+            kind.name
+        );
+        findings
+            .push(Diagnostic::warning(None, message).at(place.clone()).help("until then: enable = false"));
+    }
+}
+
+/// Tags that look like one that acts, and are only attached.
+fn check_tags(config: &Config, findings: &mut Findings) {
+    for source in &config.sources {
+        for (tag, near) in source.tags.iter().filter_map(|tag| tag.near_acting().map(|near| (tag, near))) {
+            let message = format!("tag '{}' of source '{}' does nothing", tag.key, source.key);
+            let finding = Diagnostic::warning(None, message).at(source.place.clone());
+            findings.push(finding.help(format!("did you mean '{near}'?")));
         }
     }
 }

@@ -9,10 +9,11 @@ use super::params::{Param, Params, params, read_table, unknown, wrong_type};
 use super::resolve::{Resolved, resolve};
 use super::tree::{Entry, Node, Table, Value};
 use super::{
-    Actions, AdminConfig, Condition, Config, EngineConfig, Environment, LogConfig, Selection, SinkConfig,
-    SourceConfig, Tag, check, files, include, params as fields, removed,
+    Actions, AdminConfig, Config, EngineConfig, Environment, LogConfig, Selection, SinkConfig, SourceConfig,
+    Tag, check, files, include, params as fields, removed,
 };
 use crate::diagnosis::{Code, Diagnostic, Findings, Place, SourceText};
+use crate::sink::route::Where;
 
 /// Longest key of a source or sink: it becomes a label, a file name and part of a path.
 const KEY_BYTES_MAX: usize = 128;
@@ -155,7 +156,7 @@ impl Reader<'_> {
         let keys: Vec<&str> = SINK_KEYS.into_iter().chain(common.iter().map(|field| field.name)).collect();
         self.refuse_unknown(table, Side::Sink, SinkHead::FIELDS, &keys);
         let head = SinkHead::read_fields(table, self.findings);
-        let condition = table.get("where").and_then(|node| Condition::read(node, "where", self.findings));
+        let condition = table.get("where").and_then(|node| Where::read(node, "where", self.findings));
         let key = self.key(table, Side::Sink, head.key);
         let beside: Vec<&Entry> = common.iter().filter_map(|field| table.entry(field.name)).collect();
         let resolved = self.params(table, Side::Sink, head.connect.as_deref(), &beside);
@@ -186,7 +187,7 @@ impl Reader<'_> {
             connect: "file_sink".to_owned(),
             enable: true,
             sources: Selection::all(),
-            condition: Condition::default(),
+            condition: Where::default(),
             common,
             params,
             place: table.place(),

@@ -34,7 +34,7 @@ use std::sync::Arc;
 pub use connectors::{Connector, Connectors, Side};
 pub use files::FILE_BYTES_MAX;
 pub use resolve::{Resolved, resolve};
-pub use route::{Condition, Selection};
+pub use route::Selection;
 pub use tags::{Actions, Tag};
 pub use top::{AdminConfig, AdminListen, EngineConfig, IoMode, LogConfig, LogLevel};
 pub use variables::Lookup;
@@ -42,6 +42,7 @@ pub use variables::Lookup;
 use crate::diagnosis::{Diagnostics, Findings, Place};
 use crate::sink::SinkParams;
 use crate::sink::common::CommonParams;
+use crate::sink::route::Where;
 use crate::source::SourceParams;
 
 /// What a configuration may ask of the world it is loaded in.
@@ -124,7 +125,7 @@ pub struct SinkConfig {
     /// The sources it takes records of.
     pub sources: Selection,
     /// The records it takes of them.
-    pub condition: Condition,
+    pub condition: Where,
     /// What every sink may be told.
     pub common: CommonParams,
     /// The parameters of its kind.

@@ -18,7 +18,9 @@
 //! the number, bytes, milliseconds. Reading never stops at the first mistake: it tells each one and goes on with the
 //! default, so that all of them are found; whoever reads compares [`Findings::errors`] before and after.
 
-use super::tree::{Node, Table, Value};
+use std::sync::Arc;
+
+use super::tree::{self, Node, Table, Value};
 use crate::diagnosis::{Code, Diagnostic, Findings, nearest_of};
 
 /// One parameter, for messages, `connectors show`, the schema and the reference page.
@@ -258,7 +260,15 @@ pub fn show(shape: Shape, measure: u64) -> String {
 }
 
 /// Makes a value of a text that was typed without TOML's quotes: a default, or `k=v` on a command line.
+///
+/// A text in brackets is TOML where a string is not what is wanted.
 pub fn from_text(text: &str, shape: &Shape, table: &Table) -> Node {
+    if text.starts_with(['[', '{'])
+        && !matches!(shape, Shape::Text(_) | Shape::Word(_))
+        && let Some(value) = tree::parse_value(text)
+    {
+        return Node::alone(value, Arc::clone(table.file()));
+    }
     let value = match shape {
         Shape::Boolean => text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Boolean),
         Shape::Integer | Shape::Size => {
@@ -270,7 +280,7 @@ pub fn from_text(text: &str, shape: &Shape, table: &Table) -> Node {
         }
         _ => Value::Text(text.to_owned()),
     };
-    Node::alone(value, std::sync::Arc::clone(table.file()))
+    Node::alone(value, Arc::clone(table.file()))
 }
 
 /// Reads a table of parameters that stands inside another.

@@ -5,6 +5,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::params::{Param, Shape, list, wrong_type, wrong_value};
 use super::tree::{Node, Value};
 use crate::diagnosis::{Findings, nearest};
+use crate::sink::route::Where;
 
 /// The sources a sink takes records of, as keys and patterns of keys (`*`, `?`, `[..]`, `{a,b}`).
 #[derive(Clone, Debug)]
@@ -84,22 +85,13 @@ impl Param for Selection {
     }
 }
 
-/// The records a sink takes: tags that must have a value, and the least severe message.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Condition {
-    /// Tags and the value each must have.
-    pub tags: Vec<(String, String)>,
-    /// Severity at most, 0 (emergency) to 7 (debug).
-    pub severity_max: Option<u8>,
-}
-
 /// The words for severities, by number.
 const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 /// Other words for them.
 const OTHER_WORDS: [(&str, u8); 6] =
     [("emergency", 0), ("panic", 0), ("critical", 2), ("error", 3), ("warn", 4), ("informational", 6)];
 
-impl Param for Condition {
+impl Param for Where {
     const SHAPE: Shape = Shape::Map;
 
     fn read(node: &Node, name: &str, findings: &mut Findings) -> Option<Self> {

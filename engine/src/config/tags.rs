@@ -76,7 +76,7 @@ impl Tag {
     /// The tag that acts and was probably meant, when this one only looks like it.
     pub fn near_acting(&self) -> Option<&'static str> {
         let names = ACTING.map(|(key, _)| key);
-        nearest(&self.key, &names).filter(|near| *near != self.key && self.key.contains("alert"))
+        nearest(&self.key, &names).filter(|near| *near != self.key)
     }
 }
 
@@ -148,5 +148,8 @@ mod tests {
         let expected =
             Actions { monitor: true, alert_on_error: true, alert_on_lag: false, alert_threshold: Some(1000) };
         assert_eq!(Actions::of(&tags), expected);
+        let near = |text: &str| Tag::parse(text).expect("valid").near_acting();
+        assert_eq!(near("alert_on_eror:true"), Some("alert_on_error"));
+        assert_eq!((near("env:x"), near("alert_on_lag:true"), near("alerts:x")), (None, None, None));
     }
 }

@@ -229,6 +229,14 @@ pub fn parse(file: &Arc<SourceText>, lookup: Lookup<'_>, findings: &mut Findings
     Some(reader.table(root.get_ref(), root.span()))
 }
 
+/// Reads one value, as it stands behind an equals sign; variables in it are refused with the rest.
+pub fn parse_value(text: &str) -> Option<Value> {
+    let file = Arc::new(SourceText::new("value", "", format!("value = {text}")));
+    let mut findings = Findings::new();
+    let root = parse(&file, &|_| None, &mut findings).filter(|_| findings.errors() == 0)?;
+    root.entries.into_iter().next().map(|entry| entry.value.value)
+}
+
 /// Syntax errors told of one file: behind the first few, most follow from the ones before.
 const SYNTAX_ERRORS_MAX: usize = 10;
 

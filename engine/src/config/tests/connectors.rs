@@ -3,11 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{environment, folder, load_in};
 use crate::config::connectors::{Connectors, Origin, Side};
-use crate::config::{SourceConfig, load_connectors};
-use crate::diagnosis::{Code, Diagnostics};
+use crate::config::params::{Shape, from_text};
+use crate::config::tree::Table;
+use crate::config::{SourceConfig, builtin, load_connectors, resolve};
+use crate::diagnosis::{Code, Diagnostics, Findings, SourceText};
 use crate::source::SourceParams;
 
 const SYSLOG: &str = "[[connectors]]\nid = \"mine\"\ntype = \"syslog\"\nallow_override = [\"port\"]\n[connectors.params]\nport = 1600\nprotocol = \"tcp\"\n";
@@ -187,5 +190,44 @@ fn an_include_that_is_not_there_or_goes_on_is_told() {
         let place = folder(&[("wpsrc.toml", &main), ("more.toml", "include = [\"more.toml\"]\n")]);
         let all = found(place.path());
         assert!(all.all.iter().any(|finding| finding.message.contains(words)), "{include}: {all}");
+    }
+}
+
+#[test]
+fn parameters_typed_without_quotes_become_typed() {
+    let file = Arc::new(SourceText::new("command line", "/", String::new()));
+    for (id, typed, words) in [
+        (
+            "file_src",
+            &[("path", "a.log"), ("mode", "once"), ("parallel", "4"), ("max_line_bytes", "2MiB")][..],
+            "",
+        ),
+        (
+            "file_src",
+            &[("path", "[a].log"), ("multiline", "{ indent = true }"), ("exclude", "*.gz,*.zst")],
+            "",
+        ),
+        (
+            "kafka_src",
+            &[("brokers", "a:1,b:2"), ("topic", "[\"t\"]"), ("config", "{ client_id = \"x\" }")],
+            "",
+        ),
+        ("syslog_udp_src", &[("port", "1x")], "wrong type: 'port'"),
+        ("syslog_udp_src", &[("gro", "yes")], "wrong type: 'gro'"),
+        ("file_src", &[("path", "x"), ("multiline", "{ indent")], "wrong type: 'multiline'"),
+        ("file_src", &[("paht", "x")], "unknown parameter 'paht'"),
+    ] {
+        let connector = builtin::all(Path::new("/")).find(|connector| connector.id == id).expect("built in");
+        let mut over = Table::empty(Arc::clone(&file));
+        for (key, value) in typed {
+            let field = connector.kind.fields.iter().find(|field| field.name == *key);
+            let shape = field.map_or(Shape::Text("a value"), |field| field.shape);
+            over.put(from_text(value, &shape, &over).under(key));
+        }
+        let mut findings = Findings::new();
+        let resolved = resolve(&connector, &over, &mut findings);
+        let found = findings.finish().to_string();
+        assert_eq!(resolved.is_some(), words.is_empty(), "{typed:?} {found}");
+        assert!(found.contains(words), "{typed:?} {found}");
     }
 }
