@@ -65,9 +65,11 @@ fn section<T: Params + Param>(root: &Table, name: &str, findings: &mut Findings)
 
 fn refuse_keys(tree: &Table, known: &[&'static str], of: &str, findings: &mut Findings) {
     for entry in tree.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
-        let finding = unknown(&entry.key, known.iter().copied(), of).at(entry.place()).label("not known");
-        let misplaced = MAIN_KEYS.contains(&entry.key.as_str());
-        findings.push(if misplaced { finding.help("it stands in wpsrc.toml itself") } else { finding });
+        findings.push_error(|| {
+            let finding = unknown(&entry.key, known.iter().copied(), of).at(entry.place()).label("not known");
+            let misplaced = MAIN_KEYS.contains(&entry.key.as_str());
+            if misplaced { finding.help("it stands in wpsrc.toml itself") } else { finding }
+        });
     }
 }
 

@@ -301,7 +301,7 @@ pub fn refuse_unknown(table: &Table, known: &[&[Field]], of: &str, findings: &mu
             findings.push(finding);
             continue;
         }
-        findings.push(unknown(&entry.key, names(), of).at(entry.place()).label("not known"));
+        findings.push_error(|| unknown(&entry.key, names(), of).at(entry.place()).label("not known"));
     }
 }
 

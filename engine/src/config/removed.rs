@@ -35,7 +35,7 @@ pub fn single_table(entry: &Entry) -> Diagnostic {
             _ => paste.push_str(&format!("\n{}", part.written())),
         }
     }
-    if !given.is_some_and(|table| table.get("key").is_some()) {
+    if given.is_none_or(|table| table.get("key").is_none()) {
         let name = if key == "sources" { "source_1" } else { "sink_1" };
         paste = paste.replacen("]]", &format!("]]\nkey = \"{name}\""), 1);
     }

@@ -33,6 +33,15 @@ impl Findings {
         }
     }
 
+    /// Adds an error that is made only when it is kept: there may be one for each line of a file of nonsense.
+    pub fn push_error(&mut self, make: impl FnOnce() -> Diagnostic) {
+        if self.kept.len() < KEPT_MAX {
+            return self.push(make());
+        }
+        self.errors += 1;
+        self.dropped += 1;
+    }
+
     /// How many errors there are. Compared before and after, it says whether a step went well.
     pub fn errors(&self) -> usize {
         self.errors
