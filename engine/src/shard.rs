@@ -140,6 +140,7 @@ impl Shard {
         if batch.records == 0 && batch.tickets.is_empty() {
             return self.settle_home(batch);
         }
+        sink.sealed(batch.outlet, batch.arena.len());
         let owner = sink.owner(batch.outlet, self.id);
         if owner == self.id {
             return self.accept(batch);

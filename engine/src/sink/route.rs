@@ -39,6 +39,9 @@ pub trait Sink: Send + Sync {
         0
     }
 
+    /// A batch of this many bytes is on its way to the owner of an outlet.
+    fn sealed(&self, _outlet: u32, _bytes: usize) {}
+
     /// Whether a batch must not span two seconds of receipt (its path has a date).
     fn seals_each_second(&self) -> bool {
         false

@@ -45,8 +45,10 @@ pub(super) struct Ledger {
     pub(super) records: AtomicU64,
     pub(super) bytes: AtomicU64,
     state: Mutex<State>,
-    /// Where the file will end when every batch that was sealed is in it.
-    end: AtomicU64,
+    /// Bytes of all batches that were sealed, in all files.
+    sealed: AtomicU64,
+    /// What to add to that for the file's end when they are in it; wraps around.
+    offset: AtomicU64,
     owner: AtomicU32,
 }
 
@@ -75,7 +77,8 @@ impl Ledger {
             records: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             state: Mutex::new(state),
-            end: AtomicU64::new(0),
+            sealed: AtomicU64::new(0),
+            offset: AtomicU64::new(0),
             owner: AtomicU32::new(NOBODY),
         }
     }
@@ -89,14 +92,20 @@ impl Ledger {
         if asked == NOBODY { home } else { asked as ShardId }
     }
 
-    /// Where the file will end.
-    pub(super) fn end(&self) -> u64 {
-        self.end.load(Ordering::Relaxed)
+    /// A batch of this length is on its way to the owner.
+    pub(super) fn sealed(&self, len: u64) {
+        self.sealed.fetch_add(len, Ordering::Relaxed);
     }
 
-    /// Another file, or the same one by another count: it ends here.
-    pub(super) fn set_end(&self, end: u64) {
-        self.end.store(end, Ordering::Relaxed);
+    /// Where the file will end when everything sealed is in it. A guess where several shards seal: then batches are
+    /// moved in memory before they are written.
+    pub(super) fn end(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed).wrapping_add(self.sealed.load(Ordering::Relaxed))
+    }
+
+    /// A file of `len` bytes goes on where `taken` bytes of all that was sealed are in files before it.
+    pub(super) fn goes_on(&self, len: u64, taken: u64) {
+        self.offset.store(len.wrapping_sub(taken), Ordering::Relaxed);
     }
 
     /// The length of a file that the ledger knows, by its identity.

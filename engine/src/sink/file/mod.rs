@@ -46,6 +46,8 @@ use crate::status::{SinkState, SinkStatus};
 
 use ledger::Ledger;
 use owner::{Around, Home, Owner};
+use params::Existing;
+use place::{Opened, Regular};
 
 pub use ledger::Trouble;
 pub use place::OpenError;
@@ -102,7 +104,12 @@ impl FileSink {
         let nowhere = Origin { source: "".into(), host: "".into(), tags: Vec::new(), peer: None };
         let ledger = self.ledger(self.number(template.outlet(&nowhere)));
         match place::open(Path::new(&ledger.name), self.settings.mode) {
-            Ok(opened) => *ledger.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened),
+            Ok(mut opened) => {
+                if let Opened::Regular(file) = &mut opened {
+                    self.begin(&ledger, file)?;
+                }
+                *ledger.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+            }
             // Somebody may read it later.
             Err(OpenError::NoReader(_)) => {}
             Err(error) => return Err(error),
@@ -115,6 +122,16 @@ impl FileSink {
         let mut table = self.table();
         table.ledgers.iter().for_each(|ledger| ledger.retain_inputs(keep));
         table.before.values_mut().for_each(|group| group.positions.retain(|(input, _)| keep(*input)));
+    }
+
+    /// Empties a claimed file where that is wanted, so that it is done also when no record ever comes.
+    fn begin(&self, ledger: &Ledger, file: &mut Regular) -> Result<(), OpenError> {
+        if self.settings.existing == Existing::Truncate && ledger.committed_len(file.dev, file.ino).is_none()
+        {
+            file.empty().map_err(|error| OpenError::Io { path: ledger.name.clone().into(), error })?;
+        }
+        ledger.goes_on(file.len, 0);
+        Ok(())
     }
 
     /// The outlets that do not get their bytes out.
@@ -183,6 +200,10 @@ impl Sink for FileSink {
 
     fn head_for_next(&self, outlet: u32) -> usize {
         (self.ledger(outlet).end() % ALIGN as u64) as usize
+    }
+
+    fn sealed(&self, outlet: u32, bytes: usize) {
+        self.ledger(outlet).sealed(bytes as u64);
     }
 
     fn seals_each_second(&self) -> bool {

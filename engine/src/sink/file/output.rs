@@ -84,7 +84,7 @@ impl Owner {
         } else {
             remember(&mut self.opened, path);
         }
-        self.around.ledger.set_end(regular.len);
+        self.around.ledger.goes_on(regular.len, self.taken);
         let backend = self.around.backend;
         let Regular { lock, cached, direct, len, modified_ns, .. } = regular;
         let direct = direct.map(|direct| IoFile::new(direct, backend));

@@ -35,6 +35,9 @@ pub(super) type Home = Rc<dyn Fn(Box<Batch>, Verdict)>;
 /// Between two attempts to rotate a file that cannot be renamed.
 const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 
+/// After this time without a batch, what is written is synced, whatever the interval. Longer than batches linger.
+const IDLE: Duration = Duration::from_millis(10);
+
 /// What an owner works with.
 pub(super) struct Around {
     pub(super) ledger: Arc<Ledger>,
@@ -56,6 +59,8 @@ pub(super) struct Owner {
     pub(super) current: Option<Output>,
     /// Paths opened before, the last ones: `existing = "truncate"` empties a file once.
     pub(super) opened: std::collections::VecDeque<String>,
+    /// Bytes of all batches in files so far.
+    pub(super) taken: u64,
     path: Clocked,
     /// Written to `current`, and not covered by a sync that has begun.
     unsynced: Vec<Box<Batch>>,
@@ -80,6 +85,7 @@ impl Owner {
             packer: Packer::new(around.settings.packing),
             current: None,
             opened: std::collections::VecDeque::new(),
+            taken: 0,
             path,
             unsynced: Vec::new(),
             syncing: None,
@@ -114,7 +120,8 @@ impl Owner {
 
     async fn wait(&mut self) -> Event {
         let (intake, ledger) = (Rc::clone(&self.around.intake), Arc::clone(&self.around.ledger));
-        let due = self.sync_due.filter(|_| self.syncing.is_none());
+        // A lane that is out of credit sends nothing: then waiting for company would only hold it up.
+        let due = self.sync_due.filter(|_| self.syncing.is_none()).map(|due| due.min(Instant::now() + IDLE));
         let mut timer = pin!(async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -162,12 +169,10 @@ impl Owner {
         }
         let mut job = Job::new(batch);
         self.write(&mut job, &path).await;
+        self.taken = self.taken.wrapping_add(job.batch.arena.len() as u64);
         match self.current.as_mut().map(|current| &mut current.kind) {
             Some(Kind::File(file)) => {
                 file.written_ns = job.batch.oldest_ns;
-                if self.around.intake.is_empty() {
-                    self.around.ledger.set_end(file.writer.standing().len());
-                }
                 self.unsynced.push(job.batch);
                 if let Fsync::Interval(interval) = self.around.settings.fsync {
                     self.sync_due.get_or_insert_with(|| Instant::now() + interval);

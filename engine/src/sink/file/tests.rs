@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::params::Existing;
 use super::settings::{Fsync, Packing, Rotate, Settings};
 use super::*;
 use crate::batch::Ticket;
@@ -119,6 +118,7 @@ impl Rig {
         let batch = batch(dice, &mut self.number, bytes, received_ns);
         self.sent.extend_from_slice(batch.bytes());
         self.sent_batches += 1;
+        self.sink.sealed(0, batch.arena.len());
         self.intake.put(batch);
     }
 
@@ -177,6 +177,30 @@ fn random_batches_make_the_same_bytes_whatever_the_sync() {
             assert!(on_disk < sent.len() as u64 + (1 << 20), "blocks reserved ahead are given back");
         });
     }
+}
+
+#[test]
+fn the_next_head_is_known_before_the_batches_are_written() {
+    on_both(async |backend| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.log");
+        fs::write(&path, "from before\n").unwrap();
+        let rotate = Some(Rotate { size: Some(3_000_000), every: None, keep: 0 });
+        let mut rig = Rig::new(Settings { rotate, ..settings(path.to_str().unwrap()) }, backend);
+        let mut dice = Dice(9);
+        assert_eq!(rig.sink.head_for_next(0), 12);
+        for _ in 0..5 {
+            for _ in 0..3 {
+                let size = dice.below(500_000);
+                rig.send(&mut dice, size);
+            }
+            rig.home(rig.sent_batches).await;
+            let len = fs::metadata(&path).unwrap().len();
+            assert_eq!(rig.sink.head_for_next(0) as u64, len % 4096);
+        }
+        assert!(dir.path().join("out.log.1").exists());
+        rig.end().await;
+    });
 }
 
 #[test]
