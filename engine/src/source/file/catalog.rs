@@ -178,10 +178,9 @@ impl Catalog {
 
     /// The reader of `id` found that its file begins with `head`.
     pub fn head(&mut self, id: u64, head: &[u8]) {
-        if let Some(known) = self.known.get_mut(&id).filter(|known| known.content.is_none()) {
-            if known.identity.fingerprint.matches(head) {
-                known.identity.fingerprint = known.identity.fingerprint.grown(head);
-            }
+        let plain = self.known.get_mut(&id).filter(|known| known.content.is_none());
+        if let Some(known) = plain.filter(|known| known.identity.fingerprint.matches(head)) {
+            known.identity.fingerprint = known.identity.fingerprint.grown(head);
         }
     }
 
@@ -433,10 +432,10 @@ impl Catalog {
             .map(|known| known.id)
             .collect();
         for id in old {
-            if let Some(known) = self.known.remove(&id) {
-                if self.by_inode.get(&known.identity.inode()) == Some(&id) {
-                    self.by_inode.remove(&known.identity.inode());
-                }
+            if let Some(known) = self.known.remove(&id)
+                && self.by_inode.get(&known.identity.inode()) == Some(&id)
+            {
+                self.by_inode.remove(&known.identity.inode());
             }
         }
     }

@@ -109,10 +109,9 @@ impl Watch {
                 Ok(()) => blind(folder),
                 Err(error) => cannot_watch(&error),
             };
-            if let Some(reason) = reason {
-                if self.polled.insert(folder.clone(), reason.clone()).is_none() {
-                    polled.push(Polled { folder: folder.clone(), reason });
-                }
+            let Some(reason) = reason else { continue };
+            if self.polled.insert(folder.clone(), reason.clone()).is_none() {
+                polled.push(Polled { folder: folder.clone(), reason });
             }
         }
         polled
@@ -138,10 +137,9 @@ impl Watch {
             return Err(io::Error::last_os_error());
         }
         // The same folder moved here from a path that is still in the list: the last name wins.
-        if let Some(old) = self.by_number.insert(number, folder.to_owned()) {
-            if old != folder {
-                self.by_folder.remove(&old);
-            }
+        let old = self.by_number.insert(number, folder.to_owned());
+        if let Some(old) = old.filter(|old| old != folder) {
+            self.by_folder.remove(&old);
         }
         self.by_folder.insert(folder.to_owned(), (number, interest));
         Ok(())
