@@ -287,3 +287,19 @@ fn connectors_are_parsed_and_tried_with_parameters() {
     assert_eq!(trial.code, Some(0), "{}", trial.err);
     assert!(trial.out.contains("first record: one"), "{}", trial.out);
 }
+
+#[test]
+fn codes_are_explained_listed_and_found_by_words() {
+    let folder = folder();
+    let one = run(folder.path(), &["explain", "wp101"]);
+    assert!(
+        one.code == Some(0) && one.out.starts_with("WP101  ") && one.out.contains("Works:"),
+        "{}",
+        one.out
+    );
+    let all = run(folder.path(), &["explain"]);
+    assert!(all.out.contains("WP101") && all.out.contains("WP603"), "{}", all.out);
+    let found = run(folder.path(), &["explain", "Address", "already", "in", "use"]);
+    assert!(found.out.contains("WP301"), "{}", found.out);
+    assert_eq!(run(folder.path(), &["explain", "zzzz"]).code, Some(1));
+}

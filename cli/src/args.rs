@@ -75,6 +75,13 @@ pub enum Command {
     /// Look at connectors: the templates that sources and sinks are made from
     #[command(subcommand, arg_required_else_help = true)]
     Connectors(Connectors),
+    /// Explain a code such as WP101, or find the code for the words of a message
+    #[command(after_help = "Examples:\n  wpgen explain WP101\n  wpgen explain \"Address already in use\"")]
+    Explain {
+        /// The code, or words of the message; without any, all codes are listed
+        #[arg(value_name = "CODE")]
+        words: Vec<String>,
+    },
     /// Make a folder to start from: a commented wpsrc.toml, connectors/, a sample log, a systemd unit
     #[command(after_help = "Examples:\n  wpgen init my-logs\n  wpgen -C my-logs source start")]
     Init {

@@ -4,6 +4,7 @@ mod configuration;
 mod connectors;
 mod create;
 mod daemon;
+mod explain;
 mod init;
 mod running;
 mod shell;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli, printer: &Arc<Printer>) -> u8 {
     match cli.command {
         Command::Source(command) => source(command, cli.global.log_level, printer),
         Command::Connectors(command) => connectors(command, printer),
+        Command::Explain { words } => explain::run(&words, printer),
         Command::Init { into } => init::run(&into, printer),
         Command::Completions { shell } => shell::completions(shell, printer),
         Command::Man => shell::man(printer),
