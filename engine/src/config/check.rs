@@ -1,10 +1,16 @@
 //! What no single entry can tell: two sources on one port, memory that does not fit, patterns that match nothing.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use globset::{Glob, GlobBuilder};
+use jiff::tz::TimeZone;
 
 use super::tree::Table;
 use super::types::ListenAddr;
 use super::{AdminListen, Config, SinkConfig, SourceConfig};
+use crate::batch::Origin;
 use crate::diagnosis::{Code, Diagnostic, Findings, Place, nearest};
 use crate::sink::SinkParams;
 use crate::sink::format::Format;
@@ -21,6 +27,7 @@ pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) 
         check_raw(config, sink, findings);
     }
     check_outputs(config, findings);
+    check_loops(config, findings);
     check_tags(config, findings);
     check_built(config, findings);
 }
@@ -171,6 +178,52 @@ fn check_raw(config: &Config, sink: &SinkConfig, findings: &mut Findings) {
             .help("keep the header: header_mode = \"keep\"")
             .help("or keep its fields: format = \"ndjson\" in the sink"),
     );
+}
+
+/// A source that reads what a sink writes would fill the disk with its own records.
+fn check_loops(config: &Config, findings: &mut Findings) {
+    for source in config.sources.iter().filter(|source| source.enable) {
+        let SourceParams::File(file) = &source.params else { continue };
+        let Some(pattern) = &file.path else { continue };
+        let Ok(glob) = GlobBuilder::new(&pattern.text).literal_separator(true).build() else { continue };
+        let reads = glob.compile_matcher();
+        let left_out = |path: &Path| {
+            let globs = file.exclude.0.iter().filter_map(|text| Glob::new(text).ok());
+            globs
+                .map(|glob| glob.compile_matcher())
+                .any(|glob| glob.is_match(path) || path.file_name().is_some_and(|name| glob.is_match(name)))
+        };
+        for sink in config.sinks.iter().filter(|sink| sink.enable && sink.sources.takes(&source.key)) {
+            let Some(written) = written(source, sink) else { continue };
+            let below = if pattern.folder.as_os_str().is_empty() {
+                Some(&*written)
+            } else {
+                written.strip_prefix(&pattern.folder).ok()
+            };
+            if below.is_some_and(|path| reads.is_match(path)) && !left_out(&written) {
+                let message = format!(
+                    "source '{}' reads what sink '{}' writes of it: '{}'",
+                    source.key,
+                    sink.key,
+                    written.display()
+                );
+                let finding = Diagnostic::error(Code::WP405, message).at(source.place.clone());
+                findings.push(
+                    finding
+                        .other("the sink", sink.place.clone())
+                        .help("write to another folder, or leave the file out with 'exclude'"),
+                );
+            }
+        }
+    }
+}
+
+/// A file that a sink will write of a source.
+fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
+    let SinkParams::File(file) = &sink.params else { return None };
+    let tags = source.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect();
+    let origin = Origin { source: Arc::clone(&source.key), host: Arc::from("host"), tags, peer: None };
+    Some(PathBuf::from(file.path.as_ref()?.template.outlet(&origin).path(0, &TimeZone::UTC)))
 }
 
 /// What validates and yet will not start here.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::kinds::Kind;
-use super::params::{Field, list, params, refuse_unknown, unknown};
+use super::params::{Field, Param, Params, Shape, list, params, refuse_unknown, unknown, wrong_type};
 use super::tree::{Entry, Node, Table, Value};
 use super::variables::Lookup;
 use super::{builtin, files, removed};
@@ -65,7 +65,7 @@ impl Side {
     pub fn fields(self, kind: &Kind) -> [&'static [Field]; 2] {
         match self {
             Side::Source => [kind.fields, &[]],
-            Side::Sink => [kind.fields, <CommonParams as super::params::Params>::FIELDS],
+            Side::Sink => [kind.fields, CommonParams::FIELDS],
         }
     }
 }
@@ -283,12 +283,10 @@ fn not_a_table(node: &Node) -> Diagnostic {
 }
 
 params! {
-    /// What stands in a `[[connectors]]` beside its parameters.
+    /// What stands in a `[[connectors]]` beside its type and parameters.
     struct Head {
         /// What `connect =` names.
         id: Option<String>;
-        /// Its kind.
-        type_: Option<String>;
         /// What may be changed.
         allow_override: Vec<String>;
     }
@@ -301,19 +299,19 @@ fn read(table: &Table, side: Side, findings: &mut Findings) -> Option<Connector>
         findings
             .push(unknown(&entry.key, KEYS.into_iter(), "a connector").at(entry.place()).label("not known"));
     }
-    let head = Head::read_named(table, findings);
+    let head = Head::read_fields(table, findings);
     let id = head.id.filter(|id| !id.is_empty());
     if id.is_none() {
         let finding = Diagnostic::error(Code::WP404, "a connector needs 'id'").at(table.place_of("id"));
         findings.push(finding.help("id = \"my_connector\""));
     }
-    let kind = kind_of(table, head.type_, side, findings);
+    let kind = kind_of(table, side, findings);
     let params = match table.get("params") {
         None => Table::empty(Arc::clone(table.file())).seen_from(table),
         Some(node) => match node.as_table() {
             Some(params) => params.clone(),
             None => {
-                super::params::wrong_type(node, "params", &super::params::Shape::Map, findings);
+                wrong_type(node, "params", &Shape::Map, findings);
                 return None;
             }
         },
@@ -333,43 +331,25 @@ fn read(table: &Table, side: Side, findings: &mut Findings) -> Option<Connector>
     })
 }
 
-impl Head {
-    /// `type` is a word of Rust, so the field has another name than the key.
-    fn read_named(table: &Table, findings: &mut Findings) -> Self {
-        use super::params::{Param, Params};
-        let mut head = Self::read_fields(table, findings);
-        head.type_ = table.get("type").and_then(|node| String::read(node, "type", findings));
-        head
-    }
-}
-
-fn kind_of(
-    table: &Table,
-    name: Option<String>,
-    side: Side,
-    findings: &mut Findings,
-) -> Option<&'static Kind> {
+fn kind_of(table: &Table, side: Side, findings: &mut Findings) -> Option<&'static Kind> {
     let names: Vec<&'static str> = side.kinds().iter().map(|kind| kind.name).collect();
-    let Some(name) = name else {
-        if table.get("type").is_none() {
-            let finding = Diagnostic::error(Code::WP404, "a connector needs 'type'").at(table.place());
-            findings.push(finding.help(format!("type = \"...\": {}", list(&names))));
-        }
+    let Some(node) = table.get("type") else {
+        let finding = Diagnostic::error(Code::WP404, "a connector needs 'type'").at(table.place());
+        findings.push(finding.help(format!("type = \"...\": {}", list(&names))));
         return None;
     };
+    let name = String::read(node, "type", findings)?;
     let kind = side.kind(&name);
     if kind.is_none() {
         let message = format!("Unknown connector type '{name}': a {} is {}", side.name(), list(&names));
         let near = nearest_of(&name, names).map(|near| format!("did you mean '{near}'?"));
-        let place = table.get("type").map_or_else(|| table.place(), Node::place);
-        findings.push(Diagnostic::error(Code::WP404, message).at(place).help_if(near));
+        findings.push(Diagnostic::error(Code::WP404, message).at(node.place()).help_if(near));
     }
     kind
 }
 
 /// Reads what the connector gives, for its mistakes alone.
 fn check_params(params: &Table, side: Side, kind: &Kind, findings: &mut Findings) {
-    use super::params::Params;
     refuse_unknown(params, &side.fields(kind), &of_kind(side, kind), findings);
     match side {
         Side::Source => {

@@ -111,7 +111,7 @@ impl std::error::Error for Diagnostics {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnosis::Code;
+    use crate::diagnosis::{Code, SourceText};
 
     #[test]
     fn findings_are_ordered_and_each_stands_once() {
@@ -122,6 +122,16 @@ mod tests {
         assert_eq!(findings.errors(), 1);
         let done = findings.finish();
         assert_eq!(done.all.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn findings_are_json() {
+        let text = SourceText::new("a.toml", "/", "x = 1".to_owned());
+        let finding = Diagnostic::error(Code::WP404, "m").at(text.place(0..1)).help("h");
+        let json = serde_json::to_value(Diagnostics::from(finding)).expect("it is JSON");
+        let one = &json["all"][0];
+        assert_eq!((one["severity"].as_str(), one["code"].as_str()), (Some("error"), Some("WP404")));
+        assert_eq!((one["place"]["line"].as_u64(), one["place"]["file"].as_str()), (Some(1), Some("a.toml")));
     }
 
     #[test]

@@ -94,9 +94,11 @@ fn values_that_are_not_taken() {
             "",
         ),
         (file_source("parallel = \"yes\""), Code::WP404, 6, "wrong type: 'parallel'", ""),
+        (file_source("exclude = \"[a\""), Code::WP404, 6, "unclosed character class", ""),
         (file_source("multiline = {}"), Code::WP404, 6, "neither 'start' nor 'indent'", "multiline = {"),
         (file_source("multiline = 5"), Code::WP404, 6, "wrong type: 'multiline'", ""),
         (source("f", "file_src", "mode = \"once\""), Code::WP404, 4, "a file source needs 'path'", "path = "),
+        (source("f", "file_src", "file = \"a.log\""), Code::WP404, 4, "'base' and 'file'", ""),
         (source("s", "syslog_udp_src", "port = 0"), Code::WP404, 5, "out of range: 'port' is 1 to 65535", ""),
         (source("s", "syslog_udp_src", "port = 70000"), Code::WP404, 5, "out of range", ""),
         (source("s", "syslog_udp_src", "addr = \"localhos\""), Code::WP404, 5, "'localhos' is not an IP", ""),
@@ -197,6 +199,19 @@ fn things_that_are_there_twice() {
         ),
     ]);
     good(&(udp("a", "") + &source("b", "syslog_tcp_src", "")));
+    let reader = |lines: &str| source("f", "file_src", lines);
+    check(vec![
+        (
+            reader("path = \"data/out/*.log\""),
+            Code::WP405,
+            2,
+            "reads what sink 'file_sink' writes",
+            "another folder",
+        ),
+        (reader("path = \"**/*.log\""), Code::WP405, 2, "reads what sink", "exclude"),
+    ]);
+    good(&reader("path = \"data/*.log\""));
+    good(&reader("path = \"**/*.log\"\nexclude = [\"f.log\"]"));
     good(&(tcp("a", "addr = \"127.0.0.1\"") + &tcp("b", "addr = \"127.0.0.2\"")));
     good(&(udp("a", "") + "[[sources]]\nkey = \"b\"\nconnect = \"syslog_udp_src\"\nenable = false\n"));
 }

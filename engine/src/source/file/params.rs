@@ -166,6 +166,15 @@ impl Check for FileParams {
                 "say how a record begins:\nmultiline = { start = \"^[0-9]{4}-\" }\nmultiline = { indent = true }",
             ));
         }
+        let path = self.path.iter().map(|path| ("path", path.text.as_str()));
+        let file = self.file.iter().map(|file| ("file", file.as_str()));
+        let exclude = self.exclude.0.iter().map(|glob| ("exclude", glob.as_str()));
+        for (name, pattern) in path.chain(file).chain(exclude) {
+            if let Err(error) = globset::Glob::new(pattern) {
+                let message = format!("wrong value for '{name}': '{pattern}': {}", error.kind());
+                findings.push(Diagnostic::error(Code::WP404, message).at(table.place_of(name)));
+            }
+        }
         if matches!(self.parallel, Parallel::Ranges(_)) {
             self.check_parallel(table, findings);
         }
@@ -174,7 +183,7 @@ impl Check for FileParams {
 
 impl FileParams {
     fn check_path(&self, table: &Table, findings: &mut Findings) {
-        if self.path.is_none() && self.file.is_none() {
+        if self.path.is_none() && (self.file.is_none() || self.base.is_none()) {
             let finding = Diagnostic::error(Code::WP404, "a file source needs 'path', or 'base' and 'file'");
             findings.push(finding.at(table.place()).help("name the file:\npath = \"/var/log/app.log\""));
         }
