@@ -16,8 +16,10 @@ use crate::syslog::write_rfc3339_ns;
 pub(super) struct Frame<'a> {
     /// Up to the data's opening quote.
     prefix: Vec<u8>,
-    /// From the tags to the opening brace of the metadata.
+    /// From the tags to the metadata that is the same for all; to the end of the line when that is all there is.
     suffix: Vec<u8>,
+    /// Whether each record has metadata of its own.
+    has_meta: bool,
     /// The run's bytes, when all that is left of them is UTF-8, and where they start in the run.
     text: Option<(&'a str, usize)>,
 }
@@ -43,12 +45,16 @@ impl<'a> Frame<'a> {
         if let Some(peer) = run.origin.peer.filter(|_| run.peers.is_empty()) {
             write_peer(peer, &mut suffix);
         }
-        Self { prefix, suffix, text: text_of(run, from) }
+        let has_meta = !run.peers.is_empty() || matches!(run.columns, Columns::Syslog(_));
+        if !has_meta {
+            suffix.extend_from_slice(END);
+        }
+        Self { prefix, suffix, has_meta, text: text_of(run, from) }
     }
 
     /// Bytes that a record takes beside its own, at least.
     pub(super) fn overhead(&self) -> usize {
-        self.prefix.len() + self.suffix.len() + END.len()
+        self.prefix.len() + self.suffix.len()
     }
 
     /// Appends record `i`.
@@ -60,8 +66,10 @@ impl<'a> Frame<'a> {
             None => write_base64(run.records[i].of(run.bytes), out),
         }
         out.extend(&self.suffix);
-        write_meta(run, i, out);
-        out.extend(END);
+        if self.has_meta {
+            write_meta(run, i, out);
+            out.extend(END);
+        }
     }
 
     /// Record `i` as text: looked up in the run where that is text as a whole, else checked on its own.
