@@ -25,7 +25,7 @@ use crate::shard::{MAILBOX_LETTERS, Order, Shard, ShardLink};
 use crate::sink::route::{Sink, Where};
 use crate::source::part::{Source, Surroundings};
 use crate::source::stop::Stop;
-use crate::status::{SourceStatus, Status};
+use crate::status::{SourceStatus, Status, Waits};
 
 /// What runs: sources with the sinks each feeds, on which CPUs, over which backend.
 pub struct Wiring {
@@ -91,6 +91,7 @@ impl Running {
             lag_bytes: self.source.lag_bytes(sum(|c| &c.bytes)),
             total_bytes: self.source.total_bytes(),
             done: self.parts_left.load(Ordering::Acquire) == 0,
+            waits: Waits { read_ns: sum(|c| &c.read_wait_ns), sink_ns: sum(|c| &c.sink_wait_ns) },
         }
     }
 }

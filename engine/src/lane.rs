@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -90,7 +91,9 @@ impl Lane {
             if from >= run.records.len() {
                 return;
             }
+            let since = Instant::now();
             self.free.notified().await;
+            self.counters.sink_wait_ns.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
     }
 

@@ -78,6 +78,10 @@ pub struct SourceCounters {
     pub lag_bytes: Counter,
     /// Bytes of all inputs, where that is known (`mode = "once"`).
     pub total_bytes: Counter,
+    /// Nanoseconds its tasks waited for reads.
+    pub read_wait_ns: Counter,
+    /// Nanoseconds its tasks waited for a sink's credit.
+    pub sink_wait_ns: Counter,
     /// Long lines that were split.
     pub split: Counter,
 }

@@ -39,6 +39,28 @@ pub struct SourceStatus {
     pub total_bytes: Option<u64>,
     /// Whether the source has finished. Only sources with an end ever do.
     pub done: bool,
+    /// Nanoseconds its tasks waited for reads, and for sinks.
+    pub waits: Waits,
+}
+
+/// Where a source's time went, beside its own work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// Nanoseconds its tasks waited for reads.
+    pub read_ns: u64,
+    /// Nanoseconds its tasks waited for a sink's credit.
+    pub sink_ns: u64,
+}
+
+impl Waits {
+    /// What limits the source, of `shards` that ran for `elapsed`, and its share of the time in percent: the row WP105.
+    pub fn limit(&self, elapsed: Duration, shards: u64) -> (&'static str, u64) {
+        let all = (u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)).saturating_mul(shards).max(1);
+        let own = all.saturating_sub(self.read_ns).saturating_sub(self.sink_ns);
+        let shares = [("reading", self.read_ns), ("the sink", self.sink_ns), ("decoding and framing", own)];
+        let (name, ns) = shares.into_iter().max_by_key(|(_, ns)| *ns).unwrap_or(("nothing", 0));
+        (name, (u128::from(ns) * 100 / u128::from(all)).min(100) as u64)
+    }
 }
 
 /// One sink at one moment.

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lines::Lines;
 use super::observe;
@@ -109,7 +109,10 @@ impl Reader {
             if self.around.stop.is_raised() {
                 return Ok(Ended::Stopped);
             }
-            let Some(segment) = segments.next().await? else { return Ok(Ended::AtEnd) };
+            let since = Instant::now();
+            let next = segments.next().await;
+            self.around.counters.read_wait_ns.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let Some(segment) = next? else { return Ok(Ended::AtEnd) };
             self.position = segments.position();
             if self.consume(segment).await {
                 return Ok(Ended::AtEnd);
