@@ -7,7 +7,10 @@
 //! Invariants:
 //! - an input is one content: its positions only rise. A file that is truncated goes on under a new id, and a rotated
 //!   file that comes back compressed, or as the copy that copytruncate made, keeps its id and position.
-//! - an inode is read by one input at a time, and an id is opened again only after its reader has closed it.
+//! - an inode is read by one input at a time, and an id is opened again only after its reader has closed it and every
+//!   sink has what that one read.
+//! - only the reader of an open file can tell that it was truncated, for only it sees file and position at one time; a look
+//!   may be older than what was read since.
 //! - what has gone is remembered (up to [`GONE_MAX`]): a look is not atomic, so a file can be missed once while it is
 //!   being renamed, and a compressed twin often comes after its original has gone.
 //!
@@ -31,6 +34,9 @@ pub const GONE_MAX: usize = 16_384;
 
 /// How long a compressed file must rest before it is taken for whole.
 const REST_MS: u64 = 1_000;
+
+/// How long a look waits for an input to settle, where nobody tells that it has.
+const IN_FLIGHT_MS: u64 = 5_000;
 
 /// How long a file that could be copytruncate's copy waits for the truncation after its last growth, and at most.
 const COPY_MS: u64 = 1_500;
@@ -85,6 +91,12 @@ pub struct Outcome {
     pub decisions: Vec<Decision>,
     /// Something could not be decided yet: look again after so many milliseconds.
     pub again_ms: Option<u64>,
+}
+
+impl Outcome {
+    fn again_in(&mut self, ms: u64) {
+        self.again_ms = Some(self.again_ms.map_or(ms, |other| other.min(ms)));
+    }
 }
 
 /// Where the reading of a file nobody knows begins.
@@ -184,15 +196,26 @@ impl Catalog {
         }
     }
 
-    /// The reader of `id` has closed its file, at the `end` or before it; `deleted` when the file had no name left.
+    /// The reader of `id` has closed its file, at the `end` or before it; `deleted` when the file had no name left. Until
+    /// [`Catalog::retire`] the input is not opened again.
     pub fn closed(&mut self, id: u64, end: bool, deleted: bool) {
         let Some(known) = self.known.get_mut(&id) else { return };
         known.reading = false;
-        known.done = end;
+        // Of a truncated file there may be more in a copy.
+        known.done = end && !matches!(known.state, State::Truncated(_));
         // Without a name nobody can open it again: who has that inode from now on is another file.
         if deleted && self.by_inode.get(&known.identity.inode()) == Some(&id) {
             self.by_inode.remove(&known.identity.inode());
         }
+    }
+
+    /// Every sink has all that the reader of `id` gave, up to `position`, and that reader is no more. True when a look at all
+    /// files has waited for that.
+    pub fn retire(&mut self, id: u64, position: u64) -> bool {
+        self.settle(id, position);
+        let Some(known) = self.known.get_mut(&id) else { return false };
+        known.in_flight = false;
+        !self.waiting.is_empty() || matches!(known.state, State::Live(_))
     }
 
     /// The path of an input, if it has one.
@@ -208,6 +231,7 @@ impl Catalog {
         if known.judge(seen) == Verdict::Anew {
             return Some(Decision::Truncated { id, new: self.truncate(id, seen, ids) });
         }
+        known.suspect = false;
         known.identity.fingerprint = known.identity.fingerprint.grown(&seen.head);
         Some(Decision::Grew { id })
     }
@@ -219,7 +243,7 @@ impl Catalog {
         let mut moved = HashMap::new();
         let mut strangers = Vec::new();
         for seen in seen {
-            if !self.recognise(seen, ids, &mut moved, &mut outcome.decisions) {
+            if !self.recognise(seen, &mut moved, &mut outcome) {
                 strangers.push(seen);
             }
         }
@@ -231,9 +255,9 @@ impl Catalog {
                 Place::New => self.admit(seen, moved.get(&seen.path).copied(), ids, &mut outcome.decisions),
                 Place::As(id) => self.adopt(id, seen, &mut outcome.decisions),
                 Place::Twin => {}
-                Place::Wait(waiting) => {
+                Place::Wait(waiting, ms) => {
                     self.waiting.insert((seen.dev, seen.ino), waiting);
-                    outcome.again_ms = Some(REST_MS / 2);
+                    outcome.again_in(ms);
                 }
             }
         }
@@ -242,13 +266,7 @@ impl Catalog {
     }
 
     /// Handles a file whose inode is known; false when it is a stranger all the same.
-    fn recognise(
-        &mut self,
-        seen: &Seen,
-        ids: &AtomicU64,
-        moved: &mut HashMap<PathBuf, u64>,
-        out: &mut Vec<Decision>,
-    ) -> bool {
+    fn recognise(&mut self, seen: &Seen, moved: &mut HashMap<PathBuf, u64>, outcome: &mut Outcome) -> bool {
         let Some(&id) = self.by_inode.get(&(seen.dev, seen.ino)) else { return false };
         let Some(known) = self.known.get_mut(&id) else { return false };
         // A file that was empty when it went is known by its inode alone, and that says nothing once it was away.
@@ -259,27 +277,28 @@ impl Catalog {
             self.by_inode.remove(&(seen.dev, seen.ino));
             return false;
         }
-        if anew {
-            let new = self.truncate(id, seen, ids);
-            self.known.entry(new).and_modify(|known| known.state = State::Live(self.looks));
-            out.push(Decision::Truncated { id, new });
-            return true;
-        }
         known.state = State::Live(self.looks);
-        known.identity.fingerprint = known.identity.fingerprint.grown(&seen.head);
-        if known.path != seen.path {
-            let from = std::mem::replace(&mut known.path, seen.path.clone());
-            if known.reading {
-                moved.insert(from, id);
-                out.push(Decision::Renamed { id, to: seen.path.clone() });
-            }
-        }
+        let grew = seen.packed.is_none() && (anew || seen.size > known.position);
+        let from = (known.path != seen.path).then(|| std::mem::replace(&mut known.path, seen.path.clone()));
         if known.reading {
-            if seen.packed.is_none() && seen.size > known.position {
-                out.push(Decision::Grew { id });
+            // What was observed may be older than what the reader knows by now: whether the file was truncated is for the
+            // reader to find out, with `touch`.
+            if let Some(from) = from {
+                moved.insert(from, id);
+                outcome.decisions.push(Decision::Renamed { id, to: seen.path.clone() });
             }
-        } else if !known.done || (seen.packed.is_none() && seen.size > known.position) {
-            known.open(seen, None, out);
+            known.suspect = anew;
+            known.observed = Fingerprint::of(&seen.head);
+            if grew {
+                outcome.decisions.push(Decision::Grew { id });
+            }
+        } else if grew || !known.done {
+            if known.in_flight {
+                outcome.again_in(IN_FLIGHT_MS);
+            } else {
+                known.identity.fingerprint = known.identity.fingerprint.grown(&seen.head);
+                known.open(seen, None, &mut outcome.decisions);
+            }
         }
         true
     }
@@ -287,7 +306,7 @@ impl Catalog {
     /// The open file of `id` begins anew: as another input, whose id is returned.
     fn truncate(&mut self, id: u64, seen: &Seen, ids: &AtomicU64) -> u64 {
         let mut new = Known::new(ids.fetch_add(1, Ordering::Relaxed), seen, self.looks);
-        new.reading = true;
+        (new.reading, new.in_flight) = (true, true);
         if let Some(known) = self.known.get_mut(&id) {
             if known.state == State::Gone {
                 new.state = State::Gone;
@@ -325,35 +344,41 @@ impl Catalog {
             waiting.since_ms = waited.since_ms;
         }
         if seen.size == 0 && will_be_packed(&seen.path) {
-            return Place::Wait(waiting);
+            return Place::Wait(waiting, IN_FLIGHT_MS);
         }
         if seen.packed.is_some() {
             // The readers must have had their chance: what they have not read yet cannot be compared.
             let early = rested_ms < REST_MS || (waited.is_none() && self.looks > 1);
             return self.place_packed(seen, self.patient && early, waiting, alike);
         }
-        let twin =
-            waited.and_then(|waited| self.copied(seen, waited)).or_else(|| self.copied_now(seen, alike));
+        let recorded = waited.and_then(|waited| self.copied(seen, waited));
+        let twin = recorded.or_else(|| self.copied_now(seen, alike));
         let waited_ms = now_ms.saturating_sub(waiting.since_ms);
+        let lost = twin.is_some_and(|twin| !matches!(twin.state, State::Live(_)));
         match twin {
-            Some(twin) if matches!(twin.state, State::Truncated(_)) => Place::As(twin.id),
-            Some(twin) if twin.state == State::Gone && !twin.reading => Place::As(twin.id),
-            Some(twin) if self.may_wait(rested_ms, waited_ms) => {
-                waiting.twin = Some(twin.id).filter(|_| seen.size > 0);
-                Place::Wait(waiting)
+            Some(twin) if lost && !twin.is_busy() => Place::As(twin.id),
+            Some(twin) if lost || twin.suspect || self.may_wait(rested_ms, waited_ms) => {
+                // What was truncated before the copy was made is not what was copied.
+                let sure = recorded.is_some()
+                    || !twin.suspect
+                    || twin.identity.fingerprint.matches(&seen.head);
+                waiting.twin = Some(twin.id).filter(|_| sure && seen.size > 0);
+                Place::Wait(waiting, REST_MS / 2)
             }
             _ => Place::New,
         }
     }
 
     fn place_packed(&self, seen: &Seen, early: bool, waiting: Waiting, alike: &Alike) -> Place {
-        let Some(packed) = seen.packed.as_ref().filter(|_| !early) else { return Place::Wait(waiting) };
+        let Some(packed) = seen.packed.as_ref().filter(|_| !early) else {
+            return Place::Wait(waiting, REST_MS / 2);
+        };
         let twins = alike.begins(&packed.head).filter_map(|id| self.known.get(&id));
         // Of several, the one of which most was read has the least to lose.
         let rank = |known: &&Known| (known.position, known.rank(seen));
         match twins.filter(|known| known.is_packed_in(seen)).max_by_key(rank) {
             Some(twin) if matches!(twin.state, State::Live(_)) => Place::Twin,
-            Some(twin) if twin.reading => Place::Wait(waiting),
+            Some(twin) if twin.is_busy() => Place::Wait(waiting, IN_FLIGHT_MS),
             Some(twin) => Place::As(twin.id),
             None => Place::New,
         }
@@ -449,8 +474,8 @@ enum Place {
     As(u64),
     /// The same content as a file that is still there and read.
     Twin,
-    /// Not to be told yet.
-    Wait(Waiting),
+    /// Not to be told yet; look again after so many milliseconds.
+    Wait(Waiting, u64),
 }
 
 #[cfg(test)]

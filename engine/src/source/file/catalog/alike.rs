@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use super::known::Known;
+use super::known::{Known, State};
 use crate::source::file::identity::Fingerprint;
 
 /// The inputs a stranger can be compared with, by what they begin with.
@@ -30,14 +30,20 @@ impl Alike {
                     *kept = known;
                 }
             }
-            let fingerprint = known.identity.fingerprint;
-            if !fingerprint.is_empty() {
-                alike.lens.insert(fingerprint.len);
-                alike.ids.entry(fingerprint).or_default().push(known.id);
+            alike.add(known.identity.fingerprint, known.id);
+            if matches!(known.state, State::Live(_)) && known.observed != known.identity.fingerprint {
+                alike.add(known.observed, known.id);
             }
         }
         alike.stems = shortest.into_iter().map(|(stem, known)| (stem.to_vec(), known.id)).collect();
         alike
+    }
+
+    fn add(&mut self, fingerprint: Fingerprint, id: u64) {
+        if !fingerprint.is_empty() {
+            self.lens.insert(fingerprint.len);
+            self.ids.entry(fingerprint).or_default().push(id);
+        }
     }
 
     /// Those whose stem a name begins with.

@@ -20,6 +20,12 @@ pub(super) struct Known {
     pub(super) settled: u64,
     /// A reader has it.
     pub(super) reading: bool,
+    /// A reader has it, or what a reader gave is not settled yet.
+    pub(super) in_flight: bool,
+    /// What it began with in the last look: a hint, for a look may be older than what the reader knows.
+    pub(super) observed: Fingerprint,
+    /// A look found it other than it was; its reader has not said yet.
+    pub(super) suspect: bool,
     /// It was read to its end and closed.
     pub(super) done: bool,
     /// What has become of it.
@@ -47,6 +53,9 @@ impl Known {
             position: 0,
             settled: 0,
             reading: false,
+            in_flight: false,
+            observed: fingerprint,
+            suspect: false,
             done: false,
             state: State::Live(look),
         }
@@ -62,13 +71,21 @@ impl Known {
             position: input.position,
             settled: input.position,
             reading: false,
+            in_flight: false,
+            observed: fingerprint,
+            suspect: false,
             done: input.done,
-            state: State::Gone,
+            // It may have been truncated just before, with its copy not yet found.
+            state: if input.superseded { State::Truncated(0) } else { State::Gone },
         }
     }
 
     pub(super) fn is_blank(&self) -> bool {
         self.position == 0 && self.identity.fingerprint.is_empty() && !self.reading
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.reading || self.in_flight
     }
 
     pub(super) fn judge(&self, seen: &Seen) -> Verdict {
@@ -82,6 +99,7 @@ impl Known {
 
     pub(super) fn open(&mut self, seen: &Seen, after: Option<u64>, out: &mut Vec<Decision>) {
         self.reading = true;
+        self.in_flight = true;
         self.done = false;
         let packed = seen.packed.is_some();
         out.push(Decision::Open {

@@ -30,6 +30,8 @@ struct World {
     tells_birth: bool,
     written: u64,
     births: u64,
+    /// Closed, and not settled yet.
+    retiring: Vec<u64>,
     got: Vec<u64>,
     lost: BTreeSet<u64>,
 }
@@ -50,6 +52,7 @@ impl World {
             tells_birth,
             written: 0,
             births: 0,
+            retiring: Vec::new(),
             got: Vec::new(),
             lost: BTreeSet::new(),
         }
@@ -167,9 +170,17 @@ impl World {
         seen
     }
 
+    fn observe(&self) -> Vec<Seen> {
+        self.names.iter().map(|(name, ino)| self.seen(Path::new(name), *ino)).collect()
+    }
+
     fn look(&mut self) -> Vec<Decision> {
-        let all: Vec<Seen> = self.names.iter().map(|(name, ino)| self.seen(Path::new(name), *ino)).collect();
-        let outcome = self.catalog.look(self.now_ms, &all, &self.ids);
+        let all = self.observe();
+        self.judge(&all)
+    }
+
+    fn judge(&mut self, all: &[Seen]) -> Vec<Decision> {
+        let outcome = self.catalog.look(self.now_ms, all, &self.ids);
         for decision in &outcome.decisions {
             self.obey(decision);
         }
@@ -186,16 +197,31 @@ impl World {
             Decision::Truncated { id, new } => {
                 let (ino, _) = self.readers.remove(id).expect("open");
                 self.readers.insert(*new, (ino, 0));
+                self.close(*id, true, false);
             }
             Decision::Gone { id } => {
                 let id = self.make_sure(*id).expect("it can be judged");
                 self.read(id);
                 let (ino, _) = self.readers.remove(&id).expect("open");
                 let deleted = !self.names.values().any(|linked| *linked == ino);
-                self.catalog.closed(id, true, deleted);
+                self.close(id, true, deleted);
             }
-            Decision::Grew { id } => self.read(*id),
+            Decision::Grew { id } => {
+                let id = self.make_sure(*id).expect("it can be judged");
+                self.read(id);
+            }
             Decision::Renamed { id, .. } => assert!(self.readers.contains_key(id)),
+        }
+    }
+
+    fn close(&mut self, id: u64, end: bool, deleted: bool) {
+        self.catalog.closed(id, end, deleted);
+        self.retiring.push(id);
+    }
+
+    fn retire(&mut self) {
+        for id in std::mem::take(&mut self.retiring) {
+            self.catalog.retire(id, 0);
         }
     }
 
@@ -216,12 +242,13 @@ impl World {
 
     /// Every reader reads what there is, after it has made sure that it still has the same file.
     fn drain(&mut self) {
+        self.retire();
         let open: Vec<(u64, u64)> = self.readers.iter().map(|(id, (ino, _))| (*id, *ino)).collect();
         for (id, ino) in open {
             if self.inodes[&ino].packed {
                 self.read(id);
                 self.readers.remove(&id);
-                self.catalog.closed(id, true, false);
+                self.close(id, true, false);
                 continue;
             }
             if let Some(id) = self.make_sure(id) {
@@ -254,12 +281,13 @@ impl World {
                 self.lose(ino);
             }
         }
+        self.retiring.clear();
         self.catalog = Catalog::new("s", Start::Beginning, true);
         self.catalog.resume(&inputs);
     }
 
     fn finish(&mut self) {
-        for _ in 0..4 {
+        for _ in 0..6 {
             self.now_ms += 70_000;
             self.look();
             self.drain();
@@ -325,11 +353,12 @@ fn truncated_in_place_goes_on_under_another_id() {
     let mut world = begun();
     world.truncate("a.log");
     world.append("a.log", 1);
-    assert_eq!(world.look(), [Decision::Truncated { id: 1, new: 2 }]);
-    world.drain();
+    assert_eq!(world.look(), [Decision::Grew { id: 1 }], "what it is now its reader finds out");
+    assert_eq!(world.readers, BTreeMap::from([(2, (1, 8))]));
     world.truncate("a.log");
     world.append("a.log", 5);
-    assert_eq!(world.look(), [Decision::Truncated { id: 2, new: 3 }], "longer than before, and not the same");
+    world.drain();
+    assert_eq!(world.readers, BTreeMap::from([(3, (1, 40))]), "longer than before, and not the same");
     world.expect(1..=9);
 }
 
@@ -352,7 +381,10 @@ fn copytruncate_is_read_once_and_what_truncation_took_comes_from_the_copy() {
     world.truncate("a.log");
     world.append("a.log", 1);
     let open = Decision::Open { id: 1, path: "a.log.1".into(), position: 24, packed: false, after: None };
-    assert_eq!(world.look(), [Decision::Truncated { id: 1, new: 2 }, open]);
+    assert_eq!(world.look(), [Decision::Grew { id: 1 }], "it is truncated, which its reader finds");
+    assert_eq!(world.look(), [], "not all of it is settled");
+    world.drain();
+    assert_eq!(world.look(), [open]);
     world.expect(1..=6);
 }
 
@@ -421,6 +453,7 @@ fn a_compressed_twin_is_known_and_not_read_again() {
     world.gzip("a.log.1");
     let decisions = world.look();
     assert_eq!(decisions, [Decision::Gone { id: 1 }], "and the twin waits until it rests");
+    world.retire();
     world.now_ms += REST_MS;
     assert_eq!(world.look(), []);
     world.restart();
@@ -468,6 +501,7 @@ fn a_link_that_is_switched_and_switched_back() {
     world.append("a.log", 2);
     assert!(matches!(look(&mut world)[..], [Decision::Gone { id: 1 }, Decision::Open { id: 2, .. }]));
     world.drain();
+    world.retire();
     world.append("elsewhere", 1);
     world.names.insert("a.log".into(), first);
     let decisions = look(&mut world);
@@ -501,7 +535,10 @@ fn what_has_gone_is_bounded() {
             .collect();
         for decision in world.catalog.look(0, &seen, &world.ids).decisions {
             match decision {
-                Decision::Open { id, .. } | Decision::Gone { id } => world.catalog.closed(id, true, false),
+                Decision::Open { id, .. } | Decision::Gone { id } => {
+                    world.catalog.closed(id, true, false);
+                    world.catalog.retire(id, 0);
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -519,6 +556,7 @@ enum Op {
     Delete(usize),
     Gzip(usize),
     Look,
+    LateLook(usize, bool),
     Drain,
     Restart,
     Wait,
@@ -535,6 +573,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0usize..FILES.len()).prop_map(Op::Delete),
         2 => (2usize..5).prop_map(Op::Gzip),
         5 => Just(Op::Look),
+        2 => (0usize..2, any::<bool>()).prop_map(|(file, truncate)| Op::LateLook(file, truncate)),
         5 => Just(Op::Drain),
         1 => Just(Op::Restart),
         2 => Just(Op::Wait),
@@ -560,6 +599,16 @@ impl World {
             Op::Delete(file) => self.delete(FILES[file]),
             Op::Gzip(file) => self.gzip(FILES[file]),
             Op::Look => drop(self.look()),
+            Op::LateLook(file, truncate) => {
+                // What is judged was true before the readers went on.
+                let all = self.observe();
+                if truncate {
+                    self.truncate(FILES[file]);
+                }
+                self.append(FILES[file], 1);
+                self.drain();
+                self.judge(&all);
+            }
             Op::Drain => self.drain(),
             Op::Restart => self.restart(),
             Op::Wait => self.now_ms += 700,
@@ -568,7 +617,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
     fn nothing_is_missing_and_nothing_comes_twice(tells_birth in any::<bool>(), ops in prop::collection::vec(op(), 1..40)) {
         let mut world = World::new(tells_birth);
