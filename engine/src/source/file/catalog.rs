@@ -215,7 +215,7 @@ impl Catalog {
         self.settle(id, position);
         let Some(known) = self.known.get_mut(&id) else { return false };
         known.in_flight = false;
-        !self.waiting.is_empty() || matches!(known.state, State::Live(_))
+        !self.waiting.is_empty() || (matches!(known.state, State::Live(_)) && !known.done)
     }
 
     /// The path of an input, if it has one.
@@ -359,9 +359,8 @@ impl Catalog {
             Some(twin) if lost && !twin.is_busy() => Place::As(twin.id),
             Some(twin) if lost || twin.suspect || self.may_wait(rested_ms, waited_ms) => {
                 // What was truncated before the copy was made is not what was copied.
-                let sure = recorded.is_some()
-                    || !twin.suspect
-                    || twin.identity.fingerprint.matches(&seen.head);
+                let sure =
+                    recorded.is_some() || !twin.suspect || twin.identity.fingerprint.matches(&seen.head);
                 waiting.twin = Some(twin.id).filter(|_| sure && seen.size > 0);
                 Place::Wait(waiting, REST_MS / 2)
             }

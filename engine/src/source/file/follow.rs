@@ -25,6 +25,8 @@ use crate::source::part::Surroundings;
 
 /// A file without a name is closed when it has not grown for this long.
 const LINGER: Duration = Duration::from_secs(3);
+/// When a file that could not be opened is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How often a file that no watch speaks of is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -151,10 +153,16 @@ pub async fn follow(
         Ok(file) => file,
         Err(error) => {
             settings.failed(&around, &path, &error);
-            return left(&followed, &link, id, false, false);
+            left(&followed, &link, id, false, false);
+            followed.catalog().retire(id, position);
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => followed.ask_look(),
+                () = around.stop.raised() => {}
+            }
+            return;
         }
     };
-    let mut follower = Follower::new(settings, followed, around, link, file, id, &path, position);
+    let mut follower = Follower::new(settings, followed, around, link, file, id, &path, position, packed);
     if packed {
         follower.unpack(&path).await;
     } else {
@@ -194,11 +202,12 @@ impl Follower {
         id: u64,
         path: &Path,
         position: u64,
+        packed: bool,
     ) -> Self {
         let origin = Rc::new(settings.origin(path));
         let slot = around.shard.settle().open(id, position);
         let mut lines = settings.lines();
-        if position > 0 && !newline_before(&file, position) {
+        if position > 0 && !packed && !newline_before(&file, position) {
             lines.resume_inside_line();
         }
         let file = IoFile::new(file, around.shard.io().backend());
@@ -328,7 +337,7 @@ impl Follower {
                 around.shard.settled().await;
             }
             let low = around.shard.settle().low(slot);
-            followed.catalog().settle(id, low);
+            followed.retired(id, low);
             around.shard.settle().close(slot);
         });
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use super::blame;
 use super::catalog::{Catalog, Decision};
 use super::find::{Found, Search};
 use super::follow::{Assignment, Link, follow};
@@ -101,6 +102,13 @@ impl Followed {
     /// A follower has ended.
     pub fn unlink(&self, id: u64) {
         self.links().remove(&id);
+    }
+
+    /// Every sink has all that the follower of `id` read, up to `position`.
+    pub fn retired(&self, id: u64, position: u64) {
+        if self.catalog().retire(id, position) {
+            self.ask_look();
+        }
     }
 
     fn wake_all(&self) {
@@ -296,14 +304,19 @@ impl Coordinator {
                 );
             }
             // What appeared before the watch was set is not told: look once more.
-            let search = Arc::clone(&self.search);
-            if let Ok(again) = tokio::task::spawn_blocking(move || search.look()).await {
-                found = again;
+            if watch.added() {
+                let search = Arc::clone(&self.search);
+                if let Ok(again) = tokio::task::spawn_blocking(move || search.look()).await {
+                    found = again;
+                }
             }
         }
+        let looked = tokio::task::spawn_blocking(move || {
+            let seen = observe_all(&mut found, packing);
+            (seen, found)
+        });
+        let Ok((seen, found)) = looked.await else { return Some(POLL) };
         self.say(&found);
-        let looked = tokio::task::spawn_blocking(move || (observe_all(&found, packing), found)).await;
-        let Ok((seen, found)) = looked else { return Some(POLL) };
         self.by_real = found.files.into_iter().map(|f| (f.real, f.path)).collect();
         let now_ms = u64::try_from(self.around.shard.now_ns() / 1_000_000).unwrap_or(0);
         let outcome = self.followed.catalog().look(now_ms, &seen, self.followed.ids());
@@ -383,6 +396,16 @@ enum Changed {
     Stop,
 }
 
-fn observe_all(found: &Found, packing: bool) -> Vec<Seen> {
-    found.files.iter().filter_map(|file| observe::path(&file.path, packing).ok()).collect()
+/// Looks at each file; one that may not be read is a finding, and the others go on.
+fn observe_all(found: &mut Found, packing: bool) -> Vec<Seen> {
+    let mut all = Vec::with_capacity(found.files.len());
+    for file in &found.files {
+        match observe::path(&file.path, packing) {
+            Ok(seen) => all.push(seen),
+            // Gone since it was found.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => found.findings.push(blame::explain(&file.path, &error)),
+        }
+    }
+    all
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::find::Interest;
 
@@ -27,6 +27,13 @@ pub const TICK_MIN: Duration = Duration::from_millis(2);
 pub const TICK_MAX: Duration = Duration::from_millis(50);
 /// How often folders are looked at that cannot be watched.
 pub const POLL: Duration = Duration::from_secs(1);
+
+/// A look at everything is followed by so many times its duration without another one, and so many times until it is
+/// polled again.
+const LOOK_SHARE: u32 = 4;
+const POLL_SHARE: u32 = 100;
+/// The longest pause between looks.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Room for a few hundred events.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -66,6 +73,13 @@ pub struct Watch {
     by_folder: HashMap<PathBuf, (i32, Interest)>,
     polled: BTreeMap<PathBuf, String>,
     next_poll: Instant,
+    /// A look is due, but not before `look_after`.
+    look_owed: bool,
+    look_after: Instant,
+    /// When the look began that was last asked for, until its duration is known.
+    look_began: Option<Instant>,
+    /// A watch was added since that was last asked.
+    added: bool,
     tick: Duration,
     overflows: u64,
 }
@@ -88,13 +102,17 @@ impl Watch {
             by_folder: HashMap::new(),
             polled: BTreeMap::new(),
             next_poll: Instant::now() + POLL,
+            look_owed: false,
+            look_after: Instant::now(),
+            look_began: None,
+            added: false,
             tick: TICK_MIN,
             overflows: 0,
         })
     }
 
     /// Watches exactly these folders, which are paths without links. Returns those that are polled from now on and were
-    /// not before. Look at the files *after* this: what changed before a watch was there is not told.
+    /// not before. What changed before a watch was there is not told: so look again where [`Watch::added`].
     pub fn set(&mut self, folders: &BTreeMap<PathBuf, Interest>) -> Vec<Polled> {
         let gone: Vec<PathBuf> =
             self.by_folder.keys().filter(|folder| !folders.contains_key(*folder)).cloned().collect();
@@ -115,6 +133,11 @@ impl Watch {
             }
         }
         polled
+    }
+
+    /// Whether a folder is watched that was not when this was last asked.
+    pub fn added(&mut self) -> bool {
+        std::mem::take(&mut self.added)
     }
 
     /// How often the kernel's queue ran over; each time cost a look at everything.
@@ -142,6 +165,7 @@ impl Watch {
             self.by_folder.remove(&old);
         }
         self.by_folder.insert(folder.to_owned(), (number, interest));
+        self.added = true;
         Ok(())
     }
 
@@ -153,35 +177,58 @@ impl Watch {
         }
     }
 
-    /// Waits until something happened, lets it gather for a tick, and returns it. Can be dropped at any time.
+    /// Waits until something happened, lets it gather for a tick, and returns it. Can be dropped at any time. Whoever is
+    /// told to look should do so before asking again: the time until then is taken for what a look costs.
     pub async fn changes(&mut self) -> Changes {
-        let mut changes = Changes::default();
+        self.pace();
         loop {
             let waited = self.ready().await;
-            if !self.polled.is_empty() && Instant::now() >= self.next_poll {
-                self.next_poll = Instant::now() + POLL;
-                changes.look = true;
-            }
             // Something is waiting already when we come back: a busy folder, which gets more time to gather.
             self.tick = if waited { TICK_MIN } else { (self.tick * 2).min(TICK_MAX) };
             sleep(self.tick).await;
+            let mut changes = Changes::default();
             self.drain(&mut changes);
+            self.look_owed |= changes.look;
+            let now = Instant::now();
+            if !self.polled.is_empty() && now >= self.next_poll {
+                self.next_poll = now + POLL;
+                self.look_owed = true;
+            }
+            changes.look = self.look_owed && now >= self.look_after;
+            if changes.look {
+                self.look_owed = false;
+                self.look_began = Some(now);
+            }
             if changes.look || !changes.written.is_empty() {
                 return changes;
             }
         }
     }
 
-    /// Waits for events or for the next poll; true when that took time.
+    /// Puts the next look off by as much as the last one was worth.
+    fn pace(&mut self) {
+        if let Some(began) = self.look_began.take() {
+            let now = Instant::now();
+            let cost = now - began;
+            self.look_after = now + (cost * LOOK_SHARE).min(PAUSE_MAX);
+            self.next_poll = now + (cost * POLL_SHARE).clamp(POLL, PAUSE_MAX);
+        }
+    }
+
+    /// Waits for events, or for the time of a look that is due; true when that took time.
     async fn ready(&self) -> bool {
         let began = Instant::now();
-        if self.polled.is_empty() {
+        let poll = (!self.polled.is_empty()).then_some(self.next_poll);
+        let look = self.look_owed.then_some(self.look_after);
+        let events = async {
             // An error here is one of the runtime's end; then nothing wakes us any more.
             if self.inotify.readable().await.is_err() {
                 std::future::pending::<()>().await;
             }
-        } else if matches!(timeout_at(self.next_poll, self.inotify.readable()).await, Ok(Err(_))) {
-            sleep_until(self.next_poll).await;
+        };
+        match poll.into_iter().chain(look).min() {
+            Some(time) => drop(timeout_at(time, events).await),
+            None => events.await,
         }
         began.elapsed() >= TICK_MIN
     }

@@ -141,3 +141,24 @@ fn a_folder_that_cannot_be_watched_is_polled() {
     assert_eq!(blind_name(0x6969), Some("NFS"));
     assert_eq!(blind_name(0xef53), None);
 }
+
+#[test]
+fn a_look_that_took_long_is_not_asked_for_again_at_once_but_writes_are_told() {
+    let (_dir, path) = place();
+    run(async {
+        let mut watch = Watch::new().expect("inotify");
+        watch.set(&folders(&[(&path, Interest::Content)]));
+        append(&path.join("a.log"), "x\n");
+        assert!(watch.changes().await.look);
+        sleep(Duration::from_millis(100)).await;
+        let looked = Instant::now();
+        append(&path.join("b.log"), "x\n");
+        let changes = watch.changes().await;
+        assert_eq!(changes, Changes { look: false, written: HashSet::from([path.join("b.log")]) });
+        assert!(looked.elapsed() < Duration::from_millis(200));
+        // Owed, also when the one who waits for it is dropped meanwhile.
+        drop(tokio::time::timeout(Duration::from_millis(20), watch.changes()).await);
+        assert!(watch.changes().await.look);
+        assert!(looked.elapsed() >= Duration::from_millis(400));
+    });
+}
