@@ -17,9 +17,10 @@ use crate::keeper::{Keeper, Persist};
 use crate::sink::SinkParams;
 use crate::sink::blackhole::Blackhole;
 use crate::sink::console::Stdout;
-use crate::sink::file::params::FileParams;
+use crate::sink::file::params::{Existing, FileParams};
 use crate::sink::file::{FileSink, OpenError, Settings};
 use crate::sink::route::{Sink, Where};
+use crate::source::file::params::{Mode, Start};
 use crate::source::part::Source;
 use crate::source::{SourceParams, file};
 
@@ -108,7 +109,7 @@ fn make_sinks<'a>(
 ) -> (Vec<Arc<dyn Sink>>, Vec<Made<'a>>) {
     let (mut sinks, mut made) = (Vec::new(), Vec::new());
     for sink in config.sinks.iter().filter(|s| s.enable) {
-        match make_sink(sinks.len(), sink, before, persist) {
+        match make_sink(sinks.len(), sink, known(config, sink, before), persist) {
             Ok(running) => {
                 made.push(Made { index: sinks.len(), config: sink });
                 sinks.push(running);
@@ -122,11 +123,10 @@ fn make_sinks<'a>(
 fn make_sink(
     index: usize,
     sink: &SinkConfig,
-    before: &Snapshot,
+    groups: Vec<Group>,
     persist: &Persist,
 ) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
     let id = u16::try_from(index).expect("sinks are far fewer than 65 536");
-    let groups: Vec<Group> = before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect();
     match &sink.params {
         SinkParams::Blackhole(_) => Ok(Blackhole::new(id, &sink.key)),
         SinkParams::Stdout(params) => Ok(Stdout::new(id, &sink.key, params.format)),
@@ -135,6 +135,19 @@ fn make_sink(
             Err(Box::new(not_built("sink", &sink.key, sink.params.kind().name).at(sink.place.clone())))
         }
     }
+}
+
+/// What the last run committed of a sink. A file that is begun anew, by sources that begin anew, has no past.
+fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Vec<Group> {
+    let truncates = matches!(&sink.params, SinkParams::File(file) if file.existing == Existing::Truncate);
+    let begins_anew = |source: &SourceConfig| {
+        matches!(&source.params, SourceParams::File(file) if file.start == Start::Beginning && file.mode == Mode::Once)
+    };
+    let mut feeding = config.sources.iter().filter(|s| s.enable && sink.sources.takes(&s.key));
+    if truncates && feeding.all(begins_anew) {
+        return Vec::new();
+    }
+    before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect()
 }
 
 fn make_file_sink(
