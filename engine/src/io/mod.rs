@@ -8,12 +8,18 @@ pub mod affinity;
 mod alarm;
 pub mod bufring;
 mod connections;
+pub mod datagram;
+#[cfg(test)]
+mod datagram_tests;
+mod datagram_ways;
 mod epoll_net;
 pub mod file;
 pub mod host;
 pub mod listen;
 mod lowat;
 pub mod memory;
+mod mmsg;
+pub mod packets;
 mod poller;
 pub mod probe;
 pub mod ring;
