@@ -19,7 +19,7 @@ use socket2::{Socket, Type};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::alarm::Alarm;
-use super::datagram_ways::{Pulled, Rest, Way};
+use super::datagram_ways::{Rest, Way};
 use super::listen::Address;
 use super::mmsg::Layout;
 use super::packets::{Arrivals, Pace, Packets};
@@ -31,6 +31,8 @@ const PAYLOAD_BYTES_MAX: usize = 65_535;
 const RUN_BYTES: usize = 256 << 10;
 /// How often the kernel's drop counter is read.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
+/// Receives of a turn, after which others on the shard have theirs.
+const TURN_RECEIVES: usize = 512;
 /// Turns in which a socket that is being stopped is emptied.
 const LAST_TURNS: usize = 1024;
 
@@ -147,6 +149,14 @@ pub struct DatagramCounters {
     pub drops_are_a_lower_bound: bool,
 }
 
+/// What a turn did.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    received: usize,
+    /// Whether another one would receive more without waiting.
+    more: bool,
+}
+
 struct State {
     way: Way,
     arrivals: Arrivals,
@@ -210,19 +220,22 @@ impl Datagrams {
         let mut rest = Rest::new()?;
         let mut drops = tokio::time::interval(DROPS_EVERY);
         drops.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut gathered = 0;
         while !self.stopped.get() {
-            let received = self.turn()?;
-            if received == 0 || self.blocked.get() {
-                std::future::poll_fn(|cx| self.poll_wake(cx, &mut drops)).await?;
+            let turn = self.turn()?;
+            gathered += turn.received;
+            if turn.more {
+                tokio::task::yield_now().await;
                 continue;
             }
-            match self.rest_ns(received) {
-                0 => tokio::task::yield_now().await,
+            match self.rest_ns(std::mem::take(&mut gathered)) {
+                0 => std::future::poll_fn(|cx| self.poll_wake(cx, &mut drops)).await?,
                 ns => rest.wait(ns).await?,
             }
         }
         for _ in 0..LAST_TURNS {
-            if self.turn()? == 0 {
+            let turn = self.turn()?;
+            if turn.received == 0 && !turn.more {
                 break;
             }
         }
@@ -262,7 +275,11 @@ impl Datagrams {
         }
     }
 
+    /// How long to let datagrams gather; 0 is until the next one.
     fn rest_ns(&self, received: usize) -> u64 {
+        if self.blocked.get() {
+            return 0;
+        }
         let state = &mut *self.state.borrow_mut();
         let now_ns = self.started.elapsed().as_nanos() as u64;
         state.pace.rest_ns(received, state.way.room(), now_ns)
@@ -281,29 +298,28 @@ impl Datagrams {
         self.state.borrow_mut().way.poll_bell(cx)
     }
 
-    /// Receives what is there and gives it out; how many receives that took.
-    fn turn(&self) -> io::Result<usize> {
-        let mut received = 0;
+    /// Receives what is there and gives it out.
+    fn turn(&self) -> io::Result<Turn> {
+        let mut turn = Turn { received: 0, more: true };
         self.blocked.set(false);
         self.offer();
-        while !self.blocked.get() {
-            let pulled = self.pull()?;
-            received += pulled.receives;
+        while turn.more && !self.blocked.get() && turn.received < TURN_RECEIVES {
+            turn.received += self.pull()?;
             self.offer();
-            if !pulled.more {
-                break;
-            }
+            let way = &mut self.state.borrow_mut().way;
+            way.give_back(&self.socket);
+            turn.more = way.has_more();
         }
-        self.state.borrow_mut().way.rearm(&self.socket)?;
-        if received > 0 {
+        turn.more &= !self.blocked.get();
+        if turn.received > 0 {
             self.state.borrow_mut().counters.turns += 1;
             self.consumer.on_turn_end();
         }
-        Ok(received)
+        Ok(turn)
     }
 
-    /// Moves received datagrams to the arrivals, up to a run's worth of bytes.
-    fn pull(&self) -> io::Result<Pulled> {
+    /// Moves received datagrams to the arrivals, up to a run's worth of bytes; how many receives that were.
+    fn pull(&self) -> io::Result<usize> {
         let State { way, arrivals, counters, .. } = &mut *self.state.borrow_mut();
         way.pull(&self.socket, |message| {
             counters.datagrams += arrivals.add(message.payload, message.name, message.control) as u64;

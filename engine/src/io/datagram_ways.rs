@@ -22,22 +22,11 @@ use super::ring::{Done, Ring, watched};
 const SLOTS: u16 = 256;
 /// Buffer group of the ring.
 const GROUP: u16 = 1;
-/// Calls of recvmmsg in a turn.
-const CALLS: usize = 4;
-
-/// What a pull brought.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pulled {
-    /// Completions or messages.
-    pub(super) receives: usize,
-    /// Whether there was no room for more that is already received.
-    pub(super) more: bool,
-}
 
 /// A way to receive.
 pub(super) enum Way {
     Ring(Box<RingWay>),
-    Epoll { bell: AsyncFd<OwnedFd>, messages: Messages },
+    Epoll { bell: AsyncFd<OwnedFd>, messages: Messages, full: bool },
 }
 
 /// A multishot receive into buffers of its own.
@@ -79,37 +68,48 @@ impl Way {
     /// On epoll.
     pub(super) fn epoll(fd: &impl AsFd, layout: Layout) -> io::Result<Self> {
         let bell = watched(fd.as_fd().try_clone_to_owned()?)?;
-        Ok(Self::Epoll { bell, messages: Messages::new(layout)? })
+        Ok(Self::Epoll { bell, messages: Messages::new(layout)?, full: false })
     }
 
     /// Datagrams that can be received at a time.
     pub(super) fn room(&self) -> usize {
         match self {
             Self::Ring(_) => SLOTS.into(),
-            Self::Epoll { .. } => CALLS * MESSAGES,
+            Self::Epoll { .. } => 4 * MESSAGES,
         }
     }
 
-    /// Calls `each` with what was received while it says that there is room for more.
+    /// Calls `each` with what was received while it says that there is room for more; how many receives that were.
     pub(super) fn pull(
         &mut self,
         fd: &impl AsFd,
         each: impl FnMut(Message<'_>) -> bool,
-    ) -> io::Result<Pulled> {
+    ) -> io::Result<usize> {
         match self {
             Self::Ring(way) => way.pull(each),
-            Self::Epoll { messages, .. } => pull_now(fd.as_fd(), messages, each),
+            Self::Epoll { messages, full, .. } => {
+                let received = pull_now(fd.as_fd(), messages, each)?;
+                *full = received == MESSAGES;
+                Ok(received)
+            }
+        }
+    }
+
+    /// Whether another pull would bring more without waiting.
+    pub(super) fn has_more(&mut self) -> bool {
+        match self {
+            Self::Ring(way) => !way.waiting.is_empty() || way.ring.has_work(),
+            Self::Epoll { full, .. } => *full,
         }
     }
 
     /// Gives the kernel its buffers back and lets it receive again, if it stopped.
-    pub(super) fn rearm(&mut self, fd: &impl AsFd) -> io::Result<()> {
-        let Self::Ring(way) = self else { return Ok(()) };
+    pub(super) fn give_back(&mut self, fd: &impl AsFd) {
+        let Self::Ring(way) = self else { return };
         way.provided.store_tail();
         if !way.receiving && way.waiting.is_empty() {
             way.start(fd.as_fd());
         }
-        Ok(())
     }
 
     /// Ready when there may be something to pull.
@@ -137,16 +137,16 @@ impl RingWay {
         self.receiving = true;
     }
 
-    fn pull(&mut self, mut each: impl FnMut(Message<'_>) -> bool) -> io::Result<Pulled> {
+    fn pull(&mut self, mut each: impl FnMut(Message<'_>) -> bool) -> io::Result<usize> {
         if self.waiting.is_empty() {
             self.ring.enter()?;
             self.ring.take(&mut self.done);
             self.waiting.extend(self.done.drain(..));
         }
-        let mut pulled = Pulled { receives: 0, more: false };
+        let mut received = 0;
         while let Some(done) = self.waiting.pop_front() {
             self.receiving &= done.goes_on();
-            pulled.receives += 1;
+            received += 1;
             let Some(slot) = done.buffer() else {
                 is_passing(-done.result)?;
                 continue;
@@ -166,12 +166,11 @@ impl RingWay {
                 });
             }
             self.give(slot);
-            if !room && !self.waiting.is_empty() {
-                pulled.more = true;
+            if !room {
                 break;
             }
         }
-        Ok(pulled)
+        Ok(received)
     }
 }
 
@@ -190,26 +189,17 @@ fn pull_now(
     fd: BorrowedFd<'_>,
     messages: &mut Messages,
     mut each: impl FnMut(Message<'_>) -> bool,
-) -> io::Result<Pulled> {
-    let mut pulled = Pulled { receives: 0, more: false };
-    for _ in 0..CALLS {
-        let n = match messages.receive(fd) {
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        pulled.receives += n;
-        // All of a call is taken over, room or not: the memory is used again by the next one.
-        let mut room = true;
-        for i in 0..n {
-            room &= each(messages.get(i));
-        }
-        if n < MESSAGES || !room {
-            break;
-        }
-    }
-    Ok(pulled)
+) -> io::Result<usize> {
+    let received = match messages.receive(fd) {
+        Ok(received) => received,
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+        Err(error) => return Err(error),
+    };
+    // All of a call is taken over, room or not: the memory is used again by the next one.
+    (0..received).for_each(|i| {
+        each(messages.get(i));
+    });
+    Ok(received)
 }
 
 /// A rest of less than the runtime's timers can measure.

@@ -12,11 +12,11 @@ const RAISED_MIN: u32 = 16 << 10;
 /// The highest mark, bytes.
 const RAISED_MAX: u32 = 64 << 10;
 /// Completions within a tick that make a connection worth raising.
-const MANY: u32 = 8;
+const MANY: u32 = 4;
 /// Mean size of a completion below which raising pays, bytes.
 const SMALL: u32 = 4 << 10;
 /// Messages' worth of bytes that a lowering must bring for the next raise.
-const BUNDLE: u32 = 4;
+const BUNDLE: u32 = 3;
 
 /// What the socket's mark has to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ mod tests {
         it.tick();
         assert_eq!(it.received(1000, 0), Mark::Set(RAISED_MIN));
         assert_eq!(it.tick(), Mark::Set(1), "what came after the bundle waits one tick");
-        assert_eq!(it.received(999, 0), Mark::Keep);
+        assert_eq!(it.received(749, 0), Mark::Keep);
         assert!(!it.needs_tick());
     }
 

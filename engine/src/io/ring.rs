@@ -161,7 +161,7 @@ impl Ring {
     }
 
     /// Whether something is queued, waits to be taken, or is deferred until the ring is entered.
-    fn has_work(&mut self) -> bool {
+    pub(super) fn has_work(&mut self) -> bool {
         let queue = self.io.submission();
         let queued = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
         drop(queue);
@@ -171,8 +171,10 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // The kernel must be done with the buffers before their memory goes.
+        // The kernel must be done with the buffers before their memory goes. Deferred work has to run for that: until
+        // then a cancelled request still takes wake-ups that others wait for.
         let _ = self.io.submitter().register_sync_cancel(Some(CANCEL_WAIT), CancelBuilder::any());
+        let _ = self.enter();
     }
 }
 

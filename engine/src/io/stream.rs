@@ -43,7 +43,7 @@ impl Conn {
 
 /// A source of streams on this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct StreamSource(u32);
+pub struct StreamSource(pub(super) u32);
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -277,18 +277,16 @@ fn a_few_small_messages_arrive_soon_though_wakes_are_bundled() {
             let (checker, _, at) = checked(&streams, StreamOptions::default());
             let mut sender = TcpStream::connect(at).unwrap();
             sender.set_nodelay(true).unwrap();
-            let all = patterned(1 << 20);
+            let all = patterned(16 << 20);
             let mut sent = 0;
-            // Small messages as fast as they go, until the mark is raised.
+            // Small messages as fast as they are taken, until the mark is raised.
             while streams.counters().marks_set == 0 {
                 assert!(sent + 100 < all.len(), "{place:?}: many small messages raise the mark");
                 sender.write_all(&all[sent..sent + 100]).unwrap();
                 sent += 100;
-                if sent % 1000 == 0 {
-                    tokio::task::yield_now().await;
-                }
+                tokio::task::yield_now().await;
             }
-            let mut worst = Duration::ZERO;
+            let mut waits = Vec::new();
             for _ in 0..20 {
                 // A burst that ends with a message that no later one pushes out.
                 for _ in 0..30 {
@@ -297,10 +295,11 @@ fn a_few_small_messages_arrive_soon_though_wakes_are_bundled() {
                 }
                 let start = Instant::now();
                 until("the last message", || checker.bytes.get() == sent as u64).await;
-                worst = worst.max(start.elapsed());
+                waits.push(start.elapsed());
             }
-            // Two ticks of 3 ms, the timers' grain, and what a busy test machine takes.
-            assert!(worst < Duration::from_millis(50), "{place:?}: {worst:?}");
+            // Two ticks of 3 ms and the timers' grain; a busy test machine delays some, but not three in four.
+            waits.sort();
+            assert!(waits[5] < Duration::from_millis(12), "{place:?}: {waits:?}");
         });
     }
 }
@@ -395,8 +394,13 @@ fn connections_are_shared_out_between_shards() {
                         let checker = Rc::new(Checker::default());
                         let consumer = Rc::clone(&checker) as Rc<dyn StreamConsumer>;
                         let source = streams.add(StreamOptions::default(), consumer);
-                        streams.listen(source, listening, seat).unwrap();
-                        until("ten connections each", || checker.closed.borrow().len() == 10).await;
+                        streams.listen(source, Arc::clone(&listening), seat).unwrap();
+                        until("all", || {
+                            listening.connections() == 0
+                                && checker.at.borrow().is_empty()
+                                && checker.bytes.get() > 0
+                        })
+                        .await;
                         checker.bytes.get()
                     })
                 })
@@ -415,9 +419,8 @@ fn connections_are_shared_out_between_shards() {
         sockets.iter_mut().for_each(|socket| socket.write_all(&patterned(1000)).unwrap());
         drop(sockets);
         let bytes: Vec<u64> = shards.into_iter().map(|shard| shard.join().unwrap()).collect();
-        assert_eq!(bytes, [10_000, 10_000], "{place:?}");
-        for seat in 0..2 {
-            listening.leave(seat);
-        }
+        // Two shards that look at the same moment may both take one.
+        assert_eq!(bytes[0] + bytes[1], 20_000, "{place:?}");
+        assert!(bytes[0].abs_diff(bytes[1]) <= 4_000, "{place:?} {bytes:?}");
     }
 }

@@ -21,7 +21,7 @@ use super::epoll_net::{accept_now, receive_now};
 use super::listen::Listening;
 use super::lowat::{Lowat, Mark, TICK_NS};
 use super::poller::{Event, Kind, Token};
-use super::stream::{Closed, Conn, Refused, StreamConsumer, Streams};
+use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams};
 
 /// How often idle times and deadlines are looked at, nanoseconds.
 const SWEEP_NS: u64 = 250_000_000;
@@ -32,6 +32,8 @@ const RAISED_MAX: usize = 4096;
 /// Reads of one connection in a turn, and buffers of one read, on epoll.
 const READS: usize = 4;
 const READ_BUFFERS: usize = 4;
+/// Turns in which the listeners' last requests end when the shard stops.
+const LAST_TURNS: usize = 64;
 /// Connections accepted in a turn, on epoll.
 const ACCEPTS: usize = 64;
 
@@ -46,6 +48,19 @@ impl Streams {
             } else {
                 std::future::poll_fn(|cx| self.poll_wake(cx, &mut timer)).await?;
             }
+        }
+        self.leave_all()
+    }
+
+    /// Leaves all listeners, and waits until none of them wakes this shard instead of another.
+    fn leave_all(&self) -> io::Result<()> {
+        let sources: Vec<usize> = self.core.borrow().sources.iter().map(|(slot, _)| slot).collect();
+        sources.into_iter().for_each(|slot| self.stop_listening(StreamSource(slot as u32)));
+        for _ in 0..LAST_TURNS {
+            if self.core.borrow().listeners.is_empty() {
+                break;
+            }
+            self.turn()?;
         }
         Ok(())
     }
