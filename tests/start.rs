@@ -1,5 +1,7 @@
 //! `source start` from the outside: what it prints where, how it ends, and the commands to a running engine.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
+
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -80,6 +82,34 @@ fn records_go_to_standard_output_and_words_to_standard_error() {
     assert!(!ran.err.contains('\r') && !ran.err.contains('\x1b'), "no progress and no colours into a pipe");
     let quiet = run(folder.path(), &["-q", "source", "start"]);
     assert_eq!((quiet.code, quiet.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_quickstart_works_twice_in_a_row() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["wpsrc.toml", "access.log"] {
+        std::fs::copy(example.join(name), folder.path().join(name)).unwrap();
+    }
+    let lines = std::fs::read_to_string(folder.path().join("access.log")).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let config = folder.path().join("wpsrc.toml");
+    for _ in 0..2 {
+        let ran = run(elsewhere.path(), &["source", "start", config.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(ran.err.contains("5,000 records in ") && ran.err.contains("no errors"), "{}", ran.err);
+        let out = std::fs::read_to_string(folder.path().join("out/access.ndjson")).unwrap();
+        assert_eq!(out.lines().count(), 5000);
+        for (object, line) in out.lines().zip(lines.lines()) {
+            let object: serde_json::Value = serde_json::from_str(object).unwrap();
+            assert_eq!((&object["data"], &object["tags"]["env"]), (&line.into(), &"demo".into()));
+        }
+    }
+    assert_eq!(
+        std::fs::read_dir(elsewhere.path()).unwrap().count(),
+        0,
+        "paths are relative to the configuration"
+    );
 }
 
 #[test]

@@ -103,8 +103,18 @@ pub fn start(options: LogOptions, printer: &Arc<Printer>) -> Log {
     let writer = std::thread::Builder::new().name("wpgen-log".into()).spawn(move || writer.run(&lines)).ok();
     if log::set_boxed_logger(Box::new(Logger { filter, queue: queue.clone(), dropped })).is_ok() {
         log::set_max_level(level);
+        log_panics();
     }
     Log { queue, writer }
+}
+
+/// A panic is a bug of ours; where nobody sees standard error, only the log can tell of it.
+fn log_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        log::error!(target: "wpgen::panic", "{panic}");
+        before(panic);
+    }));
 }
 
 /// The filter, and what was wrong with RUST_LOG.

@@ -17,6 +17,14 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+        }
+    }
+
     /// The process's exit code once everything is delivered.
     pub fn exit_code_drained(self) -> u8 {
         match self {

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use engine::admin::Control;
 use engine::admin::socket::Socket;
 use engine::assemble;
-use engine::config::Config;
+use engine::config::{Config, SinkConfig};
 use engine::diagnosis::Diagnostics;
 use engine::engine::Engine;
+use engine::sink::SinkParams;
 use engine::status::Status;
 use log::LevelFilter;
 
@@ -22,6 +23,7 @@ use crate::logging::{self, Console, Log, LogOptions};
 use crate::printer::{Printer, Style, terminal_columns};
 use crate::progress::{self, Progress};
 use crate::signals::{self, Signal, Stop};
+use crate::table::width;
 
 /// How often signals are looked for; the end of the work is noticed at once.
 const TICK: Duration = Duration::from_millis(50);
@@ -104,13 +106,7 @@ fn opened(
             return FAILED;
         }
     };
-    for (key, lines) in engine.opened() {
-        for line in lines {
-            let text = format!("{}  {line}", printer.err_paint().text(Style::Bold, &key));
-            printer.note(&text);
-            log::info!("{key}: {line}");
-        }
-    }
+    tell_opened(engine.opened(), config, printer);
     let outside = Arc::new(Outside { last: Mutex::new(engine.status()), events });
     let socket = listen(&config.engine.data_dir, &outside, printer);
     // Behind the lock on the data folder, so that a second engine leaves the first one's file alone.
@@ -132,6 +128,31 @@ fn opened(
     ended(stop, settled, drain_timeout, &status, printer)
 }
 
+/// One line for each thing that is open, below each other.
+fn tell_opened(opened: Vec<(String, Vec<String>)>, config: &Config, printer: &Printer) {
+    let widest = opened.iter().map(|(key, _)| width(key)).max().unwrap_or(0);
+    for (key, mut lines) in opened {
+        if lines.is_empty() {
+            // A file is opened when its first record comes; until then there is only its name.
+            lines.extend(config.sinks.iter().find(|sink| *sink.key == *key).and_then(destination));
+        }
+        for line in lines {
+            let gap = " ".repeat(widest - width(&key));
+            printer.note(&format!("{}{gap}  {line}", printer.err_paint().text(Style::Bold, &key)));
+            log::info!(target: "wpgen::start", "{key}: {line}");
+        }
+    }
+}
+
+fn destination(sink: &SinkConfig) -> Option<String> {
+    match &sink.params {
+        SinkParams::File(params) => {
+            params.path.as_ref().map(|path| format!("{} ({})", path.text, params.format.name()))
+        }
+        _ => None,
+    }
+}
+
 /// Runs until the sources are done or a stop is asked for.
 fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<Stop> {
     let mut progress = Progress::default();
@@ -143,7 +164,7 @@ fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<
         match queue.try_recv() {
             Ok(Event::Signal(Signal::Drain(stop))) => break Some(stop),
             Ok(Event::Signal(Signal::Reopen)) => {
-                log::info!("SIGHUP: outputs that were moved away are opened anew");
+                log::info!(target: "wpgen::start", "SIGHUP: outputs that were moved away are opened anew");
                 engine.reopen_outputs();
             }
             // Whoever asked may have gone.
@@ -157,7 +178,7 @@ fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<
     };
     printer.progress("");
     if let Some(stop) = stop {
-        log::info!("{stop:?}: draining");
+        log::info!(target: "wpgen::start", "{}: draining", stop.name());
         printer.note("stopping: delivering what was taken (once more to stop at once)");
     }
     stop
@@ -165,7 +186,7 @@ fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<
 
 fn ended(stop: Option<Stop>, settled: bool, limit: Duration, status: &Status, printer: &Printer) -> u8 {
     printer.note(&progress::summary(status, printer.err_paint()));
-    log::info!("{}", progress::sentence(status, crate::printer::Paint::PLAIN).trim_end());
+    log::info!(target: "wpgen::start", "{}", progress::sentence(status, crate::printer::Paint::PLAIN).trim_end());
     if !settled {
         let limit = progress::duration(limit);
         printer.error(&format!("not everything that was taken could be delivered within {limit}"));
