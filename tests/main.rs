@@ -1,5 +1,7 @@
 //! End-to-end tests: the real binary, real files, real kill -9.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod cli;
+mod crash;
 mod map;
 mod start;

@@ -140,9 +140,7 @@ fn make_sink(
 /// What the last run committed of a sink. A file that is begun anew, by sources that begin anew, has no past.
 fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Vec<Group> {
     let truncates = matches!(&sink.params, SinkParams::File(file) if file.existing == Existing::Truncate);
-    let begins_anew = |source: &SourceConfig| {
-        matches!(&source.params, SourceParams::File(file) if file.start == Start::Beginning && file.mode == Mode::Once)
-    };
+    let begins_anew = |source: &SourceConfig| matches!(&source.params, SourceParams::File(file) if file.start == Start::Beginning && file.mode == Mode::Once);
     let mut feeding = config.sources.iter().filter(|s| s.enable && sink.sources.takes(&s.key));
     if truncates && feeding.all(begins_anew) {
         return Vec::new();

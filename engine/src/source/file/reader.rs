@@ -111,7 +111,10 @@ impl Reader {
             }
             let since = Instant::now();
             let next = segments.next().await;
-            self.around.counters.read_wait_ns.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            self.around
+                .counters
+                .read_wait_ns
+                .add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
             let Some(segment) = next? else { return Ok(Ended::AtEnd) };
             self.position = segments.position();
             if self.consume(segment).await {
