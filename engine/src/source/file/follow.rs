@@ -189,6 +189,8 @@ struct Follower {
     reader: Reader,
     id: u64,
     grew: Instant,
+    /// It has had another path: a file that took it waits for the rest of this one.
+    moved: bool,
 }
 
 impl Follower {
@@ -213,7 +215,7 @@ impl Follower {
         let file = IoFile::new(file, around.shard.io().backend());
         let reader = Reader::new(around.clone(), file, origin, slot, lines, settings.stage(), position);
         link.position.store(position, Ordering::Relaxed);
-        Self { settings, followed, around, link, reader, id, grew: Instant::now() }
+        Self { settings, followed, around, link, reader, id, grew: Instant::now(), moved: false }
     }
 
     async fn run(&mut self) {
@@ -230,7 +232,7 @@ impl Follower {
                 return self.leave(false).await;
             }
             let gone = self.link.gone.load(Ordering::Acquire);
-            if gone || self.link.renamed.load(Ordering::Acquire) {
+            if gone || self.moved {
                 self.link.set_read_out();
             }
             if gone && self.grew.elapsed() >= LINGER {
@@ -284,6 +286,7 @@ impl Follower {
 
     fn renamed(&mut self) {
         if self.link.renamed.swap(false, Ordering::AcqRel) {
+            self.moved = true;
             self.reader.set_origin(Rc::new(self.settings.origin(&self.link.path())));
         }
     }
