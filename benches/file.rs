@@ -97,6 +97,7 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
         long_lines: LongLines::Split,
         encode: Encode::Text,
         on_bad: OnBad::Skip,
+        multiline: None,
         known: Arc::new(Known::new("bench", &[], Arc::new(AtomicU64::new(1)))),
     };
     let start = OnceStart { resume: false, parallel: true };

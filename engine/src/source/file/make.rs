@@ -13,7 +13,8 @@ use super::tail::{Followed, Tail};
 use crate::assemble::Making;
 use crate::config::types::PathPattern;
 use crate::decode::{Encode, OnBad};
-use crate::diagnosis::Diagnostic;
+use crate::diagnosis::{Code, Diagnostic};
+use crate::frame::multiline::{Begins, Multiline};
 use crate::source::part::Source;
 
 /// Makes the source.
@@ -21,7 +22,7 @@ use crate::source::part::Source;
 /// # Errors
 /// What is wrong with the files it names.
 pub fn make(making: &Making<'_>, params: &FileParams) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-    let settings = settings(making, params);
+    let settings = settings(making, params)?;
     let search = search(params).map_err(|finding| vec![finding.at(making.config.place.clone())])?;
     match params.mode {
         params::Mode::Once => once(making, params, settings, &search),
@@ -88,14 +89,37 @@ pub fn search(params: &FileParams) -> Result<Search, Diagnostic> {
         .map_err(super::blame::Finding::into_diagnostic)
 }
 
-fn settings(making: &Making<'_>, params: &FileParams) -> Settings {
+/// The joining of lines, as configured.
+///
+/// # Errors
+/// A start pattern that is none.
+fn multiline(params: &FileParams, line_bytes_max: usize) -> Result<Option<Multiline>, Diagnostic> {
+    let Some(multiline) = &params.multiline.0 else { return Ok(None) };
+    let begins = match &multiline.start {
+        Some(start) => Begins::pattern(start).map_err(|why| {
+            Diagnostic::error(Code::WP404, format!("'start' is no regular expression: {start:?}")).note(why)
+        })?,
+        None => Begins::Unindented,
+    };
+    Ok(Some(Multiline {
+        begins,
+        lines_max: multiline.max_lines.max(1),
+        bytes_max: line_bytes_max,
+        timeout_ns: u64::try_from(multiline.timeout.as_nanos()).unwrap_or(u64::MAX),
+    }))
+}
+
+fn settings(making: &Making<'_>, params: &FileParams) -> Result<Settings, Vec<Diagnostic>> {
+    let max_line_bytes = usize::try_from(params.max_line_bytes.0).unwrap_or(usize::MAX);
+    let multiline =
+        multiline(params, max_line_bytes).map_err(|finding| vec![finding.at(making.config.place.clone())])?;
     let tags = making.config.tags.iter().map(|t| (t.key.clone(), t.value.clone())).collect();
     let known = Known::new(&making.config.key, &making.before.inputs, Arc::clone(making.next_input));
-    Settings {
+    Ok(Settings {
         key: Arc::clone(&making.config.key),
         host: Arc::clone(making.host),
         tags,
-        max_line_bytes: usize::try_from(params.max_line_bytes.0).unwrap_or(usize::MAX),
+        max_line_bytes,
         long_lines: match params.long_lines {
             params::LongLines::Split => LongLines::Split,
             params::LongLines::Drop => LongLines::Drop,
@@ -110,6 +134,7 @@ fn settings(making: &Making<'_>, params: &FileParams) -> Settings {
             params::OnBadLine::Stop => OnBad::Stop,
             params::OnBadLine::Pass => OnBad::Pass,
         },
+        multiline,
         known: Arc::new(known),
-    }
+    })
 }

@@ -5,13 +5,18 @@ pub mod catalog;
 pub mod find;
 pub mod follow;
 pub mod identity;
+mod join;
 pub mod known;
 pub mod lines;
 pub mod make;
 pub mod observe;
 pub mod once;
+#[cfg(test)]
+mod once_tests;
 pub mod params;
 pub mod reader;
+#[cfg(test)]
+mod rig;
 pub mod segments;
 pub mod settings;
 pub mod source;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Mutex;
 
-use super::reader::Reader;
+use super::reader::{Ended, Reader};
 use super::settings::Settings;
 use crate::batch::Origin;
 use crate::io::IoFile;
@@ -88,20 +88,24 @@ async fn read(settings: &Rc<Settings>, around: &Surroundings, job: Job) {
     let origin = Rc::new(settings.origin(&job.path));
     let slot = around.shard.settle().open(job.input, job.position);
     let mut reader = reader(settings, around, &job, file, origin, slot);
-    let outcome = reader.read_to(job.end_of_reading()).await;
-    match outcome {
-        Ok(super::reader::Ended::AtEnd) => reader.finish().await,
-        Ok(super::reader::Ended::Stopped) => {}
+    let mut at_end = false;
+    match reader.read_to(job.end_of_reading()).await {
+        Ok(Ended::AtEnd) => {
+            reader.finish().await;
+            // A bad line may have stopped it in the last lines.
+            at_end = !around.stop.is_raised();
+        }
+        Ok(Ended::Stopped) => {}
         Err(error) => settings.failed(around, &job.path, &error),
     }
     let settings = Rc::clone(settings);
     let around = around.clone();
-    let at = reader.position();
+    let end = at_end.then(|| reader.handed());
     drop(reader);
     for lane in &*around.lanes {
         lane.seal(&around.shard);
     }
-    tokio::task::spawn_local(async move { retire(&settings, &around, &job, slot, at).await });
+    tokio::task::spawn_local(async move { retire(&settings, &around, job.input, slot, end).await });
 }
 
 fn reader(
@@ -133,13 +137,14 @@ pub fn newline_before(file: &File, position: u64) -> bool {
     byte[0] == b'\n'
 }
 
-/// Waits until every sink has what was read, remembers it, and gives the window back.
-async fn retire(settings: &Settings, around: &Surroundings, job: &Job, slot: u32, read_to: u64) {
+/// Waits until every sink has what was read, remembers it, and gives the window back. The job is done when it was read to
+/// its end and no sink gave up any of it: up to `end`.
+async fn retire(settings: &Settings, around: &Surroundings, input: u64, slot: u32, end: Option<u64>) {
     while !around.shard.settle().is_idle(slot) {
         around.shard.settled().await;
     }
     let low = around.shard.settle().low(slot);
-    settings.known().settled(job.input, low, read_to >= job.end);
+    settings.known().settled(input, low, end.is_some_and(|end| low >= end));
     around.shard.settle().close(slot);
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::config::kinds::Check;
 use crate::config::params::{Param, Shape, params, words, wrong_type};
-use crate::config::tree::{Node, Table};
+use crate::config::tree::{Node, Table, Value};
 use crate::config::types::{OneOrMany, OrOff, PathPattern};
 use crate::config::units::Size;
 use crate::diagnosis::{Code, Diagnostic, Findings};
+use crate::frame::multiline::Begins;
 
 params! {
     /// The parameters of a file source.
@@ -157,14 +158,8 @@ impl Param for Parallel {
 impl Check for FileParams {
     fn check(&self, table: &Table, findings: &mut Findings) {
         self.check_path(table, findings);
-        if let Some(multiline) = &self.multiline.0
-            && multiline.start.is_none()
-            && !multiline.indent
-        {
-            let finding = Diagnostic::error(Code::WP404, "'multiline' has neither 'start' nor 'indent'");
-            findings.push(finding.at(table.place_of("multiline")).help(
-                "say how a record begins:\nmultiline = { start = \"^[0-9]{4}-\" }\nmultiline = { indent = true }",
-            ));
+        if let Some(multiline) = &self.multiline.0 {
+            self.check_multiline(multiline, table, findings);
         }
         let path = self.path.iter().map(|path| ("path", path.text.as_str()));
         let file = self.file.iter().map(|file| ("file", file.as_str()));
@@ -190,6 +185,39 @@ impl FileParams {
         if let (Some(_), Some(_)) = (&self.path, self.file.as_ref()) {
             let message = "'path' is there, so 'base' and 'file' are not looked at";
             findings.push(Diagnostic::warning(Some(Code::WP404), message).at(table.place_of("file")));
+        }
+    }
+
+    fn check_multiline(&self, multiline: &Multiline, table: &Table, findings: &mut Findings) {
+        let place = |key| match table.get("multiline").map(|node| &node.value) {
+            Some(Value::Table(inner)) => inner.place_of(key),
+            _ => table.place_of("multiline"),
+        };
+        let error = |message| Diagnostic::error(Code::WP404, message);
+        match (&multiline.start, multiline.indent) {
+            (None, false) => {
+                let finding = error("'multiline' has neither 'start' nor 'indent'".to_owned());
+                findings.push(finding.at(table.place_of("multiline")).help(
+                    "say how a record begins:\nmultiline = { start = \"^[0-9]{4}-\" }\nmultiline = { indent = true }",
+                ));
+            }
+            (Some(_), true) => {
+                let finding =
+                    error("'start' and 'indent' are two ways to say how a record begins".to_owned());
+                findings.push(finding.at(place("indent")).help("take one of them out"));
+            }
+            (Some(start), false) => {
+                if let Err(why) = Begins::pattern(start) {
+                    let finding = error(format!("'start' is no regular expression: {start:?}"));
+                    findings.push(finding.at(place("start")).note(why));
+                }
+            }
+            (None, true) => {}
+        }
+        if self.encode != Encode::Text {
+            let finding = error("'multiline' joins lines of text, not encoded ones".to_owned());
+            findings
+                .push(finding.at(table.place_of("multiline")).help("with 'multiline', encode = \"text\""));
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Reader {
     until: u64,
     /// File offset up to which bytes are counted; `None` before the first line of a range that begins inside one.
     counted: Option<u64>,
+    /// Position behind what lanes were given.
+    handed: u64,
 }
 
 impl Reader {
@@ -59,7 +61,18 @@ impl Reader {
         stage: Stage,
         position: u64,
     ) -> Self {
-        Self { around, file, origin, slot, lines, stage, position, until: u64::MAX, counted: Some(position) }
+        Self {
+            around,
+            file,
+            origin,
+            slot,
+            lines,
+            stage,
+            position,
+            until: u64::MAX,
+            counted: Some(position),
+            handed: position,
+        }
     }
 
     /// The open file.
@@ -75,6 +88,11 @@ impl Reader {
     /// File offset of the next read.
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Position behind what was given out: when every sink has it up to there, the reader's work is settled.
+    pub fn handed(&self) -> u64 {
+        self.handed
     }
 
     /// Bytes of an unfinished line that were read and not given out.
@@ -137,16 +155,33 @@ impl Reader {
             self.deliver(&rest, false, base, base + at as u64).await;
         }
         self.lines.restore_long(rest, at);
-        self.flush_stage().await;
+        if !self.around.stop.is_raised() {
+            self.give_out_group().await;
+        }
         self.count_long();
     }
 
-    /// Gives out what a multiline group still holds, when its time is over.
+    /// Gives out the group that multiline holds, if its time is over.
     pub async fn flush_stage(&mut self) {
-        if let Some(run) = self.stage.flush() {
-            let upto = run.upto;
-            let run = run.as_run(&self.origin, self.around.shard.now_ns());
-            deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
+        if self.stage.due(self.around.shard.now_ns()) {
+            self.give_out_group().await;
+        }
+    }
+
+    /// How long the group that multiline holds still waits for a line; `None` when there is none.
+    pub fn stage_wait(&self) -> Option<Duration> {
+        let left_ns = self.stage.due_ns()?.saturating_sub(self.around.shard.now_ns());
+        // Never at once: a clock that was set back must not make the caller spin.
+        Some(Duration::from_nanos(u64::try_from(left_ns).unwrap_or(0)).max(Duration::from_millis(1)))
+    }
+
+    /// Gives out the group that multiline holds: nothing more will come of it.
+    async fn give_out_group(&mut self) {
+        let Self { around, stage, slot, origin, .. } = self;
+        let Some(staged) = stage.flush(origin, around.shard.now_ns(), &around.counters) else { return };
+        if let Some(upto) = staged.upto {
+            self.handed = upto;
+            deliver(&around.shard, &around.lanes, *slot, &staged.run, upto).await;
         }
     }
 
@@ -156,6 +191,7 @@ impl Reader {
         self.stage.forget();
         self.position = position;
         self.counted = Some(position);
+        self.handed = position;
     }
 
     /// The file was truncated: goes on at its beginning, in another window. Returns the old one.
@@ -299,17 +335,24 @@ impl Reader {
         };
         if self.stage.is_plain() {
             self.around.counters.records.add(run.records.len() as u64);
+            self.handed = upto;
             return deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
         }
-        let staged = self.stage.take(&run, &self.around.counters);
-        if staged.stop {
-            self.around.stop.raise();
+        let Self { around, stage, .. } = self;
+        let mut next = 0;
+        while next < run.records.len() {
+            let staged = stage.take(&run, next, &around.counters);
+            let stop = staged.stop;
+            next = staged.next;
+            if let Some(upto) = staged.upto {
+                self.handed = upto;
+                deliver(&around.shard, &around.lanes, self.slot, &staged.run, upto).await;
+            }
+            if stop {
+                around.stop.raise();
+                break;
+            }
         }
-        if staged.upto == 0 {
-            return;
-        }
-        let upto = staged.upto;
-        deliver(&self.around.shard, &self.around.lanes, self.slot, &staged.run, upto).await;
     }
 
     fn count_long(&mut self) {

@@ -9,6 +9,7 @@ use super::lines::{Lines, LongLines};
 use super::stage::Stage;
 use crate::batch::Origin;
 use crate::decode::{Encode, OnBad};
+use crate::frame::multiline::Multiline;
 use crate::source::part::Surroundings;
 
 /// A file source's settings, resolved.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub encode: Encode,
     /// What happens to a line that does not decode.
     pub on_bad: OnBad,
+    /// How lines become one record; `None`: each is one.
+    pub multiline: Option<Multiline>,
     /// The inputs that are known, and how far they are.
     pub known: Arc<Known>,
 }
@@ -52,7 +55,10 @@ impl Settings {
 
     /// The way from lines to records.
     pub fn stage(&self) -> Stage {
-        Stage::decode(self.encode, self.on_bad)
+        match &self.multiline {
+            Some(rules) => Stage::join(rules.clone(), self.max_line_bytes),
+            None => Stage::decode(self.encode, self.on_bad),
+        }
     }
 
     /// The inputs that are known.

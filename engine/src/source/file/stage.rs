@@ -3,8 +3,10 @@
 //! Invariants: records keep the order of their lines; a record's position is that of the end of its last line, so that a
 //! restart begins with the first line that is in no record yet. Pure.
 
-use crate::batch::{Columns, Origin, Positions, Run, Span};
+use super::join::Join;
+use crate::batch::{Origin, Positions, Run, Span};
 use crate::decode::{BadByte, Encode, OnBad, decode_run};
+use crate::frame::multiline::Multiline;
 use crate::metrics::{Reason, SourceCounters};
 
 /// A line that did not decode.
@@ -14,6 +16,10 @@ pub struct BadLine {
     pub line_at: u64,
     /// The byte that cannot stand there, and where in the line.
     pub bad: BadByte,
+    /// How the line should have been encoded.
+    pub encode: Encode,
+    /// What becomes of it.
+    pub on_bad: OnBad,
 }
 
 /// The way from lines to records.
@@ -24,6 +30,7 @@ pub struct Stage {
 enum Kind {
     Plain,
     Decode(Box<Decode>),
+    Join(Box<Join>),
 }
 
 struct Decode {
@@ -37,39 +44,16 @@ struct Decode {
     bad_lines: u64,
 }
 
-/// The records of a run of lines.
+/// Records of a run of lines.
 pub struct Staged<'a> {
     /// The records.
     pub run: Run<'a>,
-    /// Input position behind the lines that were used up.
-    pub upto: u64,
+    /// Input position behind what was used up; `None` when nothing is given out and nothing moves.
+    pub upto: Option<u64>,
+    /// The first line not taken yet: call again with it until it is the run's number of lines.
+    pub next: usize,
     /// A bad line asks the source to stop.
     pub stop: bool,
-}
-
-/// Records that were held back and are given out now.
-pub struct Held {
-    bytes: Vec<u8>,
-    spans: Vec<Span>,
-    positions: Vec<u64>,
-    /// Input position behind them.
-    pub upto: u64,
-}
-
-impl Held {
-    /// The records as a run.
-    pub fn as_run<'a>(&'a self, origin: &'a Origin, now_ns: i64) -> Run<'a> {
-        Run {
-            bytes: &self.bytes,
-            records: &self.spans,
-            verbatim: false,
-            columns: Columns::None,
-            peers: &[],
-            origin,
-            received_ns: now_ns,
-            positions: Positions::Each(&self.positions),
-        }
-    }
 }
 
 impl Stage {
@@ -96,30 +80,67 @@ impl Stage {
         }
     }
 
+    /// Lines of at most `line_bytes_max` bytes are joined to records.
+    pub fn join(rules: Multiline, line_bytes_max: usize) -> Self {
+        Self { kind: Kind::Join(Box::new(Join::new(rules, line_bytes_max))) }
+    }
+
     /// Whether lines are records as they stand.
     pub fn is_plain(&self) -> bool {
         matches!(self.kind, Kind::Plain)
     }
 
-    /// The records of a run of lines; counts them and what was dropped.
-    pub fn take<'a>(&'a mut self, run: &Run<'a>, counters: &SourceCounters) -> Staged<'a> {
-        let upto = run.records.len().checked_sub(1).map_or(0, |last| run.position_after(last));
+    /// The records of the lines of a run from `from` on; counts them and what was dropped.
+    pub fn take<'a>(&'a mut self, run: &Run<'a>, from: usize, counters: &SourceCounters) -> Staged<'a> {
         match &mut self.kind {
             Kind::Plain => {
+                debug_assert_eq!(from, 0, "a plain run is taken whole");
                 counters.records.add(run.records.len() as u64);
-                Staged { run: *run, upto, stop: false }
+                let upto = run.records.len().checked_sub(1).map(|last| run.position_after(last));
+                Staged { run: *run, upto, next: run.records.len(), stop: false }
             }
             Kind::Decode(decode) => decode.take(run, counters),
+            Kind::Join(join) => join.take(run, from, counters),
         }
     }
 
-    /// What was held back for more lines, when its time is over.
-    pub fn flush(&mut self) -> Option<Held> {
-        None
+    /// The group that is held for more lines, whatever its age: a record of `origin`.
+    pub fn flush<'a>(
+        &'a mut self,
+        origin: &'a Origin,
+        now_ns: i64,
+        counters: &SourceCounters,
+    ) -> Option<Staged<'a>> {
+        match &mut self.kind {
+            Kind::Plain | Kind::Decode(_) => None,
+            Kind::Join(join) => join.flush(origin, now_ns, counters),
+        }
     }
 
-    /// Forgets what was held back.
-    pub fn forget(&mut self) {}
+    /// Whether lines are held that are in no record yet.
+    pub fn is_holding(&self) -> bool {
+        self.due_ns().is_some()
+    }
+
+    /// When what is held becomes a record if no line comes, in nanoseconds since the Unix epoch.
+    pub fn due_ns(&self) -> Option<i64> {
+        match &self.kind {
+            Kind::Plain | Kind::Decode(_) => None,
+            Kind::Join(join) => join.due_ns(),
+        }
+    }
+
+    /// Whether what is held waits no longer.
+    pub fn due(&self, now_ns: i64) -> bool {
+        self.due_ns().is_some_and(|due| now_ns >= due)
+    }
+
+    /// Forgets what is held: the input goes on elsewhere.
+    pub fn forget(&mut self) {
+        if let Kind::Join(join) = &mut self.kind {
+            join.forget();
+        }
+    }
 
     /// The first bad line since the last call, and how many there were.
     pub fn take_bad(&mut self) -> Option<(BadLine, u64)> {
@@ -147,12 +168,12 @@ impl Decode {
         counters.drop_records(Reason::BadLine, seen.skipped.len() as u64);
         self.bad_lines += seen.bad;
         if let (None, Some((i, bad))) = (self.bad, seen.first) {
-            let line_at = run.position_after(i) - terminator_and_line(run, i);
-            self.bad = Some(BadLine { line_at, bad });
+            let (encode, line_at) = (self.encode, start_of(run, i));
+            self.bad = Some(BadLine { line_at, bad, encode, on_bad });
         }
-        let upto = used.checked_sub(1).map_or(0, |last| run.position_after(last));
+        let upto = used.checked_sub(1).map(|last| run.position_after(last));
         // A skipped line at the end still moves the input on with the last record of the run.
-        if let (Some(last), true) = (self.positions.last_mut(), used > 0) {
+        if let (Some(last), Some(upto)) = (self.positions.last_mut(), upto) {
             *last = upto;
         }
         let staged = Run {
@@ -162,16 +183,15 @@ impl Decode {
             positions: Positions::Each(&self.positions),
             ..*run
         };
-        Staged { run: staged, upto, stop: seen.stopped.is_some() }
+        Staged { run: staged, upto, next: run.records.len(), stop: seen.stopped.is_some() }
     }
 }
 
-/// Bytes from the start of line `i` to the position behind it.
-fn terminator_and_line(run: &Run<'_>, i: usize) -> u64 {
-    let line = run.records[i].len() as u64;
-    match run.records.get(i + 1) {
-        Some(next) => u64::from(next.start - run.records[i].start),
-        None => line + 1,
+/// Input position of the first byte of line `i`.
+fn start_of(run: &Run<'_>, i: usize) -> u64 {
+    match run.positions {
+        Positions::Linear { base, .. } => base + u64::from(run.records[i].start),
+        Positions::Each(each) => i.checked_sub(1).map_or(0, |before| each[before]),
     }
 }
 
@@ -204,6 +224,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Columns;
 
     fn lines(bytes: &[u8]) -> Vec<Span> {
         let mut spans = Vec::new();
@@ -233,11 +254,11 @@ mod tests {
         let bytes = b"4142\nzz\n43\nxx\n";
         let (spans, origin, counters) = (lines(bytes), origin(), SourceCounters::default());
         let mut stage = Stage::decode(Encode::Hex, OnBad::Skip);
-        let staged = stage.take(&run(bytes, &spans, &origin), &counters);
+        let staged = stage.take(&run(bytes, &spans, &origin), 0, &counters);
         let records: Vec<&[u8]> = staged.run.records.iter().map(|s| s.of(staged.run.bytes)).collect();
         assert_eq!(records, [&b"AB"[..], b"C"]);
         assert_eq!((staged.run.position_after(0), staged.run.position_after(1)), (1005, 1014));
-        assert_eq!((staged.upto, staged.stop), (1014, false));
+        assert_eq!((staged.upto, staged.next, staged.stop), (Some(1014), 4, false));
         assert_eq!((counters.records.get(), counters.dropped[Reason::BadLine as usize].get()), (4, 2));
         let (bad, n) = stage.take_bad().unwrap();
         assert_eq!((bad.line_at, bad.bad.at, n), (1005, 0, 2));
@@ -248,8 +269,8 @@ mod tests {
         let bytes = b"4142\nzz\n43\n";
         let (spans, origin, counters) = (lines(bytes), origin(), SourceCounters::default());
         let mut stage = Stage::decode(Encode::Hex, OnBad::Stop);
-        let staged = stage.take(&run(bytes, &spans, &origin), &counters);
-        assert_eq!((staged.run.records.len(), staged.upto, staged.stop), (1, 1005, true));
+        let staged = stage.take(&run(bytes, &spans, &origin), 0, &counters);
+        assert_eq!((staged.run.records.len(), staged.upto, staged.stop), (1, Some(1005), true));
         assert_eq!(counters.records.get(), 1);
     }
 
@@ -258,7 +279,7 @@ mod tests {
         let bytes = b"zz\n43\n";
         let (spans, origin, counters) = (lines(bytes), origin(), SourceCounters::default());
         let mut stage = Stage::decode(Encode::Hex, OnBad::Pass);
-        let staged = stage.take(&run(bytes, &spans, &origin), &counters);
+        let staged = stage.take(&run(bytes, &spans, &origin), 0, &counters);
         let records: Vec<&[u8]> = staged.run.records.iter().map(|s| s.of(staged.run.bytes)).collect();
         assert_eq!(records, [&b"zz"[..], b"C"]);
         assert_eq!(counters.errors.get(), 1);
