@@ -19,8 +19,10 @@ use engine::sink::blackhole::Blackhole;
 use engine::sink::route::Where;
 use engine::source::file::known::Known;
 use engine::source::file::lines::LongLines;
+use engine::source::file::params::Compression;
 use engine::source::file::settings::Settings;
 use engine::source::file::source::{Once, OnceStart};
+use engine::source::file::told::Told;
 
 const LINE_BYTES: usize = 239;
 const RUNS: usize = 11;
@@ -98,6 +100,8 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
         encode: Encode::Text,
         on_bad: OnBad::Skip,
         multiline: None,
+        compression: Compression::Auto,
+        told: Told::new(&"bench".into()),
         known: Arc::new(Known::new("bench", &[], Arc::new(AtomicU64::new(1)))),
     };
     let start = OnceStart { resume: false, parallel: true };

@@ -208,12 +208,12 @@ impl Follower {
     ) -> Self {
         let origin = Rc::new(settings.origin(path));
         let slot = around.shard.settle().open(id, position);
-        let mut lines = settings.lines();
+        let mut way = settings.way();
         if position > 0 && !packed && !newline_before(&file, position) {
-            lines.resume_inside_line();
+            way.lines.resume_inside_line();
         }
         let file = IoFile::new(file, around.shard.io().backend());
-        let reader = Reader::new(around.clone(), file, origin, slot, lines, settings.stage(), position);
+        let reader = Reader::new(around.clone(), file, origin, slot, way, position);
         link.position.store(position, Ordering::Relaxed);
         Self { settings, followed, around, link, reader, id, grew: Instant::now(), moved: false }
     }

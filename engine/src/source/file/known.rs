@@ -33,10 +33,19 @@ impl Known {
         let same = |input: &&Input| {
             let Input { dev, ino, born_ns, fingerprint, .. } = **input;
             // A range is judged by the file's beginning alone; the whole file also by its size.
-            let read = if input.ranges.is_empty() { input.position } else { 0 };
+            // Of compressed files, positions are those of the content.
+            let read = if input.ranges.is_empty() && input.content.is_none() { input.position } else { 0 };
             Identity { dev, ino, born_ns, fingerprint }.judge(seen, read) == Verdict::Same
         };
         self.lock().values().filter(same).cloned().collect()
+    }
+
+    /// Every input that is a plain file whose content could go on as one that begins with `head`.
+    pub fn with_content(&self, head: &[u8]) -> Vec<Input> {
+        let alike = |input: &&Input| {
+            input.content.is_none() && !input.fingerprint.is_empty() && input.fingerprint.matches(head)
+        };
+        self.lock().values().filter(alike).cloned().collect()
     }
 
     /// Takes a new input and gives it an identity.

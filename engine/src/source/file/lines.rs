@@ -88,6 +88,11 @@ impl Lines {
         self.unended = true;
     }
 
+    /// The longest line.
+    pub fn max_bytes(&self) -> usize {
+        self.max
+    }
+
     /// Bytes of the unfinished line that is kept.
     pub fn carried(&self) -> usize {
         self.carry.len()
@@ -152,10 +157,10 @@ impl Lines {
     /// `at`.
     pub fn next(&mut self, segment: &[u8], at: &mut usize) -> Option<Piece> {
         self.spans.clear();
-        self.first_continues = self.inside;
         if !self.at_line(segment, at, false) {
             return None;
         }
+        self.first_continues = self.inside;
         let scan = newline::lines(segment, *at, RUN_LINES_MAX, &mut self.spans);
         let mut verbatim = !scan.cr;
         if segment.len() - *at > self.max && self.spans.iter().any(|s| s.len() > self.max) {
@@ -248,7 +253,8 @@ impl Lines {
                 self.counts.dropped_bytes += span.len() as u64;
             }
             LongLines::Split => {
-                self.counts.split += 1;
+                let goes_on = self.first_continues && self.spans.is_empty();
+                self.counts.split += u64::from(!goes_on);
                 let step = self.max as u32;
                 let mut start = span.start;
                 while start < span.end {
@@ -276,7 +282,8 @@ impl Lines {
                 None
             }
             LongLines::Split => {
-                self.counts.split += 1;
+                // A line is counted when it is split first, however many reads it takes.
+                self.counts.split += u64::from(!self.inside);
                 while segment.len() - *at > self.max + 1 {
                     let end = *at + self.max;
                     self.spans.push(Span { start: *at as u32, end: end as u32 });

@@ -10,6 +10,7 @@ use super::params::{self, FileParams};
 use super::settings::Settings;
 use super::source::{Once, OnceStart};
 use super::tail::{Followed, Tail};
+use super::told::Told;
 use crate::assemble::Making;
 use crate::config::types::PathPattern;
 use crate::decode::{Encode, OnBad};
@@ -135,6 +136,8 @@ fn settings(making: &Making<'_>, params: &FileParams) -> Result<Settings, Vec<Di
             params::OnBadLine::Pass => OnBad::Pass,
         },
         multiline,
+        compression: params.compression,
+        told: Told::new(&making.config.key),
         known: Arc::new(known),
     })
 }

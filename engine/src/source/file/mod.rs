@@ -8,12 +8,14 @@ pub mod identity;
 mod join;
 pub mod known;
 pub mod lines;
+mod locate;
 pub mod make;
 pub mod observe;
 pub mod once;
 #[cfg(test)]
 mod once_tests;
 pub mod params;
+mod plan;
 pub mod reader;
 #[cfg(test)]
 mod rig;
@@ -22,5 +24,6 @@ pub mod settings;
 pub mod source;
 pub mod stage;
 pub mod tail;
+pub mod told;
 pub mod unpack;
 pub mod watch;

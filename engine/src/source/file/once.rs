@@ -12,6 +12,7 @@ use std::sync::Mutex;
 
 use super::reader::{Ended, Reader};
 use super::settings::Settings;
+use super::unpack::Corrupt;
 use crate::batch::Origin;
 use crate::io::IoFile;
 use crate::source::part::Surroundings;
@@ -36,6 +37,8 @@ pub struct Job {
     pub position: u64,
     /// Whether the stretch is one of several of its file.
     pub range: bool,
+    /// Whether the file is compressed: start, end and position are then those of its content.
+    pub packed: bool,
 }
 
 /// The work left, for all shards.
@@ -89,14 +92,22 @@ async fn read(settings: &Rc<Settings>, around: &Surroundings, job: Job) {
     let slot = around.shard.settle().open(job.input, job.position);
     let mut reader = reader(settings, around, &job, file, origin, slot);
     let mut at_end = false;
-    match reader.read_to(job.end_of_reading()).await {
+    let read =
+        if job.packed { reader.read_packed().await } else { reader.read_to(job.end_of_reading()).await };
+    match read {
         Ok(Ended::AtEnd) => {
             reader.finish().await;
             // A bad line may have stopped it in the last lines.
             at_end = !around.stop.is_raised();
         }
         Ok(Ended::Stopped) => {}
-        Err(error) => settings.failed(around, &job.path, &error),
+        Err(error) => {
+            settings.failed(around, &job.path, &error);
+            if error.get_ref().is_some_and(|inner| inner.is::<Corrupt>()) {
+                // There is no more of it than what came before the damage.
+                reader.finish().await;
+            }
+        }
     }
     let settings = Rc::clone(settings);
     let around = around.clone();
@@ -116,14 +127,14 @@ fn reader(
     origin: Rc<Origin>,
     slot: u32,
 ) -> Reader {
-    let mut lines = settings.lines();
+    let mut way = settings.way();
     let fresh_range = job.range && job.position == job.start && job.start > 0;
     let position = if fresh_range { job.position - 1 } else { job.position };
-    if !fresh_range && job.position > 0 && !newline_before(&file, job.position) {
-        lines.resume_inside_line();
+    if !job.packed && !fresh_range && job.position > 0 && !newline_before(&file, job.position) {
+        way.lines.resume_inside_line();
     }
     let file = IoFile::new(file, around.shard.io().backend());
-    let mut reader = Reader::new(around.clone(), file, origin, slot, lines, settings.stage(), position);
+    let mut reader = Reader::new(around.clone(), file, origin, slot, way, position);
     if job.range {
         reader.range(job.end, fresh_range);
     }
@@ -149,6 +160,11 @@ async fn retire(settings: &Settings, around: &Surroundings, input: u64, slot: u3
 }
 
 impl Job {
+    /// Bytes left to read, as far as that is known before.
+    pub fn bytes(&self) -> u64 {
+        if self.end == u64::MAX { 0 } else { self.end.saturating_sub(self.position) }
+    }
+
     /// A range is read on beyond its end, for its last line.
     fn end_of_reading(&self) -> u64 {
         if self.range { u64::MAX } else { self.end }

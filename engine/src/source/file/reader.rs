@@ -6,12 +6,15 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lines::Lines;
+use super::locate::Counted;
 use super::observe;
 use super::segments::{Segment, Segments};
 use super::stage::Stage;
+use super::told::Told;
 use super::unpack::{Packing, Unpacker};
 use crate::batch::{Columns, Origin, Positions, Run};
 use crate::io::IoFile;
@@ -32,6 +35,16 @@ pub enum Ended {
     Stopped,
 }
 
+/// How a file's bytes become records.
+pub struct Way {
+    /// Bytes to lines.
+    pub lines: Lines,
+    /// Lines to records.
+    pub stage: Stage,
+    /// Who says what was wrong with lines.
+    pub told: Arc<Told>,
+}
+
 /// A file being read.
 pub struct Reader {
     around: Surroundings,
@@ -48,6 +61,11 @@ pub struct Reader {
     counted: Option<u64>,
     /// Position behind what lanes were given.
     handed: u64,
+    told: Arc<Told>,
+    /// Newlines counted for messages.
+    newlines: Counted,
+    /// Whether positions are those of compressed content.
+    packed: bool,
 }
 
 impl Reader {
@@ -57,10 +75,10 @@ impl Reader {
         file: IoFile,
         origin: Rc<Origin>,
         slot: u32,
-        lines: Lines,
-        stage: Stage,
+        way: Way,
         position: u64,
     ) -> Self {
+        let Way { lines, stage, told } = way;
         Self {
             around,
             file,
@@ -72,6 +90,9 @@ impl Reader {
             until: u64::MAX,
             counted: Some(position),
             handed: position,
+            told,
+            newlines: Counted::default(),
+            packed: false,
         }
     }
 
@@ -192,6 +213,7 @@ impl Reader {
         self.position = position;
         self.counted = Some(position);
         self.handed = position;
+        self.newlines = Counted::default();
     }
 
     /// The file was truncated: goes on at its beginning, in another window. Returns the old one.
@@ -199,11 +221,6 @@ impl Reader {
         self.seek(0);
         self.lines.restart();
         std::mem::replace(&mut self.slot, slot)
-    }
-
-    /// How long until what the stage holds back is due; `None` when it holds nothing.
-    pub fn stage_wait(&self) -> Option<Duration> {
-        None
     }
 
     /// Reads a compressed file from its first byte to its last; content before the position is unpacked and passed over.
@@ -220,6 +237,7 @@ impl Reader {
         let size = self.file.metadata()?.len();
         let mut segments = Segments::new(self.around.shard.io().clone(), self.file.clone(), 0, size);
         let mut content = vec![0u8; UNPACK_BYTES];
+        self.packed = true;
         while let Some(segment) = segments.next().await? {
             let packed = &segment.buffer.memory()[segment.range(0)];
             let mut at = 0;
@@ -229,7 +247,9 @@ impl Reader {
                 }
                 let step = unpacker.step(&packed[at..], &mut content).map_err(io::Error::other)?;
                 at += step.taken;
-                self.consume_content(&content[..step.made], unpacker.content()).await;
+                if self.consume_content(&content[..step.made], unpacker.content()).await {
+                    return Ok(Ended::AtEnd);
+                }
                 if step.made == 0 && (step.taken == 0 || at == packed.len()) {
                     break;
                 }
@@ -239,18 +259,27 @@ impl Reader {
         Ok(Ended::AtEnd)
     }
 
-    /// Takes content that reaches to `upto`.
-    async fn consume_content(&mut self, content: &[u8], upto: u64) {
-        if upto <= self.position || content.is_empty() {
-            return;
+    /// Takes content that reaches to `upto`; `true` when the range is read.
+    async fn consume_content(&mut self, content: &[u8], upto: u64) -> bool {
+        if upto < self.position || content.is_empty() {
+            return false;
         }
         let fresh = usize::try_from(upto - self.position).unwrap_or(usize::MAX).min(content.len());
-        let whole = self.lines.append_long(&content[content.len() - fresh..]);
+        let passed = content.len() - fresh;
+        if passed > 0 && content[passed - 1] != b'\n' && self.counted.is_some() {
+            // What was read before a restart ended inside this line.
+            self.lines.resume_inside_line();
+        }
+        if fresh == 0 {
+            return false;
+        }
+        let whole = self.lines.append_long(&content[passed..]);
         self.position = upto;
         let mut at = 0;
-        self.runs(&whole, &mut at, upto - whole.len() as u64).await;
+        let done = self.runs(&whole, &mut at, upto - whole.len() as u64).await;
         self.lines.restore_long(whole, at);
         self.count_long();
+        done
     }
 
     /// Cuts a segment into runs; `true` when the range is read.
@@ -353,6 +382,9 @@ impl Reader {
                 break;
             }
         }
+        let Some((bad, lines)) = stage.take_bad() else { return };
+        let (path, newlines) = (self.origin.tag("source_path").unwrap_or_default(), &mut self.newlines);
+        self.told.bad_lines(path, &self.file, self.packed, bad, lines, newlines).await;
     }
 
     fn count_long(&mut self) {
@@ -360,6 +392,8 @@ impl Reader {
         if counts.split + counts.dropped == 0 {
             return;
         }
+        let path = self.origin.tag("source_path").unwrap_or_default();
+        self.told.long_lines(path, counts, &self.lines);
         let counters = &self.around.counters;
         counters.split.add(counts.split);
         counters.records.add(counts.dropped);

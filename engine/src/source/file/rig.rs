@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use super::known::Known;
 use super::lines::LongLines;
+use super::params::Compression;
 use super::settings::Settings;
 use super::source::{Once, OnceStart};
+use super::told::Told;
 use crate::batch::{SinkId, Verdict};
 use crate::checkpoint::Input;
 use crate::decode::{Encode, OnBad};
@@ -58,6 +60,31 @@ impl Sink for Keep {
     }
 }
 
+/// Keeps what is logged, for all tests of the process.
+struct Log(Mutex<Vec<String>>);
+
+static LOG: Log = Log(Mutex::new(Vec::new()));
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.level() <= log::Level::Warn {
+            self.0.lock().unwrap().push(format!("{} {}", record.level(), record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// What was logged of a path.
+pub(super) fn logged(path: &Path) -> Vec<String> {
+    let name = path.display().to_string();
+    LOG.0.lock().unwrap().iter().filter(|line| line.contains(&name)).cloned().collect()
+}
+
 /// What a run came to.
 pub(super) struct Outcome {
     /// The records, each with a newline behind it.
@@ -79,12 +106,14 @@ pub(super) fn settings(inputs: &[Input]) -> Settings {
         encode: Encode::Text,
         on_bad: OnBad::Skip,
         multiline: None,
+        compression: Compression::Auto,
+        told: Told::new(&"source".into()),
         known: Arc::new(Known::new("source", inputs, Arc::new(AtomicU64::new(next)))),
     }
 }
 
 /// Reads `files` once, on both backends where there are two, which must agree.
-pub(super) fn read(settings: impl Fn() -> Settings, files: &[PathBuf]) -> Outcome {
+pub(super) fn read_on_both(settings: impl Fn() -> Settings, files: &[impl AsRef<Path>]) -> Outcome {
     let epoll = read_on(settings(), files, Backend::Epoll);
     // Where io_uring is refused there is one backend only.
     if crate::io::probe::uring().is_ok() {
@@ -95,9 +124,19 @@ pub(super) fn read(settings: impl Fn() -> Settings, files: &[PathBuf]) -> Outcom
     epoll
 }
 
-fn read_on(settings: Settings, files: &[PathBuf], backend: Backend) -> Outcome {
+/// Reads `files` once.
+pub(super) fn read(settings: Settings, files: &[impl AsRef<Path>]) -> Outcome {
+    read_on(settings, files, Backend::Epoll)
+}
+
+fn read_on(settings: Settings, files: &[impl AsRef<Path>], backend: Backend) -> Outcome {
+    // Another test may have been first.
+    if log::set_logger(&LOG).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
     let start = OnceStart { resume: true, parallel: false };
-    let source = Arc::new(Once::new(settings, files, start));
+    let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().to_owned()).collect();
+    let source = Arc::new(Once::new(settings, &files, start));
     let sink = Arc::new(Keep::default());
     let kept = Arc::clone(&sink.kept);
     let engine = Engine::start(Wiring {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use super::known::Known;
 use super::lines::{Lines, LongLines};
+use super::params::Compression;
+use super::reader::Way;
 use super::stage::Stage;
+use super::told::Told;
 use crate::batch::Origin;
 use crate::decode::{Encode, OnBad};
 use crate::frame::multiline::Multiline;
@@ -31,6 +34,10 @@ pub struct Settings {
     pub on_bad: OnBad,
     /// How lines become one record; `None`: each is one.
     pub multiline: Option<Multiline>,
+    /// What the files may be packed with.
+    pub compression: Compression,
+    /// What was said of bad and long lines.
+    pub told: Arc<Told>,
     /// The inputs that are known, and how far they are.
     pub known: Arc<Known>,
 }
@@ -48,17 +55,14 @@ impl Settings {
         Origin { source: Arc::clone(&self.key), host: Arc::clone(&self.host), tags, peer: None }
     }
 
-    /// The way lines are cut.
-    pub fn lines(&self) -> Lines {
-        Lines::new(self.max_line_bytes, self.long_lines)
-    }
-
-    /// The way from lines to records.
-    pub fn stage(&self) -> Stage {
-        match &self.multiline {
+    /// The way from bytes to records.
+    pub fn way(&self) -> Way {
+        let stage = match &self.multiline {
             Some(rules) => Stage::join(rules.clone(), self.max_line_bytes),
             None => Stage::decode(self.encode, self.on_bad),
-        }
+        };
+        let lines = Lines::new(self.max_line_bytes, self.long_lines);
+        Way { lines, stage, told: Arc::clone(&self.told) }
     }
 
     /// The inputs that are known.

@@ -1,17 +1,14 @@
 //! The file source: finds its files, and has every shard read its share.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::identity::Fingerprint;
-use super::observe;
-use super::once::{self, Job, Jobs, RANGE_BYTES};
+use super::once::{self, Job, Jobs};
+use super::plan;
 use super::settings::Settings;
-use crate::checkpoint::{Input, Range};
+use crate::checkpoint::Input;
 use crate::source::part::{Part, Source, Surroundings};
 
 /// A file source with `mode = "once"`.
@@ -39,7 +36,7 @@ impl Once {
         let mut opened = Vec::new();
         let mut errors = 0;
         for path in files {
-            match jobs_of(&settings, path, start) {
+            match plan::jobs(&settings, path, start) {
                 Ok(jobs) => {
                     opened.push(describe(path, &jobs));
                     list.extend(jobs);
@@ -50,63 +47,15 @@ impl Once {
                 }
             }
         }
-        let total = list.iter().map(|j: &Job| j.end.saturating_sub(j.position)).sum();
+        let total = list.iter().map(Job::bytes).sum();
         Self { settings, jobs: Jobs::new(list), opened, total, errors }
     }
 }
 
 fn describe(path: &Path, jobs: &[Job]) -> String {
-    let left: u64 = jobs.iter().map(|j| j.end.saturating_sub(j.position)).sum();
+    let left: u64 = jobs.iter().map(Job::bytes).sum();
     let parts = if jobs.len() > 1 { format!(" in {} ranges", jobs.len()) } else { String::new() };
     format!("{}, {left} bytes to read{parts}", path.display())
-}
-
-fn jobs_of(settings: &Settings, path: &Path, start: OnceStart) -> io::Result<Vec<Job>> {
-    let file = File::open(path)?;
-    let seen = observe::file(&file, path, false)?;
-    let known = settings.known.find(&seen);
-    let known = if start.resume && !known.is_empty() {
-        known
-    } else {
-        known.iter().for_each(|old| settings.known.forget(old.id));
-        Vec::new()
-    };
-    let job = |input: &Input| Job {
-        input: input.id,
-        path: path.to_owned(),
-        start: input.ranges.first().map_or(0, |r| r.start),
-        end: input.ranges.first().map_or(seen.size, |r| r.end),
-        position: input.position,
-        range: !input.ranges.is_empty(),
-    };
-    let mut jobs: Vec<Job> = known.iter().filter(|i| i.ranges.is_empty() || !i.done).map(job).collect();
-    let begin = known.iter().flat_map(|i| &i.ranges).map(|r| r.end).max().unwrap_or(0);
-    let whole = known.iter().any(|i| i.ranges.is_empty());
-    if whole || (begin > 0 && begin >= seen.size) {
-        return Ok(jobs);
-    }
-    let fresh = |ranges: Vec<Range>, position: u64| {
-        let mut input = Input {
-            source: settings.key.to_string(),
-            path: path.to_owned(),
-            dev: seen.dev,
-            ino: seen.ino,
-            born_ns: seen.born_ns,
-            fingerprint: Fingerprint::of(&seen.head),
-            position,
-            ranges,
-            ..Input::default()
-        };
-        input.id = settings.known.add(input.clone());
-        job(&input)
-    };
-    if begin > 0 || (start.parallel && seen.size >= 2 * RANGE_BYTES) {
-        let ranges = once::ranges(begin, seen.size);
-        jobs.extend(ranges.map(|(s, e)| fresh(vec![Range { start: s, end: e, position: s }], s)));
-    } else {
-        jobs.push(fresh(Vec::new(), 0));
-    }
-    Ok(jobs)
 }
 
 impl Source for Once {
