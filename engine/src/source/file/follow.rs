@@ -1,7 +1,7 @@
 //! Follows one file: reads on when it grows, starts over when it is truncated, reads it out when it is gone.
 //!
 //! Invariants: before it reads on, the catalog has judged the open file; what was read under an identity settles under
-//! that identity; a file that lost its name is read until no writer has touched it for [`LINGER`].
+//! that identity; ten thousand files may rest at once, so what only reading needs is boxed and freed; a file that lost its name is read until no writer has touched it for [`LINGER`].
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -236,7 +236,7 @@ impl Follower {
                 self.link.set_read_out();
             }
             if gone && self.grew.elapsed() >= LINGER {
-                self.reader.finish().await;
+                Box::pin(self.reader.finish()).await;
                 return self.leave(true).await;
             }
             self.rest(gone).await;
@@ -264,7 +264,7 @@ impl Follower {
             if seen.size <= self.reader.position() {
                 return Ok(Ended::AtEnd);
             }
-            let ended = self.reader.read_to(seen.size).await?;
+            let ended = Box::pin(self.reader.read_to(seen.size)).await?;
             self.grew = Instant::now();
             self.progressed();
             if ended == Ended::Stopped {
@@ -293,7 +293,7 @@ impl Follower {
 
     /// The file was truncated: what was unfinished is all there will be of it; the rest is another input.
     async fn begin_anew(&mut self, new: u64) {
-        self.reader.finish().await;
+        Box::pin(self.reader.finish()).await;
         let slot = self.around.shard.settle().open(new, 0);
         let old = self.reader.begin_anew(slot);
         self.retire(self.id, old);
@@ -305,6 +305,7 @@ impl Follower {
 
     /// Waits for growth, for the time to give out an unfinished line, or for the end.
     async fn rest(&mut self, gone: bool) {
+        self.reader.rest();
         let flush = self.followed.flush_partial;
         let unfinished = self.reader.unfinished() > 0 && !flush.is_zero();
         let wait = match (gone, unfinished) {
@@ -317,7 +318,7 @@ impl Follower {
             () = self.around.stop.raised() => {}
             () = sleep(wait) => {
                 if unfinished && self.grew.elapsed() >= flush {
-                    self.reader.finish().await;
+                    Box::pin(self.reader.finish()).await;
                 } else if !unfinished {
                     self.reader.flush_stage().await;
                 }
@@ -347,15 +348,15 @@ impl Follower {
 
     /// Reads compressed content once, to its end.
     async fn unpack(&mut self, path: &Path) {
-        let end = match self.reader.read_packed().await {
+        let end = match Box::pin(self.reader.read_packed()).await {
             Ok(Ended::AtEnd) => {
-                self.reader.finish().await;
+                Box::pin(self.reader.finish()).await;
                 true
             }
             Ok(Ended::Stopped) => false,
             Err(error) => {
                 self.settings.failed(&self.around, path, &error);
-                self.reader.finish().await;
+                Box::pin(self.reader.finish()).await;
                 true
             }
         };

@@ -198,6 +198,14 @@ impl Lines {
         self.carry.extend_from_slice(rest);
     }
 
+    /// Gives scratch memory back: the file rests.
+    pub fn rest(&mut self) {
+        self.spans = Vec::new();
+        if self.carry.is_empty() {
+            self.carry = Vec::new();
+        }
+    }
+
     /// At the start of another file's first line.
     pub fn restart(&mut self) {
         self.forget();

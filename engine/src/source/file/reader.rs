@@ -216,6 +216,11 @@ impl Reader {
         self.newlines = Counted::default();
     }
 
+    /// Gives scratch memory back: nothing is read for a while.
+    pub fn rest(&mut self) {
+        self.lines.rest();
+    }
+
     /// The file was truncated: goes on at its beginning, in another window. Returns the old one.
     pub fn begin_anew(&mut self, slot: u32) -> u32 {
         self.seek(0);
