@@ -81,6 +81,14 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some((listening, seat)) = self.seat.take() {
+            listening.closed(seat);
+        }
+    }
+}
+
 /// All state that callbacks may change.
 pub(super) struct Core {
     pub(super) poller: Poller,
@@ -274,9 +282,6 @@ impl Core {
     pub(super) fn discard(&mut self, slot: u32) {
         let connection = self.conns.remove(slot as usize);
         self.sources[connection.source as usize].open -= 1;
-        if let Some((listening, seat)) = connection.seat {
-            listening.closed(seat);
-        }
     }
 
     pub(super) fn send(&mut self, slot: u32, bytes: &[u8]) {

@@ -193,7 +193,7 @@ impl Datagrams {
     /// # Errors
     /// The kernel's.
     pub fn with_epoll(socket: DatagramSocket, consumer: Rc<dyn DatagramConsumer>) -> io::Result<Rc<Self>> {
-        let way = Way::epoll(&socket, socket.layout())?;
+        let way = Way::epoll(socket.layout())?;
         Ok(Self::with(socket, way, consumer))
     }
 
@@ -295,7 +295,7 @@ impl Datagrams {
         if self.blocked.get() {
             return Poll::Pending;
         }
-        self.state.borrow_mut().way.poll_bell(cx)
+        self.state.borrow_mut().way.poll_bell(&self.socket, cx)
     }
 
     /// Receives what is there and gives it out.

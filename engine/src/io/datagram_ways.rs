@@ -15,6 +15,7 @@ use io_uring::types::{Fd, RecvMsgOut};
 use tokio::io::unix::AsyncFd;
 
 use super::bufring::{Mapping, Provided};
+use super::epoll_net::{Epoll, READABLE};
 use super::mmsg::{Layout, MESSAGES, Message, Messages};
 use super::ring::{Done, Ring, watched};
 
@@ -26,7 +27,7 @@ const GROUP: u16 = 1;
 /// A way to receive.
 pub(super) enum Way {
     Ring(Box<RingWay>),
-    Epoll { bell: AsyncFd<OwnedFd>, messages: Messages, full: bool },
+    Epoll(Box<EpollWay>),
 }
 
 /// A multishot receive into buffers of its own.
@@ -42,6 +43,16 @@ pub(super) struct RingWay {
     done: Vec<Done>,
     /// Completions whose datagrams are not taken over yet.
     waiting: VecDeque<Done>,
+}
+
+/// recvmmsg when epoll says so.
+///
+/// The socket is in the set only while someone waits for it: a socket that rests would wake the shard for each datagram.
+pub(super) struct EpollWay {
+    set: Epoll,
+    armed: bool,
+    messages: Messages,
+    full: bool,
 }
 
 impl Way {
@@ -66,16 +77,16 @@ impl Way {
     }
 
     /// On epoll.
-    pub(super) fn epoll(fd: &impl AsFd, layout: Layout) -> io::Result<Self> {
-        let bell = watched(fd.as_fd().try_clone_to_owned()?)?;
-        Ok(Self::Epoll { bell, messages: Messages::new(layout)?, full: false })
+    pub(super) fn epoll(layout: Layout) -> io::Result<Self> {
+        let (set, messages) = (Epoll::new()?, Messages::new(layout)?);
+        Ok(Self::Epoll(Box::new(EpollWay { set, armed: false, messages, full: false })))
     }
 
     /// Datagrams that can be received at a time.
     pub(super) fn room(&self) -> usize {
         match self {
             Self::Ring(_) => SLOTS.into(),
-            Self::Epoll { .. } => 4 * MESSAGES,
+            Self::Epoll(_) => 4 * MESSAGES,
         }
     }
 
@@ -87,9 +98,9 @@ impl Way {
     ) -> io::Result<usize> {
         match self {
             Self::Ring(way) => way.pull(each),
-            Self::Epoll { messages, full, .. } => {
-                let received = pull_now(fd.as_fd(), messages, each)?;
-                *full = received == MESSAGES;
+            Self::Epoll(way) => {
+                let received = pull_now(fd.as_fd(), &mut way.messages, each)?;
+                way.full = received == MESSAGES;
                 Ok(received)
             }
         }
@@ -99,7 +110,7 @@ impl Way {
     pub(super) fn has_more(&mut self) -> bool {
         match self {
             Self::Ring(way) => !way.waiting.is_empty() || way.ring.has_work(),
-            Self::Epoll { full, .. } => *full,
+            Self::Epoll(way) => way.full,
         }
     }
 
@@ -113,14 +124,23 @@ impl Way {
     }
 
     /// Ready when there may be something to pull.
-    pub(super) fn poll_bell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_bell(&mut self, fd: &impl AsFd, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Ring(way) => way.ring.poll_work(cx),
-            Self::Epoll { bell, .. } => {
-                ready!(bell.poll_read_ready(cx))?.clear_ready();
-                Poll::Ready(Ok(()))
-            }
+            Self::Epoll(way) => way.poll_bell(fd.as_fd(), cx),
         }
+    }
+}
+
+impl EpollWay {
+    fn poll_bell(&mut self, fd: BorrowedFd<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.armed, true) {
+            self.set.add(fd, READABLE, 0)?;
+        }
+        ready!(self.set.poll_bell(cx))?;
+        self.set.remove(fd, READABLE, 0);
+        self.armed = false;
+        Poll::Ready(Ok(()))
     }
 }
 

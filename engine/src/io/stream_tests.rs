@@ -186,6 +186,24 @@ fn everything_arrives_whenever_the_sender_closes() {
 }
 
 #[test]
+fn one_connection_after_the_other_is_served() {
+    for place in EVERYWHERE {
+        on(place, |streams| async move {
+            let (checker, _, at) = checked(&streams, StreamOptions::default());
+            for i in 1..=100 {
+                let sender = send(at, 1 + i % 3, 1000, 300);
+                until("closed", || sender.is_finished() && checker.at.borrow().is_empty()).await;
+                until("opened and closed", || {
+                    checker.closed.borrow().len() == (1..=i).map(|i| 1 + i % 3).sum()
+                })
+                .await;
+            }
+            assert_eq!(checker.bytes.get(), 200_000, "{place:?}");
+        });
+    }
+}
+
+#[test]
 fn withheld_buffers_stop_the_sender_and_given_back_let_everything_through() {
     for place in EVERYWHERE {
         for (connections, budget_bytes) in [(1, 8 << 20), (8, 8 << 20), (4, 64 << 10)] {

@@ -168,6 +168,8 @@ impl Streams {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 ended => {
+                    // Out of the set before its number can be another connection's.
+                    core.stop(token.slot);
                     drop(core);
                     let error = ended.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
                     return self.receive_ended(token, error);
