@@ -194,7 +194,7 @@ fn one_connection_after_the_other_is_served() {
                 let sender = send(at, 1 + i % 3, 1000, 300);
                 until("closed", || sender.is_finished() && checker.at.borrow().is_empty()).await;
                 until("opened and closed", || {
-                    checker.closed.borrow().len() == (1..=i).map(|i| 1 + i % 3).sum()
+                    checker.closed.borrow().len() == (1..=i).map(|i| 1 + i % 3).sum::<usize>()
                 })
                 .await;
             }
