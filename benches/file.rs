@@ -46,6 +46,8 @@ fn main() {
         if cpus.len() > 1 {
             table.add("uring, 2 shards", read(&path, lines, &cpus[..2], Backend::Uring), idle);
         }
+        table.add("into a file, raw", copy(&path, &dir, "raw", lines), idle);
+        table.add("into a file, ndjson", copy(&path, &dir, "ndjson", lines), idle);
     }
     table.print(lines);
     if !full {
@@ -122,6 +124,48 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
     assert!(engine.drain(Duration::from_secs(10)).0, "the engine drains");
     assert_eq!(sink.counts().0, lines, "every line, once");
     Took { cpu: cpu_ns() - cpu, wall }
+}
+
+/// As a user would: a configuration, one worker, the file sink with its defaults.
+fn copy(path: &Path, dir: &Path, format: &str, lines: u64) -> Took {
+    let work = dir.join("wpgen-bench-work");
+    std::fs::create_dir_all(&work).expect("a folder for the bench");
+    let text = format!(
+        r#"
+[engine]
+workers = 1
+data_dir = "./data"
+[[sources]]
+key = "bench"
+connect = "file_src"
+params = {{ path = "{}", mode = "once", start = "beginning" }}
+[[sinks]]
+key = "copy"
+connect = "file_sink"
+params = {{ path = "./out.{format}", format = "{format}", existing = "truncate" }}
+"#,
+        path.display()
+    );
+    let file = work.join("wpsrc.toml");
+    std::fs::write(&file, text).expect("room for a configuration");
+    let environment = engine::config::Environment { var: &|_| None, cpus: 1 };
+    let loaded =
+        engine::config::load(&file, &environment).map_err(|_| "it does not load").expect("a configuration");
+    let (cpu, wall) = (cpu_ns(), Instant::now());
+    let engine =
+        engine::assemble::start(&loaded.config).map_err(|e| e[0].to_string()).expect("the engine starts");
+    assert!(engine.wait(Duration::from_secs(600)), "the file is copied");
+    let wall = wall.elapsed().as_nanos() as u64;
+    let (settled, status) = engine.drain(Duration::from_secs(10));
+    assert!(settled, "the engine drains");
+    assert_eq!(status.sinks[0].records, lines, "every line, once");
+    if format == "raw" {
+        let size = |path: &Path| path.metadata().map_or(0, |m| m.len());
+        assert_eq!(size(&work.join("out.raw")), size(path), "every byte, once");
+    }
+    let took = Took { cpu: cpu_ns() - cpu, wall };
+    let _ = std::fs::remove_dir_all(&work);
+    took
 }
 
 fn dd(path: &Path) -> u64 {
