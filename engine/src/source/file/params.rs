@@ -209,7 +209,12 @@ impl FileParams {
             (Some(start), false) => {
                 if let Err(why) = Begins::pattern(start) {
                     let finding = error(format!("'start' is no regular expression: {start:?}"));
-                    findings.push(finding.at(place("start")).note(why));
+                    findings.push(
+                        finding
+                            .at(place("start"))
+                            .note(why)
+                            .help("start = \"^[0-9]{4}-\" for lines that begin with a year"),
+                    );
                 }
             }
             (None, true) => {}
