@@ -404,6 +404,20 @@ mod tests {
     }
 
     #[test]
+    fn a_split_line_is_counted_once_and_the_next_one_does_not_go_on_with_it() {
+        let mut lines = Lines::new(4, LongLines::Split);
+        for _ in 0..3 {
+            let mut at = 0;
+            assert!(lines.next(b"0123456789", &mut at).is_some());
+            assert_eq!((at, lines.is_inside()), (8, true));
+        }
+        let mut at = 0;
+        assert!(lines.next(b"\nnext line\n", &mut at).is_some());
+        assert_eq!(lines.starting_before(1), 0, "it begins behind the newline");
+        assert_eq!(lines.take_counts().split, 2, "the long line, and the next one");
+    }
+
+    #[test]
     fn a_range_begins_behind_its_first_newline() {
         let mut lines = Lines::new(100, LongLines::Split);
         lines.seek_line();
