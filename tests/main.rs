@@ -3,5 +3,6 @@
 
 mod cli;
 mod crash;
+mod fallback;
 mod map;
 mod start;
