@@ -3,7 +3,7 @@
 //! The engine owns the shard threads and the list of what runs. Draining goes with the stream: sources stop, lanes seal,
 //! sinks write and sync, verdicts come home, the checkpoint is written, shards end. It prints nothing and never exits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::batch::ShardId;
-use crate::checkpoint::{Snapshot, Store};
+use crate::checkpoint::{Group, Input, Snapshot, Store};
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
 use crate::keeper::{Duty, Keeper};
@@ -133,8 +133,11 @@ impl Shared {
     fn snapshot(&self) -> Snapshot {
         let low = self.ask_all(|shard| shard.settle().positions().collect::<Vec<_>>());
         let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
-        let inputs = self.running().iter().flat_map(|r| r.source.inputs(&low)).collect();
-        let groups = self.sinks.iter().flat_map(|s| s.groups()).collect();
+        let inputs: Vec<Input> = self.running().iter().flat_map(|r| r.source.inputs(&low)).collect();
+        let mut groups: Vec<Group> = self.sinks.iter().flat_map(|s| s.groups()).collect();
+        // An input that is forgotten is not read again: what sinks have of it need not be known.
+        let known: HashSet<u64> = inputs.iter().map(|input| input.id).collect();
+        groups.iter_mut().for_each(|group| group.positions.retain(|(input, _)| known.contains(input)));
         Snapshot { next_input: self.next_input.load(Ordering::Relaxed), inputs, groups }
     }
 
