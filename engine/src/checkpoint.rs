@@ -11,6 +11,7 @@
 mod format;
 mod path;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -37,6 +38,17 @@ pub struct Snapshot {
     pub inputs: Vec<Input>,
     /// What the file sinks have made durable.
     pub groups: Vec<Group>,
+}
+
+impl Snapshot {
+    /// Without positions of inputs that it does not hold: they are forgotten and not read again, so what sinks have of
+    /// them need not be known.
+    #[must_use]
+    pub fn without_forgotten(mut self) -> Self {
+        let known: HashSet<u64> = self.inputs.iter().map(|input| input.id).collect();
+        self.groups.iter_mut().for_each(|group| group.positions.retain(|(input, _)| known.contains(input)));
+        self
+    }
 }
 
 /// A file input.

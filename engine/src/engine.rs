@@ -3,7 +3,7 @@
 //! The engine owns the shard threads and the list of what runs. Draining goes with the stream: sources stop, lanes seal,
 //! sinks write and sync, verdicts come home, the checkpoint is written, shards end. It prints nothing and never exits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::batch::ShardId;
-use crate::checkpoint::{Group, Input, Snapshot, Store};
+use crate::checkpoint::{Input, Snapshot, Store};
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
 use crate::keeper::{Duty, Keeper};
@@ -129,16 +129,26 @@ impl Shared {
         told.iter().take(self.links.len()).collect()
     }
 
-    /// Inputs first, then what sinks have committed.
+    /// Inputs first, then what sinks have committed. An input that appeared between the two steps would be in the sinks'
+    /// part alone, and read again after a crash: then both are gathered anew.
     fn snapshot(&self) -> Snapshot {
+        loop {
+            let next_input = self.next_input.load(Ordering::Acquire);
+            let snapshot = self.gather(next_input);
+            let positions = snapshot.groups.iter().flat_map(|group| &group.positions);
+            if positions.clone().all(|(input, _)| *input < next_input) {
+                return snapshot.without_forgotten();
+            }
+        }
+    }
+
+    fn gather(&self, next_input: u64) -> Snapshot {
         let low = self.ask_all(|shard| shard.settle().positions().collect::<Vec<_>>());
         let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
         let inputs: Vec<Input> = self.running().iter().flat_map(|r| r.source.inputs(&low)).collect();
-        let mut groups: Vec<Group> = self.sinks.iter().flat_map(|s| s.groups()).collect();
-        // An input that is forgotten is not read again: what sinks have of it need not be known.
-        let known: HashSet<u64> = inputs.iter().map(|input| input.id).collect();
-        groups.iter_mut().for_each(|group| group.positions.retain(|(input, _)| known.contains(input)));
-        Snapshot { next_input: self.next_input.load(Ordering::Relaxed), inputs, groups }
+        let groups = self.sinks.iter().flat_map(|s| s.groups()).collect();
+        let next_input = inputs.iter().map(|input| input.id + 1).fold(next_input, u64::max);
+        Snapshot { next_input, inputs, groups }
     }
 
     fn status(&self, started: Instant) -> Status {
