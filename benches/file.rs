@@ -107,7 +107,7 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
         known: Arc::new(Known::new("bench", &[], Arc::new(AtomicU64::new(1)))),
     };
     let start = OnceStart { resume: false, parallel: true };
-    let source = Arc::new(Once::new(settings, &[path.to_owned()], start));
+    let source = Arc::new(Once::new(settings, &[path.to_owned()], Vec::new(), start));
     let sink = Blackhole::new(0, "blackhole");
     let (cpu, wall) = (cpu_ns(), Instant::now());
     let engine = Engine::start(Wiring {

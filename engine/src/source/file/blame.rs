@@ -4,6 +4,7 @@
 //! blocks, its owner, group and mode, and the user and groups we act as. Nothing is guessed: where the mode alone does
 //! not explain a refusal, the finding says that, and names what else can refuse.
 
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -30,6 +31,14 @@ impl Finding {
             Err(_) => Diagnostic::plain(self.message),
         };
         self.help.into_iter().fold(diagnostic, Diagnostic::help)
+    }
+}
+
+/// In one line, for the log.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error[{}]: {}", self.code, self.message)?;
+        if self.help.is_empty() { Ok(()) } else { write!(f, " ({})", self.help.join("; ")) }
     }
 }
 

@@ -26,28 +26,13 @@ pub fn make(making: &Making<'_>, params: &FileParams) -> Result<Arc<dyn Source>,
     let settings = settings(making, params)?;
     let search = search(params).map_err(|finding| vec![finding.at(making.config.place.clone())])?;
     match params.mode {
-        params::Mode::Once => once(making, params, settings, &search),
+        params::Mode::Once => Ok(once(making, params, settings, &search)),
         params::Mode::Tail => Ok(tail(making, params, settings, search)),
     }
 }
 
-fn once(
-    making: &Making<'_>,
-    params: &FileParams,
-    settings: Settings,
-    search: &Search,
-) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+fn once(making: &Making<'_>, params: &FileParams, settings: Settings, search: &Search) -> Arc<dyn Source> {
     let found = search.look();
-    if found.files.is_empty() && !found.findings.is_empty() {
-        return Err(found
-            .findings
-            .into_iter()
-            .map(|f| f.into_diagnostic().at(making.config.place.clone()))
-            .collect());
-    }
-    for finding in &found.findings {
-        log::error!(target: "wpgen::file", "source '{}': {}", settings.key, finding.message);
-    }
     let parallel = match params.parallel {
         params::Parallel::Auto => making.unordered,
         params::Parallel::Off => false,
@@ -58,7 +43,7 @@ fn once(
         parallel: parallel && params.multiline.0.is_none(),
     };
     let files: Vec<_> = found.files.into_iter().map(|f| f.path).collect();
-    Ok(Arc::new(Once::new(settings, &files, start)))
+    Arc::new(Once::new(settings, &files, found.findings, start))
 }
 
 fn tail(making: &Making<'_>, params: &FileParams, settings: Settings, search: Search) -> Arc<dyn Source> {

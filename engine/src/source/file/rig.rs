@@ -136,7 +136,7 @@ fn read_on(settings: Settings, files: &[impl AsRef<Path>], backend: Backend) -> 
     }
     let start = OnceStart { resume: true, parallel: false };
     let files: Vec<PathBuf> = files.iter().map(|file| file.as_ref().to_owned()).collect();
-    let source = Arc::new(Once::new(settings, &files, start));
+    let source = Arc::new(Once::new(settings, &files, Vec::new(), start));
     let sink = Arc::new(Keep::default());
     let kept = Arc::clone(&sink.kept);
     let engine = Engine::start(Wiring {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::blame;
 use super::known::Known;
 use super::lines::{Lines, LongLines};
 use super::params::Compression;
@@ -73,6 +74,6 @@ impl Settings {
     /// A file could not be read: counted and said; the others go on.
     pub fn failed(&self, around: &Surroundings, path: &Path, error: &io::Error) {
         around.counters.errors.add(1);
-        log::error!(target: "wpgen::file", "source '{}': reading {}: {error}", self.key, path.display());
+        log::error!(target: "wpgen::file", "source '{}': {}", self.key, blame::explain(path, error));
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::blame::{self, Finding};
 use super::once::{self, Job, Jobs};
 use super::plan;
 use super::settings::Settings;
@@ -30,23 +31,25 @@ pub struct OnceStart {
 }
 
 impl Once {
-    /// A source that reads `files`.
-    pub fn new(settings: Settings, files: &[PathBuf], start: OnceStart) -> Self {
+    /// A source that reads `files`; what was found wrong while they were looked for is told and counted, and the others
+    /// are read.
+    pub fn new(settings: Settings, files: &[PathBuf], found: Vec<Finding>, start: OnceStart) -> Self {
         let mut list = Vec::new();
         let mut opened = Vec::new();
-        let mut errors = 0;
+        let mut findings = found;
         for path in files {
             match plan::jobs(&settings, path, start) {
                 Ok(jobs) => {
                     opened.push(describe(path, &jobs));
                     list.extend(jobs);
                 }
-                Err(error) => {
-                    errors += 1;
-                    log::error!(target: "wpgen::file", "source '{}': opening {}: {error}", settings.key, path.display());
-                }
+                Err(error) => findings.push(blame::explain(path, &error)),
             }
         }
+        for finding in &findings {
+            log::error!(target: "wpgen::file", "source '{}': {finding}", settings.key);
+        }
+        let errors = findings.len() as u64;
         let total = list.iter().map(Job::bytes).sum();
         Self { settings, jobs: Jobs::new(list), opened, total, errors }
     }
