@@ -70,7 +70,7 @@ pub enum Decision {
         /// The input that begins.
         new: u64,
     },
-    /// The open file has another path now.
+    /// The open file has another path now, or one again after it had none.
     Renamed {
         /// The input.
         id: u64,
@@ -218,6 +218,11 @@ impl Catalog {
         !self.waiting.is_empty() || (matches!(known.state, State::Live(_)) && !known.done)
     }
 
+    /// Whether the file with this inode is the one that `id` was last seen in.
+    pub fn is_in(&self, id: u64, dev: u64, ino: u64) -> bool {
+        self.known.get(&id).is_some_and(|known| known.identity.inode() == (dev, ino))
+    }
+
     /// The path of an input, if it has one.
     pub fn path(&self, id: u64) -> Option<&Path> {
         self.known.get(&id).map(|known| known.path.as_path())
@@ -277,15 +282,18 @@ impl Catalog {
             self.by_inode.remove(&(seen.dev, seen.ino));
             return false;
         }
+        let was_gone = known.state == State::Gone;
         known.state = State::Live(self.looks);
         let grew = seen.packed.is_none() && (anew || seen.size > known.position);
         let from = (known.path != seen.path).then(|| std::mem::replace(&mut known.path, seen.path.clone()));
         if known.reading {
             // What was observed may be older than what the reader knows by now: whether the file was truncated is for the
             // reader to find out, with `touch`.
+            if from.is_some() || was_gone {
+                outcome.decisions.push(Decision::Renamed { id, to: seen.path.clone() });
+            }
             if let Some(from) = from {
                 moved.insert(from, id);
-                outcome.decisions.push(Decision::Renamed { id, to: seen.path.clone() });
             }
             known.suspect = anew;
             known.observed = Fingerprint::of(&seen.head);

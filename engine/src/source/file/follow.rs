@@ -1,9 +1,12 @@
 //! Follows one file: reads on when it grows, starts over when it is truncated, reads it out when it is gone.
 //!
-//! Invariants: before it reads on, the catalog has judged the open file; what was read under an identity settles under
-//! that identity; ten thousand files may rest at once, so what only reading needs is boxed and freed; a file that lost its name is read until no writer has touched it for [`LINGER`].
+//! Invariants: it reads the file that was looked at and no other that took its path since; before it reads on, the
+//! catalog has judged the open file; what was read under an identity settles under that identity; ten thousand files may
+//! rest at once, so what only reading needs is boxed and freed; a file that lost its name is read until no writer has
+//! touched it for [`LINGER`].
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -57,8 +60,9 @@ pub struct Link {
     gone: AtomicBool,
     /// The identity under which the file goes on after a truncation; 0 is none.
     anew: AtomicU64,
-    /// It has been at the end of its file since it was gone, or has ended.
+    /// It has been at the end of its file since it lost a path, or has ended.
     read_out: AtomicBool,
+    ended: AtomicBool,
     is_read_out: Notify,
     size: AtomicU64,
     position: AtomicU64,
@@ -75,6 +79,7 @@ impl Link {
             gone: AtomicBool::new(false),
             anew: AtomicU64::new(0),
             read_out: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             is_read_out: Notify::new(),
             size: AtomicU64::new(0),
             position: AtomicU64::new(0),
@@ -86,9 +91,10 @@ impl Link {
         self.wake.notify_one();
     }
 
-    /// The file has another path.
+    /// The file has another path, or one again.
     pub fn renamed(&self, to: PathBuf) {
         *self.path.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        self.gone.store(false, Ordering::Release);
         self.renamed.store(true, Ordering::Release);
         self.wake();
     }
@@ -103,6 +109,11 @@ impl Link {
     pub fn truncated(&self, new: u64) {
         self.anew.store(new, Ordering::Release);
         self.wake();
+    }
+
+    /// Whether nobody follows the file any more.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Bytes that are there and not read.
@@ -143,25 +154,17 @@ pub async fn follow(
     assignment: Assignment,
 ) {
     let Assignment { id, path, position, packed, after, link } = assignment;
+    // Opened at once, whoever comes first: while it waits its path may go to yet another file.
+    let file = match claim(&followed, id, &path) {
+        Ok(file) => file,
+        Err(error) => return give_up(&settings, &followed, &around, (id, position), &link, error).await,
+    };
     if let Some(after) = after {
         tokio::select! {
             () = after.read_out() => {}
             () = around.stop.raised() => {}
         }
     }
-    let file = match open(&path) {
-        Ok(file) => file,
-        Err(error) => {
-            settings.failed(&around, &path, &error);
-            left(&followed, &link, id, false, false);
-            followed.catalog().retire(id, position);
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => followed.ask_look(),
-                () = around.stop.raised() => {}
-            }
-            return;
-        }
-    };
     let mut follower = Follower::new(settings, followed, around, link, file, id, &path, position, packed);
     if packed {
         follower.unpack(&path).await;
@@ -170,13 +173,45 @@ pub async fn follow(
     }
 }
 
+/// Opens the file of `id`, or tells that its path leads to another one by now.
+fn claim(followed: &Followed, id: u64, path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    let meta = file.metadata()?;
+    if followed.catalog().is_in(id, meta.dev(), meta.ino()) {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "another file is there now"))
+}
+
+/// Nothing can be read now: a look at all files finds out where the file is, at once or after a while.
+async fn give_up(
+    settings: &Settings,
+    followed: &Followed,
+    around: &Surroundings,
+    (id, position): (u64, u64),
+    link: &Link,
+    error: io::Error,
+) {
+    let moved = error.kind() == io::ErrorKind::NotFound;
+    if !moved {
+        settings.failed(around, &link.path(), &error);
+    }
+    left(followed, link, id, false, false);
+    followed.catalog().retire(id, position);
+    tokio::select! {
+        () = tokio::time::sleep(if moved { Duration::ZERO } else { AGAIN }) => followed.ask_look(),
+        () = around.stop.raised() => {}
+    }
+}
+
 fn left(followed: &Followed, link: &Link, id: u64, end: bool, deleted: bool) {
     followed.catalog().closed(id, end, deleted);
     followed.unlink(id);
+    link.ended.store(true, Ordering::Release);
     link.set_read_out();
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     // A FIFO that took the file's place must not hang the shard.
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
@@ -244,13 +279,13 @@ impl Follower {
     }
 
     /// Reads what is there, under the identity the catalog gives it.
-    async fn read_on(&mut self) -> std::io::Result<Ended> {
+    async fn read_on(&mut self) -> io::Result<Ended> {
         loop {
             self.renamed();
             let path = self.link.path();
             let seen = observe::file(&self.reader.file().as_std(), &path, false)?;
             self.link.size.store(seen.size, Ordering::Relaxed);
-            let decision = self.followed.catalog().touch(&seen, self.followed.ids());
+            let decision = self.followed.touch(&seen, &self.link);
             let told = self.link.anew.swap(0, Ordering::AcqRel);
             let new = match decision {
                 Some(Decision::Truncated { new, .. }) => new,
@@ -298,7 +333,7 @@ impl Follower {
         let old = self.reader.begin_anew(slot);
         self.retire(self.id, old);
         self.followed.catalog().closed(self.id, true, false);
-        self.followed.relink(self.id, new);
+        self.followed.unlink(self.id);
         self.id = new;
         self.link.position.store(0, Ordering::Relaxed);
     }

@@ -6,6 +6,7 @@
 //! identity.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,12 +92,15 @@ impl Followed {
         self.links().get(&id).cloned()
     }
 
-    /// A follower goes on under another identity: its file was truncated.
-    pub fn relink(&self, old: u64, new: u64) {
-        let mut links = self.links();
-        if let Some(link) = links.remove(&old) {
-            links.insert(new, link);
+    /// Has the catalog judge the open file of the follower at `link`. Where it begins anew, the follower can be reached
+    /// under the new identity before a look can speak of that; the follower itself unlinks the old one.
+    pub fn touch(&self, seen: &Seen, link: &Arc<Link>) -> Option<Decision> {
+        let mut catalog = self.catalog();
+        let decision = catalog.touch(seen, &self.ids);
+        if let Some(Decision::Truncated { new, .. }) = decision {
+            self.links().insert(new, Arc::clone(link));
         }
+        decision
     }
 
     /// A follower has ended.
@@ -252,8 +256,8 @@ impl Coordinator {
         while !self.around.stop.is_raised() {
             again = match self.changed(&mut watch, again).await {
                 Changed::Written(paths) => {
-                    paths.iter().for_each(|path| self.wake(path));
-                    again
+                    let ended = paths.iter().filter(|path| !self.wake(path)).count();
+                    if ended > 0 { self.look(&mut watch).await } else { again }
                 }
                 Changed::Look => self.look(&mut watch).await,
                 Changed::Stop => return,
@@ -331,8 +335,7 @@ impl Coordinator {
         for finding in &found.findings {
             if self.said.insert(finding.message.clone()) {
                 self.around.counters.errors.add(1);
-                let help = finding.help.join("; ");
-                log::error!(target: "wpgen::file", "source '{}': error[{}]: {} ({help})", self.key, finding.code, finding.message);
+                log::error!(target: "wpgen::file", "source '{}': {finding}", self.key);
             }
         }
         for (path, what) in &found.skipped {
@@ -345,12 +348,17 @@ impl Coordinator {
         }
     }
 
-    fn wake(&self, real: &Path) {
+    /// Wakes who follows the file; `false` when its follower has ended, and a look must tell whether another one begins.
+    fn wake(&mut self, real: &Path) -> bool {
         // A file that is not ours may share the folder; one that becomes ours is told by its name.
-        let Some(path) = self.by_real.get(real) else { return };
-        if let Some(link) = self.at.get(path) {
-            link.wake();
+        let Some(path) = self.by_real.get(real) else { return true };
+        let Some(link) = self.at.get(path) else { return true };
+        if link.has_ended() {
+            self.at.remove(path);
+            return false;
         }
+        link.wake();
+        true
     }
 
     fn decide(&mut self, decision: Decision) {
@@ -396,12 +404,20 @@ enum Changed {
     Stop,
 }
 
-/// Looks at each file; one that may not be read is a finding, and the others go on.
+/// Looks at each file; one that may not be read is a finding, and the others go on. A file that is renamed meanwhile can be
+/// seen at two paths: the later one is its path.
 fn observe_all(found: &mut Found, packing: bool) -> Vec<Seen> {
-    let mut all = Vec::with_capacity(found.files.len());
+    let mut all: Vec<Seen> = Vec::with_capacity(found.files.len());
+    let mut at = HashMap::with_capacity(found.files.len());
     for file in &found.files {
         match observe::path(&file.path, packing) {
-            Ok(seen) => all.push(seen),
+            Ok(seen) => match at.entry((seen.dev, seen.ino)) {
+                Entry::Occupied(before) => all[*before.get()] = seen,
+                Entry::Vacant(vacant) => {
+                    vacant.insert(all.len());
+                    all.push(seen);
+                }
+            },
             // Gone since it was found.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => found.findings.push(blame::explain(&file.path, &error)),
