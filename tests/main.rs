@@ -1,8 +1,12 @@
 //! End-to-end tests: the real binary, real files, real kill -9.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod bytes;
 mod cli;
 mod crash;
 mod fallback;
+mod harness;
 mod map;
+mod refusals;
+mod rotation;
 mod start;

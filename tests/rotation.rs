@@ -1,0 +1,257 @@
+//! Rotation of every kind under a writer that never stops: no line is missing and none is there twice.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::harness::{Random, Site, Writer, all_there_once, numbers, status, until};
+
+/// Rotations of one test.
+const ROTATIONS: usize = 12;
+/// A pause between two of them, at most.
+const PAUSE_MS: usize = 250;
+
+const SINK: &str = "path = \"out\"\nformat = \"raw\"";
+const NONE: &BTreeSet<u64> = &BTreeSet::new();
+
+fn site(io: &str, path: &str) -> Site {
+    Site::new(io, &format!("path = \"{path}\""), SINK)
+}
+
+fn log(site: &Site) -> PathBuf {
+    site.path("in/app.log")
+}
+
+fn lines_out(site: &Site) -> u64 {
+    site.read("out").iter().filter(|b| **b == b'\n').count() as u64
+}
+
+/// Makes room for a new `app.log.1`, as logrotate does.
+fn shift(site: &Site, ending: &str) {
+    for n in (1..=ROTATIONS).rev() {
+        let name = |n| site.path(&format!("in/app.log.{n}{ending}"));
+        if name(n).exists() {
+            fs::rename(name(n), name(n + 1)).unwrap();
+        }
+    }
+}
+
+/// Renames the log; the writer goes on in it for a moment before it opens a new one.
+fn rename_and_create(site: &Site, writer: &Writer, random: &mut Random) {
+    shift(site, "");
+    fs::rename(log(site), site.path("in/app.log.1")).unwrap();
+    random.pause_ms(40);
+    writer.hold().reopen(&log(site));
+}
+
+fn renamed_and_created_anew(io: &str, path: &str, seen_first: bool) {
+    let site = site(io, path);
+    let writer = Writer::start(&log(&site));
+    let engine = site.start();
+    let mut random = Random::new(11);
+    for _ in 0..ROTATIONS {
+        random.pause_ms(PAUSE_MS);
+        if seen_first {
+            until_followed(&site, &writer);
+        }
+        rename_and_create(&site, &writer, &mut random);
+    }
+    all_there_once(&site, "out", writer.end(), NONE);
+    engine.stop();
+}
+
+/// A file that nobody has seen when it goes is lost to anyone.
+fn until_followed(site: &Site, writer: &Writer) {
+    let n = writer.hold().next;
+    until("it is followed", || lines_out(site) > n);
+}
+
+fn renamed_where_old_files_are_read_too(io: &str) {
+    renamed_and_created_anew(io, "in/app.log*", false);
+}
+
+fn renamed_out_of_sight(io: &str) {
+    renamed_and_created_anew(io, "in/app.log", true);
+}
+
+fn copied_and_truncated(io: &str) {
+    let site = site(io, "in/app.log*");
+    let writer = Writer::start(&log(&site));
+    let engine = site.start();
+    let mut random = Random::new(12);
+    // Lines that came between the end of the copy and the truncation: those that copytruncate itself loses. What we read
+    // of them in time is there all the same.
+    let mut lost = BTreeSet::new();
+    for _ in 0..ROTATIONS {
+        random.pause_ms(PAUSE_MS);
+        shift(&site, "");
+        let copied = Command::new("cp").arg(log(&site)).arg(site.path("in/app.log.1")).status().unwrap();
+        assert!(copied.success());
+        let pen = writer.hold();
+        let copy: BTreeSet<u64> = numbers(&site.read("in/app.log.1")).into_iter().collect();
+        lost.extend(numbers(&site.read("in/app.log")).into_iter().filter(|n| !copy.contains(n)));
+        File::options().write(true).open(log(&site)).unwrap().set_len(0).unwrap();
+        drop(pen);
+    }
+    all_there_once(&site, "out", writer.end(), &lost);
+    engine.stop();
+}
+
+fn truncated_in_place(io: &str) {
+    let site = site(io, "in/app.log");
+    let writer = Writer::start(&log(&site));
+    let engine = site.start();
+    let mut random = Random::new(13);
+    for _ in 0..ROTATIONS {
+        random.pause_ms(PAUSE_MS);
+        let pen = writer.hold();
+        until("what is there is read", || lines_out(&site) == pen.next);
+        File::options().write(true).open(log(&site)).unwrap().set_len(0).unwrap();
+    }
+    all_there_once(&site, "out", writer.end(), NONE);
+    engine.stop();
+}
+
+fn deleted_while_it_is_written(io: &str) {
+    let site = site(io, "in/*.log");
+    let writer = Writer::start(&log(&site));
+    let engine = site.start();
+    until("it is read", || lines_out(&site) > 0);
+    let mut random = Random::new(14);
+    for _ in 0..ROTATIONS {
+        random.pause_ms(PAUSE_MS);
+        until_followed(&site, &writer);
+        fs::remove_file(log(&site)).unwrap();
+        random.pause_ms(40);
+        writer.hold().reopen(&log(&site));
+    }
+    all_there_once(&site, "out", writer.end(), NONE);
+    engine.stop();
+}
+
+fn inode_given_to_another_file(io: &str) {
+    let site = site(io, "in/*.log");
+    let writer = Writer::start(&log(&site));
+    let engine = site.start();
+    let mut inodes = Vec::new();
+    let mut path = log(&site);
+    for n in 0..3 {
+        writer.await_lines(500);
+        let mut pen = writer.hold();
+        until("what is there is read", || lines_out(&site) == pen.next);
+        inodes.push(fs::metadata(&path).unwrap().ino());
+        // The writer lets go of it and it has no name: it is gone when the engine has let go of it too.
+        pen.reopen(&site.path("other"));
+        fs::remove_file(&path).unwrap();
+        let open = PathBuf::from(format!("/proc/{}/fd", engine.pid()));
+        until("the file is let go of", || {
+            let links = fs::read_dir(&open).unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+            !links
+                .into_iter()
+                .any(|to| to.starts_with(site.path("in")) && to.to_string_lossy().ends_with("(deleted)"))
+        });
+        path = site.path(&format!("in/app{n}.log"));
+        pen.reopen(&path);
+    }
+    all_there_once(&site, "out", writer.end(), NONE);
+    engine.stop();
+    inodes.push(fs::metadata(&path).unwrap().ino());
+    let distinct: BTreeSet<u64> = inodes.iter().copied().collect();
+    if distinct.len() == inodes.len() {
+        eprintln!("this file system gave no inode twice: {inodes:?}");
+    }
+}
+
+fn gzipped_after_it_was_renamed(io: &str) {
+    let site = site(io, "in/app.log*");
+    let writer = Writer::start(&log(&site));
+    let engine = site.start();
+    let mut random = Random::new(15);
+    for _ in 0..ROTATIONS / 3 {
+        random.pause_ms(2 * PAUSE_MS);
+        shift(&site, ".gz");
+        fs::rename(log(&site), site.path("in/app.log.1")).unwrap();
+        writer.hold().reopen(&log(&site));
+        let packed = Command::new("gzip").arg("-1").arg(site.path("in/app.log.1")).status().unwrap();
+        assert!(packed.success());
+    }
+    let written = writer.end();
+    all_there_once(&site, "out", written, NONE);
+    // A compressed file is looked into when it has rested: a line of it would come twice then.
+    let rested = std::time::Instant::now() + Duration::from_secs(4);
+    until("the compressed files were looked at", || std::time::Instant::now() > rested);
+    all_there_once(&site, "out", written, NONE);
+    engine.stop();
+}
+
+fn stopped_during_a_rotation(io: &str) {
+    let site = site(io, "in/app.log*");
+    let writer = Writer::start(&log(&site));
+    let mut random = Random::new(16);
+    for round in 0..ROTATIONS {
+        let engine = site.start();
+        random.pause_ms(PAUSE_MS);
+        if round % 3 == 0 {
+            // While it is down.
+            engine.stop();
+            rename_and_create(&site, &writer, &mut random);
+        } else {
+            // While it stops.
+            engine.signal(libc::SIGTERM);
+            random.pause_ms(20);
+            rename_and_create(&site, &writer, &mut random);
+            assert_eq!(engine.end().code, Some(0));
+        }
+    }
+    let engine = site.start();
+    all_there_once(&site, "out", writer.end(), NONE);
+    engine.stop();
+}
+
+fn few_that_grow_among_many(io: &str) {
+    const FILES: u64 = 2000;
+    const GROWING: u64 = 10;
+    let site = Site::new(io, "path = \"in/*\"", "path = \"out/{tag:source_name}\"\nformat = \"raw\"");
+    let name = |n: u64| site.path(&format!("in/{n}"));
+    for n in GROWING..FILES {
+        fs::write(name(n), format!("only line of {n}\n")).unwrap();
+    }
+    let writers: Vec<Writer> = (0..GROWING).map(|n| Writer::start(&name(n))).collect();
+    let engine = site.start();
+    until("every file is read", || {
+        status(site.folder())["sources"][0]["delivered"].as_u64() >= Some(FILES - GROWING)
+            && (GROWING..FILES).all(|n| site.path(&format!("out/{n}")).exists())
+    });
+    writers.iter().for_each(|writer| writer.await_lines(3000));
+    for (n, writer) in (0..).zip(writers) {
+        all_there_once(&site, &format!("out/{n}"), writer.end(), NONE);
+    }
+    for n in GROWING..FILES {
+        assert_eq!(site.read(&format!("out/{n}")), format!("only line of {n}\n").into_bytes());
+    }
+    engine.stop();
+}
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        /// Through io_uring, where it is allowed.
+        mod ring { $(#[test] fn $name() { super::$name("auto"); })* }
+        /// Without it.
+        mod epoll { $(#[test] fn $name() { super::$name("epoll"); })* }
+    };
+}
+
+on_both!(
+    renamed_where_old_files_are_read_too,
+    renamed_out_of_sight,
+    copied_and_truncated,
+    truncated_in_place,
+    deleted_while_it_is_written,
+    inode_given_to_another_file,
+    gzipped_after_it_was_renamed,
+    stopped_during_a_rotation,
+    few_that_grow_among_many,
+);
