@@ -3,13 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
 use std::path::Path;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::cli::{Ran, run, wpgen};
-
-/// Longer than anything here takes on a machine that is busy with the other tests.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::cli::{run, wpgen};
+use crate::harness::{Started, status, until};
 
 fn folder(sink: &str, source: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -24,53 +20,6 @@ fn folder(sink: &str, source: &str) -> tempfile::TempDir {
 
 fn once(sink: &str) -> tempfile::TempDir {
     folder(sink, "mode = \"once\"\nstart = \"beginning\"")
-}
-
-/// A running engine; it is killed when a test fails.
-struct Started(Option<Child>);
-
-impl Started {
-    /// Starts one and waits until it answers.
-    fn tail(folder: &Path) -> Self {
-        let child = wpgen(folder, &["source", "start"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let started = Self(Some(child));
-        until("it answers", || run(folder, &["source", "status"]).code == Some(0));
-        started
-    }
-
-    fn pid(&self) -> i32 {
-        i32::try_from(self.0.as_ref().unwrap().id()).unwrap()
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: the process is our child and has not been waited for.
-        assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
-    }
-
-    fn end(mut self) -> Ran {
-        Ran::from(self.0.take().unwrap().wait_with_output().unwrap())
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -151,7 +100,7 @@ fn a_configuration_that_does_not_load_is_exit_code_3() {
 fn sigterm_and_sigint_drain_and_end_with_their_codes() {
     for (signal, code) in [(libc::SIGTERM, 0), (libc::SIGINT, 130)] {
         let folder = folder("stdout_sink", "start = \"beginning\"");
-        let engine = Started::tail(folder.path());
+        let engine = Started::in_folder(folder.path());
         until("all is delivered", || status(folder.path())["sources"][0]["delivered"] == 3);
         engine.signal(signal);
         let ran = engine.end();
@@ -161,15 +110,10 @@ fn sigterm_and_sigint_drain_and_end_with_their_codes() {
     }
 }
 
-fn status(folder: &Path) -> serde_json::Value {
-    let ran = run(folder, &["source", "status", "--json"]);
-    serde_json::from_str(&ran.out).unwrap_or_default()
-}
-
 #[test]
 fn list_status_and_stop_reach_the_running_engine() {
     let folder = folder("blackhole_sink", "start = \"beginning\"");
-    let engine = Started::tail(folder.path());
+    let engine = Started::in_folder(folder.path());
     until("all is delivered", || status(folder.path())["sources"][0]["delivered"] == 3);
     let list = run(folder.path(), &["source", "list"]);
     assert!(
@@ -188,7 +132,7 @@ fn list_status_and_stop_reach_the_running_engine() {
 #[test]
 fn a_second_engine_on_one_data_folder_is_refused_with_the_first_ones_pid() {
     let folder = folder("blackhole_sink", "");
-    let engine = Started::tail(folder.path());
+    let engine = Started::in_folder(folder.path());
     let second = run(folder.path(), &["source", "start"]);
     assert_eq!(second.code, Some(1));
     assert!(second.err.contains("WP104") && second.err.contains(&engine.pid().to_string()), "{}", second.err);
@@ -213,7 +157,7 @@ fn a_daemon_is_up_when_the_command_returns_and_removes_its_pid_file() {
 #[test]
 fn a_daemon_that_cannot_start_tells_its_parent() {
     let folder = folder("blackhole_sink", "");
-    let _engine = Started::tail(folder.path());
+    let _engine = Started::in_folder(folder.path());
     let ran = run(folder.path(), &["source", "start", "--daemon"]);
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("WP104"), "{}", ran.err);
