@@ -41,14 +41,14 @@ pub struct Lines {
     counts: LineCounts,
 }
 
-/// What happened to lines beyond their limit.
+/// What happened to lines beyond their limit. The same however the file was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineCounts {
     /// Lines that were split.
     pub split: u64,
     /// Lines that were dropped.
     pub dropped: u64,
-    /// Bytes of dropped lines.
+    /// Bytes of dropped lines, up to their newlines.
     pub dropped_bytes: u64,
 }
 
@@ -165,7 +165,7 @@ impl Lines {
         let mut verbatim = !scan.cr;
         if segment.len() - *at > self.max && self.spans.iter().any(|s| s.len() > self.max) {
             verbatim = false;
-            self.cut_long();
+            self.cut_long(segment);
         }
         if scan.next > *at {
             self.unended = false;
@@ -186,7 +186,7 @@ impl Lines {
         if !self.at_line(segment, at, true) || *at == segment.len() {
             return None;
         }
-        self.push_cut(Span { start: *at as u32, end: segment.len() as u32 });
+        self.push_cut(segment, Span { start: *at as u32, end: segment.len() as u32 }, self.inside);
         *at = segment.len();
         self.unended = true;
         (!self.spans.is_empty()).then_some(Piece { verbatim: false, next: *at })
@@ -235,7 +235,7 @@ impl Lines {
                 *at = segment.len();
                 return false;
             };
-            self.counts.dropped_bytes += if self.skipping { n as u64 + 1 } else { 0 };
+            self.counts.dropped_bytes += if self.skipping { n as u64 } else { 0 };
             *at += n + 1;
             self.skipping = false;
             self.seeking = false;
@@ -244,24 +244,26 @@ impl Lines {
     }
 
     /// Cuts or drops the spans that are too long.
-    fn cut_long(&mut self) {
+    fn cut_long(&mut self, segment: &[u8]) {
         let whole = std::mem::take(&mut self.spans);
-        for span in whole {
-            self.push_cut(span);
+        for (i, span) in whole.into_iter().enumerate() {
+            self.push_cut(segment, span, i == 0 && self.inside);
         }
     }
 
-    fn push_cut(&mut self, span: Span) {
+    /// `goes_on`: the line was given out in part, and is counted already.
+    fn push_cut(&mut self, segment: &[u8], span: Span, goes_on: bool) {
         if span.len() <= self.max {
             return self.spans.push(span);
         }
         match self.long {
             LongLines::Drop => {
                 self.counts.dropped += 1;
-                self.counts.dropped_bytes += span.len() as u64;
+                // A line that is dropped before its end is seen cannot leave its CR out, so none does.
+                let cr = segment.get(span.end as usize) == Some(&b'\r');
+                self.counts.dropped_bytes += span.len() as u64 + u64::from(cr);
             }
             LongLines::Split => {
-                let goes_on = self.first_continues && self.spans.is_empty();
                 self.counts.split += u64::from(!goes_on);
                 let step = self.max as u32;
                 let mut start = span.start;
