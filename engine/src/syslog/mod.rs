@@ -6,8 +6,8 @@
 //!
 //! A record is one of four kinds:
 //!
-//! - [`Kind::Rfc5424`]: `<PRI>1 ` and then a time of RFC 3339 or `-`. From there on the RFC's grammar holds and what
-//!   breaks it makes the record malformed.
+//! - [`Kind::Rfc5424`]: `<PRI>1 `, or `1 ` alone, and then a time of RFC 3339 or `-`. From there on the RFC's grammar
+//!   holds and what breaks it makes the record malformed.
 //! - [`Kind::Rfc3164`]: a time of one of the forms in the field behind the PRI, or first of all. Nothing behind the
 //!   time can be wrong: what is no host or no tag belongs to the message.
 //! - [`Kind::Bare`]: a PRI and anything else, which is the message (RFC 3164 4.3.3).
