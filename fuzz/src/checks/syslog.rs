@@ -1,0 +1,135 @@
+//! Syslog headers: ranges within their record and in order, and headers that come back when they are written out.
+
+use engine::batch::Span;
+use engine::pool::Arena;
+use engine::syslog::{
+    Header, Kind, PRI_DEFAULT, TimeContext, YearPolicy, parse, structured_data, write_5424_prefix,
+};
+
+use super::dial::Dial;
+
+/// What stands around the record in its run: what a header must not reach into.
+const AROUND: &[u8] = b"<1>1 - [a b=\"]\" ";
+/// A moment in 2024, a leap year.
+const NOW: i64 = 1_709_250_000;
+
+/// Any bytes, at any place of a run.
+pub fn check(data: &[u8]) {
+    let mut dial = Dial::new(data);
+    let place = dial.below(AROUND.len());
+    let context = context(&mut dial);
+    let record = dial.rest();
+    if let Some(header) = read(record, &AROUND[..place], &context) {
+        comes_back(record, &header, &context);
+    }
+}
+
+/// The same behind `<PRI>1 `, so that nearly every input is about RFC 5424.
+pub fn check_rfc5424(data: &[u8]) {
+    let mut dial = Dial::new(data);
+    let pri = dial.byte();
+    let context = context(&mut dial);
+    let mut record = format!("<{pri}>1 ").into_bytes();
+    record.extend_from_slice(dial.rest());
+    if let Some(header) = read(&record, b"", &context) {
+        assert!(pri <= 191, "PRI {pri} is none");
+        comes_back(&record, &header, &context);
+    }
+}
+
+fn context(dial: &mut Dial<'_>) -> TimeContext {
+    let offset = (i32::from(dial.byte()) - 128) * 450;
+    let policy = if dial.flag() { YearPolicy::Fixed(2023) } else { YearPolicy::Inferred };
+    TimeContext::new(NOW, offset, policy)
+}
+
+/// Parses a record within a run; its header over the record alone if it is one of RFC 5424.
+fn read(record: &[u8], before: &[u8], context: &TimeContext) -> Option<Header> {
+    let alone = parse(record, Span { start: 0, end: record.len() as u32 }, context);
+    holds(record, &alone);
+    let run = [before, record, AROUND].concat();
+    let start = before.len() as u32;
+    let within = parse(&run, Span { start, end: start + record.len() as u32 }, context);
+    same(&alone, record, &within, &run);
+    (alone.kind == Kind::Rfc5424).then_some(alone)
+}
+
+fn fields(header: &Header) -> [Span; 7] {
+    let Header { stamp, host, app, proc_id, msg_id, structured_data, message, .. } = *header;
+    [stamp, host, app, proc_id, msg_id, structured_data, message]
+}
+
+/// Ranges lie in the record, one behind the other, and say what the kind says.
+fn holds(record: &[u8], header: &Header) {
+    let mut behind = 0;
+    for field in fields(header).into_iter().filter(|field| !field.is_empty()) {
+        assert!(
+            behind <= field.start && field.start < field.end && field.end as usize <= record.len(),
+            "{header:?}"
+        );
+        behind = field.end;
+    }
+    assert!(header.pri().is_none_or(|pri| pri <= 191 && record.starts_with(format!("<{pri}>").as_bytes())));
+    assert!(header.time_ns().is_none() || !header.stamp.is_empty());
+    match header.kind {
+        Kind::Malformed => {
+            assert_eq!(header.message.of(record), record);
+            let wrong = header.malformed().expect("a malformed record has a fault");
+            assert!(wrong.position as usize <= record.len(), "{wrong:?}");
+        }
+        Kind::Bare => assert!(header.pri().is_some() && header.stamp.is_empty()),
+        Kind::Rfc3164 => assert!(header.structured_data.is_empty()),
+        Kind::Rfc5424 => {
+            let taken: usize = structured_data(header.structured_data.of(record))
+                .map(|param| {
+                    param.id.len().min(param.name.len())
+                        + param.value.pieces().map(<[u8]>::len).sum::<usize>()
+                })
+                .sum();
+            assert!(taken <= record.len());
+        }
+    }
+}
+
+/// A record means the same wherever it lies.
+fn same(alone: &Header, record: &[u8], within: &Header, run: &[u8]) {
+    for (one, other) in fields(alone).into_iter().zip(fields(within)) {
+        assert_eq!(one.of(record), other.of(run), "{alone:?} {within:?}");
+    }
+    assert_eq!((alone.kind, alone.pri(), alone.time_ns()), (within.kind, within.pri(), within.time_ns()));
+    assert_eq!((alone.malformed(), alone.is_not_utf8()), (within.malformed(), within.is_not_utf8()));
+}
+
+/// Written out and read again a header of RFC 5424 says the same, as far as the RFC's limits let it.
+fn comes_back(record: &[u8], header: &Header, context: &TimeContext) {
+    let [_, host, app, proc_id, msg_id, sd, message] = fields(header).map(|field| field.of(record));
+    let mut out = Arena::new(0);
+    // A header without a PRI is taken too, and written with the RFC's default.
+    let pri = header.pri().unwrap_or(PRI_DEFAULT);
+    write_5424_prefix(&mut out, pri, header.time_ns(), host, app, proc_id, msg_id, sd);
+    out.extend(message);
+    let text = out.filled();
+    let again = parse(text, Span { start: 0, end: text.len() as u32 }, context);
+    holds(text, &again);
+    assert_eq!((again.kind, again.pri()), (Kind::Rfc5424, Some(pri)), "{again:?}");
+    // Microseconds are written, RFC 5424 knows no finer time.
+    assert_eq!(again.time_ns(), header.time_ns().map(|ns| ns.div_euclid(1000) * 1000));
+    let bounds = [
+        (again.host, host, 255),
+        (again.app, app, 48),
+        (again.proc_id, proc_id, 128),
+        (again.msg_id, msg_id, 32),
+    ];
+    for (got, field, most) in bounds {
+        assert_eq!(got.of(text), printable(field, most), "{:?}", field.escape_ascii());
+    }
+    assert_eq!(again.structured_data.of(text), sd);
+    // A second BOM is the message's own, and is taken for the first by the next reader.
+    let message = message.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(message);
+    assert_eq!(again.message.of(text), message);
+}
+
+/// What the writer makes of a field.
+fn printable(field: &[u8], most: usize) -> Vec<u8> {
+    field.iter().take(most).map(|&byte| if byte.is_ascii_graphic() { byte } else { b'_' }).collect()
+}
