@@ -33,6 +33,9 @@ pub const BUFFER_BYTES: usize = 16 << 10;
 pub const HOT_BUFFERS: usize = 128;
 /// Buffers that are made at a time.
 const SEGMENT_BUFFERS: usize = HOT_BUFFERS;
+/// Buffers that a source may come to hold beyond its budget: a turn's worth before it is seen to be full, and another
+/// before its receives have ended. Without them a full source would leave the others none.
+const OVERSHOOT_BUFFERS: usize = 2 * HOT_BUFFERS;
 /// Buffer identities are 16 bits wide in the kernel's interface.
 const BUFFERS_MAX: usize = 1 << 16;
 
@@ -228,7 +231,7 @@ impl Buffers {
         let inner = &mut *self.inner.borrow_mut();
         let budget = (budget_bytes / BUFFER_BYTES).clamp(1, BUFFERS_MAX - 2 * HOT_BUFFERS);
         let account = inner.accounts.insert(Account { budget, held: 0, full: false, closed: false });
-        inner.made_max = (inner.made_max + budget).min(BUFFERS_MAX);
+        inner.made_max = (inner.made_max + budget + OVERSHOOT_BUFFERS).min(BUFFERS_MAX);
         u16::try_from(account).expect("a shard has fewer sources than 65 536")
     }
 
@@ -236,7 +239,7 @@ impl Buffers {
     pub(super) fn close_account(&self, account: u16) {
         let inner = &mut *self.inner.borrow_mut();
         let budget = inner.accounts[account.into()].budget;
-        inner.made_max = (inner.made_max - budget).max(HOT_BUFFERS);
+        inner.made_max = inner.made_max.saturating_sub(budget + OVERSHOOT_BUFFERS).max(HOT_BUFFERS);
         inner.accounts[account.into()].closed = true;
         inner.drop_account_if_done(account);
     }
@@ -542,7 +545,7 @@ mod tests {
         let buffers = direct();
         let account = buffers.open_account(130 * BUFFER_BYTES);
         let mut leases: Vec<Lease> = std::iter::from_fn(|| buffers.take_run(0, account)).collect();
-        assert_eq!(leases.len(), HOT_BUFFERS + 130);
+        assert_eq!(leases.len(), HOT_BUFFERS + 130 + OVERSHOOT_BUFFERS);
         assert!(buffers.is_full(account) && buffers.has_cold_pages());
         leases.truncate(98);
         assert!(buffers.is_full(account), "full until a quarter is back");

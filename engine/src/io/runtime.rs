@@ -1,9 +1,9 @@
-//! A shard's runtime: tokio-uring where the kernel allows it, plain tokio where not; and its read buffers.
+//! A shard's runtime: tokio-uring where the kernel allows it, plain tokio where not; its read buffers and connections.
 //!
 //! Read buffers are few and bounded by the shard: a reader waits for one. With io_uring they are registered with the
 //! ring while RLIMIT_MEMLOCK has room (halved on refusal, then plain).
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_uring::buf::fixed::FixedBufRegistry;
 
 use super::file::{READ_BYTES, READ_HEAD, ReadBuffer};
+use super::stream::Streams;
 use crate::pool::Arena;
 
 /// Which way a shard talks to the kernel.
@@ -95,6 +96,7 @@ struct Inner {
     plain: RefCell<Vec<Arena>>,
     plain_left: Cell<usize>,
     permits: Semaphore,
+    streams: OnceCell<Rc<Streams>>,
 }
 
 impl Io {
@@ -112,6 +114,7 @@ impl Io {
             plain: RefCell::new(Vec::new()),
             plain_left: Cell::new(READ_BUFFERS - count),
             permits: Semaphore::new(READ_BUFFERS),
+            streams: OnceCell::new(),
         };
         Self { inner: Rc::new(inner) }
     }
@@ -124,6 +127,31 @@ impl Io {
     /// Registered read buffers, and all of them.
     pub fn read_buffers(&self) -> (usize, usize) {
         (self.inner.registered_count, READ_BUFFERS)
+    }
+
+    /// The shard's stream connections, running from the first call on.
+    ///
+    /// # Errors
+    /// What the kernel said to an epoll set.
+    pub fn streams(&self) -> io::Result<Rc<Streams>> {
+        if let Some(streams) = self.inner.streams.get() {
+            return Ok(Rc::clone(streams));
+        }
+        let on_ring = match self.inner.backend {
+            Backend::Uring => Streams::with_ring(),
+            Backend::Epoll => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let streams = on_ring.or_else(|error| {
+            log::debug!(target: "wpgen::io", "connections on epoll: {error}");
+            Streams::with_epoll()
+        })?;
+        let running = Rc::clone(&streams);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = running.run().await {
+                log::error!(target: "wpgen::io", "receiving from connections ended: {error}");
+            }
+        });
+        Ok(Rc::clone(self.inner.streams.get_or_init(|| streams)))
     }
 
     /// A read buffer; waits while all are lent.

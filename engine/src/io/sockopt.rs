@@ -102,6 +102,12 @@ pub(super) fn shut_down(fd: &impl AsFd) {
     let _ = socket2::SockRef::from(&fd).shutdown(std::net::Shutdown::Both);
 }
 
+/// Ends the incoming direction of a connection behind what the kernel holds; one that is gone already is fine.
+pub(super) fn end_input(fd: &impl AsFd) {
+    let fd = fd.as_fd();
+    let _ = socket2::SockRef::from(&fd).shutdown(std::net::Shutdown::Read);
+}
+
 /// Sends what the kernel takes at once, without waiting and without SIGPIPE.
 pub(super) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and the length describe `bytes`, which the kernel only reads.

@@ -185,6 +185,7 @@ impl Streams {
         let generation = core.next_generation();
         let slot = core.listeners.vacant_key() as u32;
         core.poller.accept(listening.as_fd(), Token { kind: Kind::Accept, slot, generation })?;
+        core.poller.watch(listening.bell(seat), Token { kind: Kind::Bell, slot, generation })?;
         core.listeners.insert(Listener {
             source: source.0,
             generation,
@@ -206,6 +207,8 @@ impl Streams {
                 listener.leaving = true;
                 listener.listening.leave(listener.seat);
                 let (slot, generation) = (slot as u32, listener.generation);
+                let bell = listener.listening.bell(listener.seat);
+                core.poller.stop(bell, Token { kind: Kind::Bell, slot, generation });
                 let fd = listener.listening.as_fd();
                 if core.poller.stop(fd, Token { kind: Kind::Accept, slot, generation }) {
                     listener.accepting = false;
@@ -284,6 +287,15 @@ impl Streams {
         if core.get(conn).is_some() {
             core.close(conn.slot, Closed::ByUs);
             self.alarm.ring();
+        }
+    }
+
+    /// Lets the source's connections come to their end: each closes once what the kernel holds of it is given out.
+    pub fn end_receiving(&self, source: StreamSource) {
+        let core = self.core.borrow();
+        for slot in core.slots_of(source.0) {
+            let connection = &core.conns[slot as usize];
+            sockopt::end_input(&connection.fd);
         }
     }
 

@@ -79,9 +79,6 @@ impl Streams {
         if let ready @ Poll::Ready(_) = core.poller.poll_bell(cx) {
             return ready;
         }
-        if core.listeners.iter().any(|(_, listener)| listener.poll_handed(cx).is_ready()) {
-            return Poll::Ready(Ok(()));
-        }
         match core.next_timer_ns() {
             NEVER => Poll::Pending,
             due => timer.poll(cx, Instant::from_std(self.started) + Duration::from_nanos(due)).map(Ok),
@@ -100,7 +97,6 @@ impl Streams {
         let happened = !events.is_empty();
         events.drain(..).for_each(|event| self.give_out(event));
         *self.events.borrow_mut() = events;
-        self.take_handed();
         self.run_timers();
         self.tell_ends();
         Ok(self.end_turn() || happened)
@@ -111,19 +107,16 @@ impl Streams {
             Event::Filled { token, buffer, bytes, goes_on } => self.filled(token, buffer, bytes, goes_on),
             Event::Unused { buffer } => self.buffers.unused(buffer),
             Event::Accepted { token, fd, goes_on } => self.accepted(token, fd, goes_on),
-            Event::Ended { token, error } => match token.kind {
-                Kind::Receive => self.receive_ended(token, error),
-                Kind::Accept => self.accept_ended(token, error),
-                Kind::Send => self.room_came(token),
-                Kind::Cancel => {}
-            },
-            Event::Ready { token } => match token.kind {
-                Kind::Receive => self.readable(token),
-                Kind::Accept => self.acceptable(token),
-                Kind::Send => self.room_came(token),
-                Kind::Cancel => {}
-            },
+            Event::Ended { token, error } if token.kind == Kind::Receive => self.receive_ended(token, error),
+            Event::Ended { token, error } if token.kind == Kind::Accept => self.accept_ended(token, error),
+            Event::Ended { token, .. } | Event::Ready { token, .. } if token.kind == Kind::Send => {
+                self.room_came(token);
+            }
+            Event::Ready { token, .. } if token.kind == Kind::Receive => self.readable(token),
+            Event::Ready { token, .. } if token.kind == Kind::Accept => self.acceptable(token),
+            Event::Ready { token, goes_on } => self.rang(token, goes_on),
             Event::HungUp { token } => self.core.borrow_mut().hung_up(token),
+            Event::Ended { .. } => {}
         }
     }
 
@@ -156,6 +149,10 @@ impl Streams {
                 return;
             }
             let account = core.account_of(token.slot);
+            if self.buffers.is_full(account) {
+                core.stop(token.slot);
+                return core.want(token.slot);
+            }
             let Some(mut lease) = self.buffers.take_run(READ_BUFFERS - 1, account) else {
                 core.stop(token.slot);
                 core.counters.without_buffer += 1;
@@ -255,7 +252,10 @@ impl Streams {
         };
         match placed {
             None => consumer.on_refused(Refused::Limit),
-            Some(Some(fd)) => drop(self.open(source, fd, Some(seat))),
+            Some(Some(fd)) => {
+                self.tell_gone();
+                self.open(source, fd, Some(seat));
+            }
             Some(None) => {}
         }
     }
@@ -282,21 +282,13 @@ impl Streams {
         told.on_refused(Refused::Accept(io::Error::from_raw_os_error(error)));
     }
 
-    /// Takes the connections that other shards handed over.
-    fn take_handed(&self) {
-        let core = self.core.borrow();
-        let handed = |listener: &Listener| !listener.leaving && listener.listening.has_handed(listener.seat);
-        let seats: Vec<(Arc<Listening>, usize, u32)> = core
-            .listeners
-            .iter()
-            .filter(|(_, listener)| handed(listener))
-            .map(|(_, listener)| (listener.listening.clone(), listener.seat, listener.source))
-            .collect();
-        drop(core);
-        for (listening, seat, source) in seats {
-            while let Some(fd) = listening.take_handed(seat) {
-                self.open(source, fd, Some((listening.clone(), seat)));
-            }
+    /// Another shard handed connections over.
+    fn rang(&self, token: Token, goes_on: bool) {
+        let Some((listening, seat, source)) = self.core.borrow_mut().seat_of(token, goes_on) else { return };
+        listening.hush(seat);
+        while let Some(fd) = listening.take_handed(seat) {
+            self.tell_gone();
+            self.open(source, fd, Some((listening.clone(), seat)));
         }
     }
 
@@ -311,8 +303,8 @@ impl Streams {
         }
     }
 
-    /// Tells consumers which connections are gone, and the sources that got something that this was all.
-    fn tell_ends(&self) {
+    /// Tells consumers which connections are gone. Before each new one, too: it may get the slot of one of them.
+    fn tell_gone(&self) {
         loop {
             let gone = std::mem::take(&mut self.core.borrow_mut().gone);
             if gone.is_empty() {
@@ -320,6 +312,11 @@ impl Streams {
             }
             gone.into_iter().for_each(|(consumer, conn, how)| consumer.on_close(conn, how));
         }
+    }
+
+    /// Tells consumers which connections are gone, and the sources that got something that this was all.
+    fn tell_ends(&self) {
+        self.tell_gone();
         let touched: Vec<Rc<dyn StreamConsumer>> = {
             let core = &mut *self.core.borrow_mut();
             let told = |source: &mut Source| {
@@ -483,6 +480,16 @@ impl Core {
         self.poller.stop(fd, token);
         listener.retry_ns = self.now_ns + rest_ns;
         self.sweep_ns = self.sweep_ns.min(listener.retry_ns);
+    }
+
+    /// The seat whose bell rang; the bell is watched again if it was watched once.
+    fn seat_of(&mut self, token: Token, goes_on: bool) -> Option<(Arc<Listening>, usize, u32)> {
+        self.listener(token)?;
+        let listener = &self.listeners[token.slot as usize];
+        if !goes_on && let Err(error) = self.poller.watch(listener.listening.bell(listener.seat), token) {
+            log::warn!("connections handed over by other shards are not seen: {error}");
+        }
+        Some((listener.listening.clone(), listener.seat, listener.source))
     }
 
     fn account_of(&self, slot: u32) -> u16 {
