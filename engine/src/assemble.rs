@@ -3,7 +3,6 @@
 //! Everything that can refuse a start refuses it here, before a record is read; all refusals are gathered and told
 //! together, as findings with the place in the configuration.
 
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -23,7 +22,8 @@ use crate::sink::file::{FileSink, OpenError, Settings};
 use crate::sink::route::{Sink, Where};
 use crate::source::file::params::{Mode, Start};
 use crate::source::part::Source;
-use crate::source::{SourceParams, file};
+use crate::source::syslog::Protocol;
+use crate::source::{self, SourceParams, file};
 
 /// What a source is made with, beside its own configuration.
 pub struct Making<'a> {
@@ -37,6 +37,8 @@ pub struct Making<'a> {
     pub host: &'a Arc<str>,
     /// Whether every sink it feeds does without order.
     pub unordered: bool,
+    /// Shards that will run.
+    pub shards: usize,
 }
 
 /// Starts an engine as configured.
@@ -52,11 +54,11 @@ pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
     let mut findings = Vec::new();
     let (sinks, made) = make_sinks(config, &before, &persist, &mut findings);
     let next_input = Arc::new(AtomicU64::new(before.next_input));
-    let sources = make_sources(config, &made, &before, &next_input, &mut findings);
+    let workers = config.shards(affinity::available());
+    let sources = make_sources(config, &made, &before, &next_input, workers, &mut findings);
     if !findings.is_empty() {
         return Err(findings);
     }
-    let workers = config.shards(affinity::available());
     let allowed = affinity::allowed();
     let cpus = (0..workers).map(|i| (workers <= allowed.len()).then(|| allowed[i])).collect();
     let keeping = Some(Keeping { keeper, store, interval: config.engine.checkpoint_interval });
@@ -88,12 +90,9 @@ fn plain(message: String) -> Diagnostic {
 }
 
 fn unopened(data_dir: &Path, error: &checkpoint::OpenError) -> Diagnostic {
-    let message = format!("data_dir {}: {error}", data_dir.display());
+    let message = format!("data_dir {} cannot be used: {error}", data_dir.display());
     let diagnostic = match error {
         checkpoint::OpenError::Locked(_) => Diagnostic::error(Code::WP104, message),
-        checkpoint::OpenError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
-            Diagnostic::error(Code::WP102, message)
-        }
         _ => plain(message),
     };
     error.help().into_iter().fold(diagnostic, Diagnostic::help)
@@ -177,6 +176,7 @@ fn make_sources(
     made: &[Made<'_>],
     before: &Snapshot,
     next_input: &Arc<AtomicU64>,
+    shards: usize,
     findings: &mut Vec<Diagnostic>,
 ) -> Vec<Wired> {
     let host: Arc<str> = host::name().into();
@@ -184,7 +184,7 @@ fn make_sources(
     for source in config.sources.iter().filter(|s| s.enable) {
         let feeds: Vec<&Made<'_>> = made.iter().filter(|m| m.config.sources.takes(&source.key)).collect();
         let unordered = feeds.iter().all(|m| !m.config.common.ordered || is_counting(m.config));
-        let making = Making { config: source, before, next_input, host: &host, unordered };
+        let making = Making { config: source, before, next_input, host: &host, unordered, shards };
         let routes = feeds.iter().map(|m| (m.index, takes(m.config))).collect();
         match make_source(&making) {
             Ok(running) => sources.push(Wired { source: running, routes }),
@@ -197,7 +197,12 @@ fn make_sources(
 fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
     match &making.config.params {
         SourceParams::File(params) => file::make::make(making, params),
-        SourceParams::Syslog(_) | SourceParams::Tcp(_) | SourceParams::Kafka(_) | SourceParams::Mqtt(_) => {
+        SourceParams::Syslog(params) if params.protocol == Protocol::Udp => {
+            source::datagram::syslog(making, params).map_err(|found| vec![found])
+        }
+        SourceParams::Syslog(params) => source::stream::syslog(making, params).map_err(|found| vec![found]),
+        SourceParams::Tcp(params) => source::stream::tcp(making, params).map_err(|found| vec![found]),
+        SourceParams::Kafka(_) | SourceParams::Mqtt(_) => {
             let kind = making.config.params.kind().name;
             Err(vec![not_built("source", &making.config.key, kind).at(making.config.place.clone())])
         }

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -22,8 +22,6 @@ use crate::sink::route::{Sink, Where};
 /// Batches of one source that may be out at one sink, on one shard: enough to write one while the next is synced and
 /// the third is filled.
 pub const CREDIT_BATCHES: u32 = 8;
-/// A wait that lasts is counted this often.
-const WAIT_STEP: Duration = Duration::from_millis(250);
 /// Outlets with an open batch at once; beyond it the oldest is sealed early.
 const OPEN_MAX: usize = 16;
 
@@ -75,6 +73,11 @@ impl Lane {
         &self.sink
     }
 
+    /// Whether it looks at parsed headers whatever the source makes of them: to choose records, or to write RFC 5424.
+    pub fn wants_headers(&self) -> bool {
+        self.takes.each_record() || self.sink.format() == Some(Format::Syslog5424)
+    }
+
     /// The source's counters on this shard.
     pub fn counters(&self) -> &SourceCounters {
         &self.counters
@@ -93,20 +96,9 @@ impl Lane {
             if from >= run.records.len() {
                 return;
             }
-            self.credited().await;
-        }
-    }
-
-    /// Waits for credit. Counted in steps, so that a wait is told while it lasts: a sink that blocks for an hour is
-    /// what somebody who asks wants to hear of.
-    async fn credited(&self) {
-        loop {
             let since = Instant::now();
-            let came = tokio::time::timeout(WAIT_STEP, self.free.notified()).await.is_ok();
+            self.free.notified().await;
             self.counters.sink_wait_ns.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
-            if came {
-                return;
-            }
         }
     }
 

@@ -84,6 +84,10 @@ pub struct SourceCounters {
     pub sink_wait_ns: Counter,
     /// Long lines that were split.
     pub split: Counter,
+    /// Records that lost their end to a limit.
+    pub truncated: Counter,
+    /// Records that are no messages by their source's rules, passed on or dropped.
+    pub malformed: Counter,
 }
 
 impl SourceCounters {

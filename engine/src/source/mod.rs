@@ -2,11 +2,22 @@
 //!
 //! A source knows no sink.
 
+pub mod datagram;
+pub mod desk;
 pub mod file;
+pub mod headers;
+pub mod inlet;
 pub mod kafka;
 pub mod mqtt;
 pub mod part;
+#[cfg(test)]
+mod playground;
+pub mod port;
+pub mod proxy;
+pub mod rate;
+pub mod seldom;
 pub mod stop;
+pub mod stream;
 pub mod syslog;
 pub mod tcp;
 
@@ -16,8 +27,8 @@ kinds! {
     /// The parameters of a source, by kind. The last word of a line says whether this build has the kind.
     pub enum SourceParams {
         File(file::params::FileParams) = "file", true;
-        Syslog(syslog::SyslogParams) = "syslog", false;
-        Tcp(tcp::TcpParams) = "tcp", false;
+        Syslog(syslog::SyslogParams) = "syslog", true;
+        Tcp(tcp::TcpParams) = "tcp", true;
         Kafka(kafka::KafkaParams) = "kafka", false;
         Mqtt(mqtt::MqttParams) = "mqtt", false;
     }

@@ -1,0 +1,200 @@
+//! Where framed records of a socket source enter the engine: headers, limits, counters, runs, lanes.
+//!
+//! One inlet a source and shard. Its inputs cannot repeat, so they share one window, and positions are a running count
+//! of bytes. An inlet waits while a sink has no credit or the source's rate is used up, and with it only its source.
+//! What differs between records of a run (a bad message bears a tag) is told by two origins that live as long as the
+//! inlet: a lane knows an origin by its address.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch::{Columns, Origin, Positions, Run, Span};
+use crate::escape::escape_outside_to;
+use crate::lane::deliver;
+use crate::metrics::Reason;
+use crate::source::headers::{Bad, HeaderRules, Headers};
+use crate::source::part::Surroundings;
+use crate::source::rate::Rate;
+use crate::source::seldom::Seldom;
+
+/// Bytes of a bad message that the log shows.
+const SHOWN_BYTES: usize = 80;
+/// A rate of streams is looked at again after this time at the latest.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// What all inlets of a source go by.
+#[derive(Clone, Debug)]
+pub struct InletRules {
+    /// The source's key.
+    pub key: Arc<str>,
+    /// This machine's name.
+    pub host: Arc<str>,
+    /// The source's tags, those of its kind included.
+    pub tags: Vec<(String, String)>,
+    /// What becomes of syslog headers; none for records without.
+    pub headers: Option<HeaderRules>,
+    /// The limit of records a second.
+    pub rate: Option<Arc<Rate>>,
+}
+
+/// Records as framing made them.
+#[derive(Debug)]
+pub struct Framed<'a> {
+    /// What they lie in.
+    pub bytes: &'a [u8],
+    /// Where; changed in place.
+    pub records: &'a mut Vec<Span>,
+    /// Who sent each, where they differ; else empty.
+    pub peers: &'a mut Vec<SocketAddr>,
+    /// Who sent all of them.
+    pub peer: Option<SocketAddr>,
+    /// See [`Run::verbatim`].
+    pub verbatim: bool,
+    /// The position of the first of the bytes.
+    pub base: u64,
+    /// The position behind the records.
+    pub upto: u64,
+}
+
+/// The way of a source's records into the engine, on one shard.
+pub struct Inlet {
+    around: Surroundings,
+    slot: u32,
+    key: Arc<str>,
+    plain: Origin,
+    marked: Origin,
+    headers: Option<Headers>,
+    rate: Option<Arc<Rate>>,
+    started: Instant,
+    bad: Seldom,
+}
+
+impl Inlet {
+    /// Opens the window.
+    pub fn new(around: Surroundings, rules: &InletRules) -> Self {
+        let slot = around.shard.settle().open(0, 0);
+        let wanted = around.lanes.iter().any(|lane| lane.wants_headers());
+        let origin =
+            |tags| Origin { source: Arc::clone(&rules.key), host: Arc::clone(&rules.host), tags, peer: None };
+        let mut marked = rules.tags.clone();
+        marked.push(("syslog_malformed".to_owned(), "true".to_owned()));
+        Self {
+            slot,
+            key: Arc::clone(&rules.key),
+            plain: origin(rules.tags.clone()),
+            marked: origin(marked),
+            headers: rules.headers.clone().map(|rules| Headers::new(rules, wanted)),
+            rate: rules.rate.clone(),
+            started: Instant::now(),
+            bad: Seldom::default(),
+            around,
+        }
+    }
+
+    /// Where it is.
+    pub fn around(&self) -> &Surroundings {
+        &self.around
+    }
+
+    /// The source's key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Nanoseconds on the clock that rates go by.
+    fn elapsed_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
+    /// How many of `n` records the rate admits; the others are counted as dropped. For senders that cannot be slowed.
+    pub fn admit(&self, n: u64) -> u64 {
+        let Some(rate) = &self.rate else { return n };
+        let admitted = rate.admit(n, self.elapsed_ns());
+        self.drop_records(Reason::RateLimit, n - admitted);
+        admitted
+    }
+
+    /// Counts records that are framed and go no further.
+    pub fn drop_records(&self, reason: Reason, n: u64) {
+        if n > 0 {
+            self.around.counters.records.add(n);
+            self.around.counters.drop_records(reason, n);
+        }
+    }
+
+    /// Waits until the rate admits what [`Inlet::give`] took. For streams: the senders' windows close meanwhile.
+    pub async fn pace(&mut self, records: u64) {
+        let Some(rate) = self.rate.clone() else { return };
+        let mut wait_ns = rate.take(records, self.elapsed_ns());
+        while wait_ns > 0 && !self.around.stop.is_raised() {
+            let pause = PAUSE_MAX.min(Duration::from_nanos(wait_ns));
+            tokio::time::sleep(pause).await;
+            wait_ns = rate.take(0, self.elapsed_ns());
+        }
+    }
+
+    /// Hands records to every lane; waits while one has no credit.
+    pub async fn give(&mut self, framed: Framed<'_>) {
+        let Framed { bytes, records, peers, peer, mut verbatim, base, upto } = framed;
+        let received_ns = self.around.shard.now_ns();
+        self.around.counters.records.add(records.len() as u64);
+        if let Some(headers) = &mut self.headers {
+            let bad = headers.read(bytes, records, peers, received_ns);
+            verbatim &= headers.keeps() && bad.dropped == 0;
+            if bad.records > 0 {
+                self.count_bad(bytes, peer.or_else(|| peers.first().copied()), base, &bad);
+            }
+        }
+        (self.plain.peer, self.marked.peer) = (peer, peer);
+        let mut from = 0;
+        while from < records.len() {
+            let (to, marked) = match &self.headers {
+                Some(headers) => headers.alike(from, records.len()),
+                None => (records.len(), false),
+            };
+            let whole = to - from == records.len();
+            let upto = records.get(to).map_or(upto, |next| base + u64::from(next.start));
+            let run = Run {
+                bytes,
+                records: &records[from..to],
+                verbatim: verbatim && whole,
+                columns: self.headers.as_ref().map_or(Columns::None, |headers| headers.column(from, to)),
+                peers: if peers.is_empty() { &[] } else { &peers[from..to] },
+                origin: if marked { &self.marked } else { &self.plain },
+                received_ns,
+                positions: Positions::Linear { base, upto },
+            };
+            deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
+            from = to;
+        }
+    }
+
+    #[cold]
+    fn count_bad(&self, bytes: &[u8], peer: Option<SocketAddr>, base: u64, bad: &Bad) {
+        let counters = &self.around.counters;
+        counters.malformed.add(bad.records);
+        counters.drop_records(Reason::Malformed, bad.dropped);
+        let (Some(times), Some((record, fault))) = (self.bad.happened(bad.records), bad.first) else {
+            return;
+        };
+        let from = peer.map_or_else(String::new, |peer| format!(" from {peer}"));
+        let shown = escape_outside_to(record.of(bytes), SHOWN_BYTES);
+        let fate = if bad.dropped > 0 { "dropped" } else { "passed on as it came" };
+        log::warn!(
+            target: "wpgen::syslog",
+            "source '{}': [WP304] Invalid syslog format{from}: {} at byte {} of the message at byte {}: {shown}; {fate} \
+             ({times} such messages); header_mode = \"keep\" takes everything as it comes, and a sender that counts \
+             octets needs framing = \"octet\" or \"auto\"",
+            self.key,
+            fault.fault.words(),
+            fault.position,
+            base + u64::from(record.start),
+        );
+    }
+
+    /// Gives the window back once everything is settled; the inlet takes no more.
+    pub fn close(self) {
+        self.around.shard.settle().close(self.slot);
+    }
+}

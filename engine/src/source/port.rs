@@ -1,0 +1,216 @@
+//! Why an address cannot be bound: who holds the port, what may bind low ports, which ports are free; as found here.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use crate::config::types::ListenAddr;
+use crate::diagnosis::{Code, Diagnostic};
+use crate::io::listen::Address;
+
+/// Free ports that are named, and ports that are tried for them.
+const FREE_NAMED: usize = 3;
+const FREE_TRIED: u16 = 50;
+/// Bit of CAP_NET_BIND_SERVICE.
+const NET_BIND_SERVICE: u32 = 10;
+
+/// How an address is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Connections.
+    Stream,
+    /// Datagrams.
+    Datagram,
+}
+
+impl Transport {
+    /// Its name for people.
+    pub fn name(self, address: &Address) -> &'static str {
+        match (self, address) {
+            (Self::Stream, Address::Inet(_)) => "tcp",
+            (Self::Datagram, Address::Inet(_)) => "udp",
+            (Self::Stream, Address::Unix(_)) => "stream",
+            (Self::Datagram, Address::Unix(_)) => "datagram",
+        }
+    }
+}
+
+/// The address that a source's parameters name.
+pub fn address(addr: &ListenAddr, port: u16) -> Address {
+    match addr {
+        ListenAddr::Ip(ip) => Address::Inet(SocketAddr::new(*ip, port)),
+        ListenAddr::Unix(path) => Address::Unix(path.clone()),
+    }
+}
+
+/// Explains why `address` could not be bound; `who` is the source, as "source 'x'".
+pub fn explain(who: &str, transport: Transport, address: &Address, error: &io::Error) -> Diagnostic {
+    let what = format!("{} {address}", transport.name(address));
+    match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, Address::Inet(at)) => in_use(who, &what, transport, *at),
+        (io::ErrorKind::AddrInUse, Address::Unix(path)) => {
+            let message = format!("{who}: Address already in use: {what}");
+            Diagnostic::error(Code::WP301, message)
+                .note(format!("a process listens at {}, or it is a file that is no socket", path.display()))
+                .help("name another path, or stop the process that listens there")
+        }
+        (io::ErrorKind::PermissionDenied, Address::Inet(at)) => low_port(who, &what, *at),
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            let message = format!("{who}: Failed to bind to address {address}: it is none of this machine's");
+            Diagnostic::error(Code::WP502, message)
+                .help("addr = \"0.0.0.0\" listens on every address of the machine; `ip address` lists them")
+        }
+        _ => Diagnostic::plain(format!("{who}: cannot listen on {what}: {error}")),
+    }
+}
+
+fn in_use(who: &str, what: &str, transport: Transport, at: SocketAddr) -> Diagnostic {
+    let message = format!("{who}: Address already in use: {what} (os error 98)");
+    let mut finding = Diagnostic::error(Code::WP301, message);
+    let holders = holders(transport, at.port());
+    for (pid, name) in &holders {
+        finding = finding.note(format!("held by {name} (PID {pid})"));
+    }
+    if holders.is_empty() {
+        finding = finding.note("held by a process that this user may not look into");
+    }
+    let free = free_near(transport, at);
+    if !free.is_empty() {
+        let list: Vec<String> = free.iter().map(u16::to_string).collect();
+        finding = finding.help(format!("free ports near it: {}", list.join(", ")));
+        finding = finding.help(format!("port = {}", free[0]));
+    }
+    finding.help("or stop the process that holds the port")
+}
+
+fn low_port(who: &str, what: &str, at: SocketAddr) -> Diagnostic {
+    let start = first_unprivileged();
+    let message = format!("{who}: Permission denied: {what} (os error 13)");
+    if at.port() >= start {
+        return Diagnostic::plain(message);
+    }
+    let capable = if has_capability() { "is there" } else { "is not there" };
+    Diagnostic::error(Code::WP302, message)
+        .note(format!(
+            "ports below {start} (net.ipv4.ip_unprivileged_port_start) are for privileged processes"
+        ))
+        .note(format!("CAP_NET_BIND_SERVICE {capable}"))
+        .help(format!("port = {}", at.port().saturating_add(1000).max(start)))
+        .help("setcap cap_net_bind_service=+ep $(command -v wpgen)")
+        .help(format!("sysctl -w net.ipv4.ip_unprivileged_port_start={}", at.port()))
+}
+
+fn first_unprivileged() -> u16 {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
+fn has_capability() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> NET_BIND_SERVICE & 1 == 1
+}
+
+/// The processes that have the port, as far as they can be seen.
+fn holders(transport: Transport, port: u16) -> Vec<(u32, String)> {
+    let tables: [&str; 2] = match transport {
+        Transport::Stream => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Transport::Datagram => ["/proc/net/udp", "/proc/net/udp6"],
+    };
+    let inodes: Vec<u64> = tables
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|text| {
+            text.lines().skip(1).filter_map(|line| bound(line, transport, port)).collect::<Vec<_>>()
+        })
+        .collect();
+    if inodes.is_empty() { Vec::new() } else { owners(&inodes) }
+}
+
+/// The inode of a line of the kernel's table of sockets, if it is bound to the port and no mere connection.
+fn bound(line: &str, transport: Transport, port: u16) -> Option<u64> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (local, state, inode) = (words.get(1)?, words.get(3)?, words.get(9)?);
+    let here = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()? == port;
+    let listens = transport == Transport::Datagram || *state == "0A";
+    (here && listens).then(|| inode.parse().ok())?
+}
+
+fn owners(inodes: &[u64]) -> Vec<(u32, String)> {
+    let sockets: Vec<PathBuf> =
+        inodes.iter().map(|inode| PathBuf::from(format!("socket:[{inode}]"))).collect();
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| has_open(*pid, &sockets)).map(|pid| (pid, name(pid))).collect()
+}
+
+fn has_open(pid: u32, sockets: &[PathBuf]) -> bool {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    open.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| sockets.contains(&target)))
+}
+
+fn name(pid: u32) -> String {
+    let comm = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"));
+    comm.map_or_else(|_| "a process that has just ended".to_owned(), |comm| comm.trim().to_owned())
+}
+
+fn free_near(transport: Transport, at: SocketAddr) -> Vec<u16> {
+    let is_free = |port: &u16| {
+        let near = SocketAddr::new(unmapped(at.ip()), *port);
+        match transport {
+            Transport::Stream => TcpListener::bind(near).is_ok(),
+            Transport::Datagram => UdpSocket::bind(near).is_ok(),
+        }
+    };
+    let ports = at.port().saturating_add(1)..=at.port().saturating_add(FREE_TRIED);
+    ports.filter(|port| *port > at.port()).filter(is_free).take(FREE_NAMED).collect()
+}
+
+fn unmapped(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_names_its_holder_and_free_ones() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for (transport, at) in
+            [(Transport::Stream, tcp.local_addr().unwrap()), (Transport::Datagram, udp.local_addr().unwrap())]
+        {
+            let error = io::Error::from(io::ErrorKind::AddrInUse);
+            let finding = explain("source 's'", transport, &Address::Inet(at), &error);
+            assert_eq!(finding.code, Some(Code::WP301));
+            assert!(finding.message.starts_with("source 's': Address already in use: "), "{finding:?}");
+            let me = format!("(PID {})", std::process::id());
+            assert!(finding.notes.iter().any(|note| note.ends_with(&me)), "{finding:?}");
+            assert!(finding.help.iter().any(|help| help.starts_with("free ports near it: ")), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_low_port_names_both_mends() {
+        let error = io::Error::from(io::ErrorKind::PermissionDenied);
+        let at = Address::Inet("0.0.0.0:0".parse().unwrap());
+        let finding = explain("source 's'", Transport::Datagram, &at, &error);
+        if first_unprivileged() > 0 {
+            assert_eq!(finding.code, Some(Code::WP302));
+            assert_eq!(finding.help.len(), 3);
+        }
+    }
+
+    #[test]
+    fn lines_of_the_sockets_table_are_read() {
+        let line =
+            "  0: 0100007F:05EA 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4711 1 0";
+        assert_eq!(bound(line, Transport::Stream, 1514), Some(4711));
+        assert_eq!(bound(line, Transport::Stream, 514), None);
+        assert_eq!(bound(&line.replace(" 0A ", " 01 "), Transport::Stream, 1514), None);
+        assert_eq!(bound("sl local", Transport::Datagram, 1514), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! The one path of every stream source: syslog and tcp, over TCP and unix sockets.
+//!
+//! A listener is bound when the engine is made, so that a port that is taken refuses the start. On each shard the source
+//! has a part: a [`consumer`] that gets what was received, and a [`worker`] that makes records of it. The worker runs
+//! at once where the bytes arrive; when a sink has no credit it stays behind with what it has, the receive budget fills
+//! up, and the source's receives stop. Nothing else on the shard notices.
+//!
+//! When the source is stopped it accepts no more, takes what the kernel holds of each connection, and ends.
+
+mod consumer;
+mod make;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::types::Cidr;
+use crate::frame::Rules;
+use crate::io::listen::{Address, Listening};
+use crate::io::stream::StreamOptions;
+use crate::source::inlet::{Inlet, InletRules};
+use crate::source::part::{Part, Source, Surroundings};
+
+use consumer::Consumer;
+use worker::Worker;
+
+pub use make::{syslog, syslog_inlet, tcp, warn_if_short};
+
+/// How long connections may take to give what the kernel holds of them, once the source is stopped.
+const LAST_BYTES: Duration = Duration::from_secs(2);
+/// Between two looks at how many connections are left.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What all parts of a source go by.
+#[derive(Clone, Debug)]
+pub struct StreamRules {
+    /// How records enter.
+    pub inlet: InletRules,
+    /// How they are told apart.
+    pub framing: Rules,
+    /// Budget and limits of connections.
+    pub options: StreamOptions,
+    /// Networks whose peers may connect; empty allows all.
+    pub allow: Vec<Cidr>,
+    /// Whether a PROXY header begins each connection.
+    pub proxied: bool,
+}
+
+/// A source of streams.
+pub struct StreamSource {
+    rules: StreamRules,
+    listening: Arc<Listening>,
+}
+
+impl StreamSource {
+    /// A source at a bound listener that has a seat for each shard.
+    pub fn new(rules: StreamRules, listening: Arc<Listening>) -> Self {
+        Self { rules, listening }
+    }
+
+    /// Where it listens, with the port that the kernel chose.
+    pub fn address(&self) -> &Address {
+        self.listening.address()
+    }
+
+    async fn receive(&self, around: Surroundings) {
+        let streams = match around.shard.io().streams() {
+            Ok(streams) => streams,
+            Err(error) => return self.cannot_receive(&around, &error),
+        };
+        let inlet = Inlet::new(around.clone(), &self.rules.inlet);
+        let consumer = Consumer::new(&self.rules, Rc::clone(&streams), around.clone());
+        let queue = Rc::clone(consumer.desk.queue());
+        let worker = Worker::new(inlet, &self.rules, Rc::clone(&streams), queue);
+        consumer.desk.employ(Box::pin(worker.work()));
+        let source = streams.add(self.rules.options, Rc::clone(&consumer) as _);
+        let seat = usize::from(around.shard.id());
+        let receiving = async {
+            match streams.listen(source, Arc::clone(&self.listening), seat) {
+                Ok(()) => around.stop.raised().await,
+                Err(error) => self.cannot_receive(&around, &error),
+            }
+            streams.stop_listening(source);
+            streams.end_receiving(source);
+            let until = Instant::now() + LAST_BYTES;
+            while consumer.connections() > 0 && Instant::now() < until {
+                tokio::time::sleep(LOOK).await;
+            }
+            streams.remove(source);
+            while consumer.connections() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+            consumer.desk.close();
+        };
+        tokio::join!(receiving, consumer.desk.ended());
+    }
+
+    fn cannot_receive(&self, around: &Surroundings, error: &std::io::Error) {
+        around.counters.errors.add(1);
+        log::error!(
+            target: "wpgen::net",
+            "source '{}': cannot receive on {}: {error}", self.rules.inlet.key, self.listening.address()
+        );
+    }
+}
+
+impl Source for StreamSource {
+    fn key(&self) -> &str {
+        &self.rules.inlet.key
+    }
+
+    fn opened(&self) -> Vec<String> {
+        match self.listening.address() {
+            address @ Address::Inet(_) => vec![format!("tcp {address}")],
+            address @ Address::Unix(_) => vec![format!("{address} (stream)")],
+        }
+    }
+
+    fn run(self: Arc<Self>, around: Surroundings) -> Part {
+        Box::pin(async move { self.receive(around).await })
+    }
+}

@@ -1,0 +1,205 @@
+//! Real connections into a whole engine, on both backends.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::frame::{Framing, Oversize};
+use crate::sink::format::Format;
+use crate::source::headers::HeaderRules;
+use crate::source::playground::{BACKENDS, Keep, SHARDS, drain, start, until};
+use crate::source::syslog::{HeaderMode, OnBadMessage};
+use crate::syslog::YearPolicy;
+
+fn rules(framing: Framing) -> StreamRules {
+    StreamRules {
+        inlet: InletRules { key: "s".into(), host: "h".into(), tags: Vec::new(), headers: None, rate: None },
+        framing: Rules {
+            framing,
+            prefer_newline: false,
+            oversize: Oversize::Truncate,
+            record_bytes_max: 1 << 16,
+        },
+        options: StreamOptions { budget_bytes: 1 << 20, ..StreamOptions::default() },
+        allow: Vec::new(),
+        proxied: false,
+    }
+}
+
+fn syslog_rules(mode: HeaderMode, on_bad: OnBadMessage) -> StreamRules {
+    let headers = HeaderRules { mode, on_bad, zone: TimeZone::UTC, year: YearPolicy::Inferred };
+    let mut rules = rules(Framing::Auto);
+    rules.inlet.headers = Some(headers);
+    rules
+}
+
+fn source(rules: StreamRules) -> (Arc<StreamSource>, SocketAddr) {
+    let at = Address::Inet("127.0.0.1:0".parse().unwrap());
+    let source = StreamSource::new(rules, Listening::bind(&at, SHARDS, None).unwrap());
+    let Address::Inet(at) = *source.address() else { panic!("bound to a port") };
+    (Arc::new(source), at)
+}
+
+fn send(at: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+#[test]
+fn bursts_of_senders_that_close_at_once_arrive_whole_and_in_order() {
+    for backend in BACKENDS {
+        for (connections, messages) in [(1, 60_000u32), (64, 1500)] {
+            let (source, at) = source(rules(Framing::Newline));
+            let sink = Keep::new(0, Format::Raw);
+            let engine = start(backend, &[(source, Arc::clone(&sink))]);
+            let senders: Vec<_> = (0..connections)
+                .map(|who| {
+                    std::thread::spawn(move || {
+                        let text = |i: u32| format!("{who} {i} {}\n", "x".repeat(i as usize % 400));
+                        let bytes: String = (0..messages).map(text).collect();
+                        drop(send(at, bytes.as_bytes()));
+                    })
+                })
+                .collect();
+            senders.into_iter().for_each(|sender| sender.join().unwrap());
+            let all = connections as usize * messages as usize;
+            until("all are there", || sink.len() == all);
+            let figures = drain(engine);
+            assert_eq!((figures[0].records_in, figures[0].errors), (all as u64, 0));
+            let mut next = vec![0u32; connections as usize];
+            for record in sink.records() {
+                let mut words = record.split(' ').map(str::parse::<u32>);
+                let (who, i) = (words.next().unwrap().unwrap(), words.next().unwrap().unwrap());
+                assert_eq!(i, next[who as usize], "{backend:?} connection {who}");
+                next[who as usize] += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn octet_frames_cut_at_every_byte_are_the_same_records() {
+    let text: &[u8] = b"17 <34>a\nb in a frame5 <35>c<36>2018 01 30 line\n9 <37>rest";
+    let records = ["a\nb in a frame", "c", "2018 01 30 line", "rest"];
+    // The first count is wrong on purpose in no byte: it is the length of what follows.
+    let text = [b"18 <34>a\nb in a frame".as_slice(), &text[21..]].concat();
+    for backend in BACKENDS {
+        let (source, at) = source(syslog_rules(HeaderMode::Strip, OnBadMessage::Pass));
+        let sink = Keep::new(0, Format::Raw);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        for cut in 0..=text.len() {
+            let mut stream = TcpStream::connect(at).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.write_all(&text[..cut]).unwrap();
+            if cut % 4 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            stream.write_all(&text[cut..]).unwrap();
+            drop(stream);
+            until("four more", || sink.len() >= 4 * (cut + 1));
+            assert_eq!(sink.records()[4 * cut..], records, "{backend:?} cut at {cut}");
+        }
+        drain(engine);
+    }
+}
+
+#[test]
+fn a_stop_takes_what_the_kernel_holds_and_the_unterminated_rest() {
+    for backend in BACKENDS {
+        let (source, at) = source(rules(Framing::Newline));
+        let sink = Keep::new(0, Format::Raw);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        drop(send(at, b"first\n"));
+        until("it runs", || sink.len() == 1);
+        let lines: String = (0..20_000).map(|i| format!("{i}\n")).collect();
+        let open: Vec<_> = (0..8).map(|_| send(at, format!("{lines}rest").as_bytes())).collect();
+        until("all are accepted", || engine.status().sources[0].records_in > 8);
+        let figures = drain(engine);
+        drop(open);
+        // A connection that still waits to be accepted is no one's; here they all were, or none of their records is.
+        let rests = sink.records().iter().filter(|r| *r == "rest").count();
+        assert_eq!(figures[0].records_in as usize, 1 + rests * 20_001, "{backend:?} {rests}");
+        assert!(rests > 0);
+    }
+}
+
+#[test]
+fn a_proxy_header_names_the_peer_and_a_wrong_one_closes() {
+    for backend in BACKENDS {
+        let (source, at) = source(StreamRules { proxied: true, ..rules(Framing::Newline) });
+        let sink = Keep::new(0, Format::Ndjson);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        let mut stream = send(at, b"PROXY TCP4 192.0.2.1 10.0.0.1 47");
+        stream.write_all(b"11 514\r\nhello\n").unwrap();
+        drop(stream);
+        drop(send(at, b"GET / HTTP/1.1\r\n\r\n"));
+        until("both are judged", || sink.len() == 1 && engine.status().sources[0].errors == 1);
+        drain(engine);
+        assert!(sink.records()[0].contains("\"peer\":\"192.0.2.1:4711\""), "{:?}", sink.records());
+    }
+}
+
+#[test]
+fn bad_messages_pass_with_a_tag_or_are_dropped_and_counted() {
+    let text = b"<34>good\nbad\n<191>fine\n<192>worse\n";
+    for (on_bad, passed) in [(OnBadMessage::Pass, 4), (OnBadMessage::Drop, 2)] {
+        let (source, at) = source(syslog_rules(HeaderMode::Parse, on_bad));
+        let sink = Keep::new(0, Format::Ndjson);
+        let engine = start(BACKENDS[0], &[(source, Arc::clone(&sink))]);
+        drop(send(at, text));
+        until("all are judged", || sink.len() == passed && engine.status().sources[0].records_in == 4);
+        let figures = drain(engine);
+        let records = sink.records();
+        let marked = records.iter().filter(|r| r.contains("\"syslog_malformed\":\"true\"")).count();
+        if on_bad == OnBadMessage::Pass {
+            assert_eq!(marked, 2, "{records:?}");
+            assert!(
+                records[1].contains("\"data\":\"bad\"") && records[3].contains("\"data\":\"<192>worse\"")
+            );
+        } else {
+            assert_eq!((marked, &figures[0].dropped[..]), (0, &[("malformed".to_owned(), 2)][..]));
+        }
+        assert!(records[0].contains("\"data\":\"good\""), "{records:?}");
+    }
+}
+
+#[test]
+fn peers_outside_allow_are_refused_and_limits_hold() {
+    let allow = vec![Cidr::parse("10.0.0.0/8").unwrap()];
+    let (closed, closed_at) = source(StreamRules { allow, ..rules(Framing::Newline) });
+    let mut few = rules(Framing::Newline);
+    few.options.connections_max = 1;
+    few.framing.record_bytes_max = 4;
+    let (few, few_at) = source(few);
+    let sinks = [Keep::new(0, Format::Raw), Keep::new(1, Format::Raw)];
+    let engine = start(BACKENDS[0], &[(closed, Arc::clone(&sinks[0])), (few, Arc::clone(&sinks[1]))]);
+    drop(send(closed_at, b"x\n"));
+    let first = send(few_at, b"abcdefgh\n");
+    until("the first is there", || sinks[1].len() == 1);
+    drop(TcpStream::connect(few_at).unwrap());
+    until("both are refused", || engine.status().sources.iter().all(|s| s.errors == 1));
+    drop(first);
+    drain(engine);
+    assert_eq!((sinks[0].len(), sinks[1].records()), (0, vec!["abcd".to_owned()]));
+}
+
+#[test]
+fn a_unix_stream_is_a_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    for backend in BACKENDS {
+        let listening = Listening::bind(&Address::Unix(path.clone()), SHARDS, None).unwrap();
+        let source = Arc::new(StreamSource::new(rules(Framing::Nul), listening));
+        let sink = Keep::new(0, Format::Raw);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        UnixStream::connect(&path).unwrap().write_all(b"one\0two\nlines\0rest").unwrap();
+        until("three are there", || sink.len() == 3);
+        drain(engine);
+        assert_eq!(sink.records(), ["one", "two\nlines", "rest"]);
+    }
+}
