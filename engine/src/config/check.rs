@@ -228,6 +228,7 @@ fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
 
 /// What validates and yet will not start here.
 fn check_built(config: &Config, findings: &mut Findings) {
+    check_tls(config, findings);
     let sources =
         config.sources.iter().filter(|s| s.enable).map(|s| ("source", &s.key, s.params.kind(), &s.place));
     let sinks = config.sinks.iter().filter(|s| s.enable).map(|s| ("sink", &s.key, s.params.kind(), &s.place));
@@ -266,5 +267,32 @@ fn check_outputs(config: &Config, findings: &mut Findings) {
             );
         }
         seen.push((sink, &path.template));
+    }
+}
+
+/// TLS is described and not built: nobody may take a plain connection for an encrypted one.
+fn check_tls(config: &Config, findings: &mut Findings) {
+    let source = |params: &SourceParams| match params {
+        SourceParams::Syslog(syslog) => syslog.protocol == Protocol::Tls,
+        SourceParams::Tcp(tcp) => tcp.tls.is_some(),
+        _ => false,
+    };
+    let sink = |params: &SinkParams| match params {
+        SinkParams::Syslog(syslog) => syslog.tls.is_some(),
+        SinkParams::Tcp(tcp) => tcp.tls.is_some(),
+        _ => false,
+    };
+    let sources = config.sources.iter().filter(|s| s.enable && source(&s.params));
+    let sinks = config.sinks.iter().filter(|s| s.enable && sink(&s.params));
+    let found =
+        sources.map(|s| ("source", &s.key, &s.place)).chain(sinks.map(|s| ("sink", &s.key, &s.place)));
+    for (what, key, place) in found {
+        let message = format!("{what} '{key}' asks for TLS, which this build does not have yet");
+        findings.push(
+            Diagnostic::error(Code::WP404, message)
+                .at(place.clone())
+                .help("until then: protocol = \"tcp\" without 'tls', behind a TLS proxy such as stunnel or HAProxy")
+                .help("or enable = false"),
+        );
     }
 }
