@@ -291,6 +291,14 @@ fn connectors_are_parsed_and_tried_with_parameters() {
 }
 
 #[test]
+fn a_connector_without_its_parameters_is_told_how_to_give_them() {
+    let ran = run(folder().path(), &["connectors", "test", "--id", "file_src"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("help: with parameters: wpgen connectors test --id file_src"), "{}", ran.err);
+    assert!(!ran.err.contains(" | "), "an empty line shows nothing: {}", ran.err);
+}
+
+#[test]
 fn codes_are_explained_listed_and_found_by_words() {
     let folder = folder();
     let one = run(folder.path(), &["explain", "wp101"]);

@@ -34,6 +34,37 @@ fn records_go_to_standard_output_and_words_to_standard_error() {
 }
 
 #[test]
+fn standard_output_that_takes_nothing_is_a_failure_and_a_reader_that_leaves_is_none() {
+    let folder = once("stdout_sink");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = wpgen(folder.path(), &["source", "start"]).stdout(full).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("No space left on device"), "{err}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = wpgen(folder.path(), &["source", "start"]).stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_data_folder_that_may_not_be_written_is_told_with_its_code() {
+    let folder = once("blackhole_sink");
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(folder.path().join("data"), mode(0o555)).unwrap();
+    let ran = run(folder.path(), &["source", "start"]);
+    // root may write anywhere.
+    if ran.code != Some(0) {
+        assert!(
+            ran.err.contains("error[WP102]: data_dir ") && ran.err.contains("os error 13"),
+            "{}",
+            ran.err
+        );
+    }
+}
+
+#[test]
 fn the_quickstart_works_twice_in_a_row() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart");
     let folder = tempfile::tempdir().unwrap();
@@ -123,10 +154,32 @@ fn list_status_and_stop_reach_the_running_engine() {
     );
     let text = run(folder.path(), &["source", "status"]);
     assert!(text.out.contains("healthy") && text.out.contains(&engine.pid().to_string()), "{}", text.out);
+    assert!(text.out.contains("B resident, nothing in flight"), "WP106: {}", text.out);
     let stop = run(folder.path(), &["source", "stop"]);
     assert_eq!((stop.code, stop.out), (Some(0), format!("stopped process {}\n", engine.pid())));
     assert_eq!(engine.end().code, Some(0));
     assert_eq!(run(folder.path(), &["source", "stop"]).code, Some(1));
+}
+
+#[test]
+fn who_asks_while_a_sink_blocks_hears_what_is_waited_for_and_how_much_memory_it_holds() {
+    let folder = folder("file_sink", "start = \"beginning\"");
+    let text = std::fs::read_to_string(folder.path().join("wpsrc.toml")).unwrap();
+    let text = format!("{text}\n[sinks.params_override]\npath = \"/dev/full\"\n");
+    std::fs::write(folder.path().join("wpsrc.toml"), text).unwrap();
+    std::fs::write(folder.path().join("app.log"), "a line of some length\n".repeat(1_000_000)).unwrap();
+    let engine = Started::in_folder(folder.path());
+    until("the wait is told while it lasts", || {
+        let told = status(folder.path());
+        told["sources"][0]["waited_for_sinks_percent"].as_u64() >= Some(20)
+            && told["in_flight_bytes"].as_u64() >= Some(1 << 20)
+    });
+    let text = run(folder.path(), &["source", "status"]).out;
+    assert!(
+        text.contains("degraded") && text.contains("app spent ") && text.contains("on the way"),
+        "{text}"
+    );
+    drop(engine);
 }
 
 #[test]

@@ -127,7 +127,38 @@ pub fn summary(status: &Status, paint: Paint) -> String {
     text.push_str(&sinks.render(paint));
     text.push('\n');
     text.push_str(&sentence(status, paint));
+    text.extend(time(status));
     text
+}
+
+/// Runs shorter than this say nothing about what limits them.
+const TELLING: Duration = Duration::from_secs(1);
+/// Percent of the time from which waiting is what limits.
+const SLOWED_PERCENT: u64 = 50;
+/// Where more about a limit is.
+pub const SEE_WP105: &str = " (WP105: `wpgen explain WP105`)";
+
+/// Where the time went: of the source that waited longest, beside what the whole process worked.
+fn time(status: &Status) -> Option<String> {
+    let slowest = status.slowest().filter(|_| status.elapsed >= TELLING)?;
+    let (reads, sinks) = slowest.waits.percents(status.elapsed);
+    let of = if status.sources.len() > 1 { format!(" ({})", slowest.key) } else { String::new() };
+    let see = if is_slowed(reads, sinks) { SEE_WP105 } else { "" };
+    Some(format!("time{of}: {}; {:.1} CPUs busy{see}\n", waited(reads, sinks), status.cores_busy()))
+}
+
+/// Shares of the time that a source waited, the larger one first.
+pub fn waited(reads: u64, sinks: u64) -> String {
+    if sinks >= reads {
+        format!("{sinks} % waiting for the sink, {reads} % for reads")
+    } else {
+        format!("{reads} % waiting for reads, {sinks} % for the sink")
+    }
+}
+
+/// Whether waiting is what limits.
+pub fn is_slowed(reads: u64, sinks: u64) -> bool {
+    reads.max(sinks) >= SLOWED_PERCENT
 }
 
 fn sources(sources: &[SourceStatus]) -> Table {
@@ -222,17 +253,20 @@ pub fn duration(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::status::SinkStatus;
+    use engine::process::Usage;
+    use engine::status::{SinkStatus, Waits};
 
     fn status(seconds: u64, records: u64, bytes_in: u64, total_bytes: Option<u64>) -> Status {
         Status {
             elapsed: Duration::from_secs(seconds),
+            usage: Usage { resident_bytes: 0, cpu: Duration::from_millis(700 * seconds) },
             sources: vec![SourceStatus {
                 key: "nginx".into(),
                 records_in: records,
                 bytes_in,
                 delivered: records,
                 total_bytes,
+                waits: Waits { read_ns: 0, sink_ns: 710_000_000 * seconds },
                 ..SourceStatus::default()
             }],
             sinks: vec![SinkStatus {
@@ -295,6 +329,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_tells_what_it_waited_for_when_it_was_long_enough() {
+        let mut end = status(2, 1, 1, None);
+        end.sources[0].waits = Waits { read_ns: 400_000_000, sink_ns: 0 };
+        assert_eq!(
+            time(&end).as_deref(),
+            Some("time: 20 % waiting for reads, 0 % for the sink; 0.7 CPUs busy\n")
+        );
+        end.elapsed = Duration::from_millis(999);
+        assert_eq!(time(&end), None);
+    }
+
+    #[test]
     fn the_summary_counts_in_and_out() {
         let mut end = status(2, 5000, 600_000, None);
         end.sources[0].dropped = vec![("too_long".into(), 2)];
@@ -305,7 +351,8 @@ mod tests {
              nginx     5,000    600 KB      5,000         0       0  too_long 2\n\n\
              sink  records  bytes out  errors  state\n\
              out     5,000    1.20 MB       0\n\n\
-             5,000 records in 2.0 s: 600 KB in, 1.20 MB out, no errors; 2,500 records/s, 300 KB/s\n"
+             5,000 records in 2.0 s: 600 KB in, 1.20 MB out, no errors; 2,500 records/s, 300 KB/s\n\
+             time: 71 % waiting for the sink, 0 % for reads; 0.7 CPUs busy (WP105: `wpgen explain WP105`)\n"
         );
     }
 }

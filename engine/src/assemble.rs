@@ -3,6 +3,7 @@
 //! Everything that can refuse a start refuses it here, before a record is read; all refusals are gathered and told
 //! together, as findings with the place in the configuration.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -90,9 +91,12 @@ fn plain(message: String) -> Diagnostic {
 }
 
 fn unopened(data_dir: &Path, error: &checkpoint::OpenError) -> Diagnostic {
-    let message = format!("data_dir {} cannot be used: {error}", data_dir.display());
+    let message = format!("data_dir {}: {error}", data_dir.display());
     let diagnostic = match error {
         checkpoint::OpenError::Locked(_) => Diagnostic::error(Code::WP104, message),
+        checkpoint::OpenError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
+            Diagnostic::error(Code::WP102, message)
+        }
         _ => plain(message),
     };
     error.help().into_iter().fold(diagnostic, Diagnostic::help)

@@ -20,6 +20,7 @@ use crate::io::{Backend, Io};
 use crate::keeper::{Duty, Keeper};
 use crate::lane::{Lane, Lanes};
 use crate::metrics::{Counter, REASONS, SourceCounters};
+use crate::process::Usage;
 use crate::queue::Mailbox;
 use crate::shard::{MAILBOX_LETTERS, Order, Shard, ShardLink};
 use crate::sink::route::{Sink, Where};
@@ -91,8 +92,17 @@ impl Running {
             lag_bytes: self.source.lag_bytes(sum(|c| &c.bytes)),
             total_bytes: self.source.total_bytes(),
             done: self.parts_left.load(Ordering::Acquire) == 0,
-            waits: Waits { read_ns: sum(|c| &c.read_wait_ns), sink_ns: sum(|c| &c.sink_wait_ns) },
+            waits: self.waits(),
         }
+    }
+}
+
+impl Running {
+    /// Of the shard where it waited longest: an average with shards that had nothing to do would hide it.
+    fn waits(&self) -> Waits {
+        let of =
+            |c: &Arc<SourceCounters>| Waits { read_ns: c.read_wait_ns.get(), sink_ns: c.sink_wait_ns.get() };
+        self.counters.iter().map(of).fold(Waits::default(), Waits::or_longer)
     }
 }
 
@@ -154,6 +164,7 @@ impl Shared {
     fn status(&self, started: Instant) -> Status {
         Status {
             elapsed: started.elapsed(),
+            usage: Usage::now(),
             sources: self.running().iter().map(|r| r.status()).collect(),
             sinks: self.sinks.iter().map(|s| s.status()).collect(),
         }

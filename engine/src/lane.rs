@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -22,6 +22,8 @@ use crate::sink::route::{Sink, Where};
 /// Batches of one source that may be out at one sink, on one shard: enough to write one while the next is synced and
 /// the third is filled.
 pub const CREDIT_BATCHES: u32 = 8;
+/// A wait that lasts is counted this often.
+const WAIT_STEP: Duration = Duration::from_millis(250);
 /// Outlets with an open batch at once; beyond it the oldest is sealed early.
 const OPEN_MAX: usize = 16;
 
@@ -96,9 +98,20 @@ impl Lane {
             if from >= run.records.len() {
                 return;
             }
+            self.credited().await;
+        }
+    }
+
+    /// Waits for credit. Counted in steps, so that a wait is told while it lasts: a sink that blocks for an hour is
+    /// what somebody who asks wants to hear of.
+    async fn credited(&self) {
+        loop {
             let since = Instant::now();
-            self.free.notified().await;
+            let came = tokio::time::timeout(WAIT_STEP, self.free.notified()).await.is_ok();
             self.counters.sink_wait_ns.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            if came {
+                return;
+            }
         }
     }
 

@@ -5,11 +5,16 @@
 
 use std::time::Duration;
 
+use crate::pool::ARENA_BYTES;
+use crate::process::Usage;
+
 /// The whole engine at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
     /// Time since the engine started.
     pub elapsed: Duration,
+    /// Memory and CPU time of the process.
+    pub usage: Usage,
     /// One entry a source, in the configuration's order.
     pub sources: Vec<SourceStatus>,
     /// One entry a sink, in the configuration's order.
@@ -39,11 +44,11 @@ pub struct SourceStatus {
     pub total_bytes: Option<u64>,
     /// Whether the source has finished. Only sources with an end ever do.
     pub done: bool,
-    /// Nanoseconds its tasks waited for reads, and for sinks.
+    /// What its tasks waited for.
     pub waits: Waits,
 }
 
-/// Where a source's time went, beside its own work.
+/// Where a source's time went on the shard where it waited longest, beside its own work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waits {
     /// Nanoseconds its tasks waited for reads.
@@ -53,13 +58,22 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// What limits the source, of `shards` that ran for `elapsed`, and its share of the time in percent: the row WP105.
-    pub fn limit(&self, elapsed: Duration, shards: u64) -> (&'static str, u64) {
-        let all = (u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)).saturating_mul(shards).max(1);
-        let own = all.saturating_sub(self.read_ns).saturating_sub(self.sink_ns);
-        let shares = [("reading", self.read_ns), ("the sink", self.sink_ns), ("decoding and framing", own)];
-        let (name, ns) = shares.into_iter().max_by_key(|(_, ns)| *ns).unwrap_or(("nothing", 0));
-        (name, (u128::from(ns) * 100 / u128::from(all)).min(100) as u64)
+    /// The larger of two shards' waits.
+    #[must_use]
+    pub fn or_longer(self, other: Self) -> Self {
+        if other.sum() > self.sum() { other } else { self }
+    }
+
+    fn sum(self) -> u64 {
+        self.read_ns.saturating_add(self.sink_ns)
+    }
+
+    /// Percent of `elapsed` waited for reads and for sinks: the row WP105. Several tasks may wait at once; then the two
+    /// are shares of all that was waited.
+    pub fn percents(self, elapsed: Duration) -> (u64, u64) {
+        let all = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).max(self.sum()).max(1);
+        let percent = |ns: u64| (u128::from(ns) * 100 / u128::from(all)) as u64;
+        (percent(self.read_ns), percent(self.sink_ns))
     }
 }
 
@@ -103,6 +117,29 @@ impl Status {
         self.sources.iter().map(|s| s.bytes_in).sum()
     }
 
+    /// Batches that wait for a verdict at all sinks, and the memory they take when no record is longer than a batch.
+    pub fn in_flight(&self) -> (u64, u64) {
+        let batches: u64 = self.sinks.iter().map(|s| s.batches_in_flight).sum();
+        (batches, batches.saturating_mul(ARENA_BYTES as u64))
+    }
+
+    /// The source that waited longest.
+    pub fn slowest(&self) -> Option<&SourceStatus> {
+        self.sources.iter().max_by_key(|s| s.waits.sum())
+    }
+
+    /// Cores that the process kept busy, on average.
+    pub fn cores_busy(&self) -> f64 {
+        self.usage.cpu.as_secs_f64() / self.elapsed.as_secs_f64().max(0.001)
+    }
+
+    /// Records that were taken and left behind: received, and neither delivered, rejected nor dropped on purpose.
+    pub fn left_behind(&self) -> u64 {
+        let accounted =
+            |s: &SourceStatus| s.delivered + s.rejected + s.dropped.iter().map(|(_, n)| n).sum::<u64>();
+        self.sources.iter().map(|s| s.records_in.saturating_sub(accounted(s))).sum()
+    }
+
     /// Bytes that wait at all sources.
     pub fn lag_bytes(&self) -> u64 {
         self.sources.iter().map(|s| s.lag_bytes).sum()
@@ -136,5 +173,27 @@ mod tests {
         assert_eq!((status.total_bytes(), status.bytes_in(), status.errors()), (Some(30), 10, 6));
         status.sources.push(source(None));
         assert_eq!(status.total_bytes(), None);
+    }
+
+    #[test]
+    fn shares_of_waiting_never_pass_the_whole() {
+        let waits = Waits { read_ns: 200_000_000, sink_ns: 710_000_000 };
+        assert_eq!(waits.percents(Duration::from_secs(1)), (20, 71));
+        assert_eq!(waits.percents(Duration::from_millis(91)), (21, 78), "ten tasks waited at once");
+        assert_eq!(Waits::default().percents(Duration::ZERO), (0, 0));
+        assert_eq!(Waits::default().or_longer(waits).or_longer(Waits::default()), waits);
+    }
+
+    #[test]
+    fn what_is_left_behind_is_neither_delivered_nor_counted_out() {
+        let mut status = Status::default();
+        status.sources.push(SourceStatus {
+            records_in: 10,
+            delivered: 4,
+            rejected: 1,
+            dropped: vec![("bad_line".into(), 2)],
+            ..SourceStatus::default()
+        });
+        assert_eq!(status.left_behind(), 3);
     }
 }

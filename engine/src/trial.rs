@@ -352,7 +352,7 @@ fn writable(path: &Path) -> Result<String, Trouble> {
     match OpenOptions::new().append(true).open(path) {
         Ok(_) => return Ok(format!("{} is there and writable", path.display())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Trouble::new(format!("cannot write {}: {e}", path.display()))),
+        Err(e) => return Err(refused(format!("cannot write {}: {e}", path.display()), &e)),
     }
     let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let is_folder = fs::metadata(folder).is_ok_and(|about| about.is_dir());
@@ -366,11 +366,18 @@ fn writable(path: &Path) -> Result<String, Trouble> {
     match may_write(folder) {
         Ok(()) => Ok(format!("{} can be made", path.display())),
         Err(e) => {
-            let mut trouble = Trouble::new(format!("cannot make {}: {e}", path.display()));
+            let mut trouble = refused(format!("cannot make {}: {e}", path.display()), &e);
             trouble.help.push(format!("the folder that refuses is {}", folder.display()));
             Err(trouble)
         }
     }
+}
+
+fn refused(message: String, error: &io::Error) -> Trouble {
+    Trouble::new(match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("[WP102] {message}"),
+        _ => message,
+    })
 }
 
 fn may_write(folder: &Path) -> io::Result<()> {

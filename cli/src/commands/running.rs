@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{DONE, FAILED, configuration};
 use crate::control::{self, NoAnswer};
 use crate::printer::{Printer, Style};
-use crate::progress::{bytes, count, duration};
+use crate::progress::{self, bytes, count, duration, waited};
 use crate::table::{Align, Table};
 
 /// How much longer than its own limit for a drain an engine may take to be gone.
@@ -42,8 +42,11 @@ pub fn status(config: &Path, as_json: bool, printer: &Printer) -> u8 {
             ("bytes in", bytes(number(health, "bytes_in"))),
             ("lag", bytes(number(health, "lag_bytes"))),
             ("errors", count(number(health, "errors"))),
+            ("memory", memory(health)),
+            ("waiting", waiting(health)),
         ];
-        rows.iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
+        let shown = rows.iter().filter(|(_, value)| !value.is_empty());
+        shown.map(|(name, value)| format!("{name:<13}{value}\n")).collect()
     })
 }
 
@@ -72,6 +75,34 @@ pub fn stop(config: &Path, printer: &Printer) -> u8 {
     }
     printer.result(&format!("stopped process {pid}\n"));
     DONE
+}
+
+/// What WP106 is about: memory in RAM, and what of it is on its way to sinks.
+fn memory(health: &Value) -> String {
+    let batches = number(health, "batches_in_flight");
+    let in_flight = match batches {
+        0 => "nothing in flight".to_owned(),
+        n => format!("about {} of it in {} on the way", bytes(number(health, "in_flight_bytes")), batch(n)),
+    };
+    format!("{} resident, {in_flight}", bytes(number(health, "resident_bytes")))
+}
+
+fn batch(n: u64) -> String {
+    if n == 1 { "1 batch".to_owned() } else { format!("{} batches", count(n)) }
+}
+
+/// What WP105 is about: the source that waited longest, and for what; empty when none did.
+fn waiting(health: &Value) -> String {
+    let sources = health["sources"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let percents = |s: &Value| (number(s, "waited_for_reads_percent"), number(s, "waited_for_sinks_percent"));
+    let longest = sources.iter().max_by_key(|s| percents(s).0 + percents(s).1);
+    let Some(longest) = longest.filter(|s| percents(s) != (0, 0)) else { return String::new() };
+    let (reads, sinks) = percents(longest);
+    let mut said = format!("{} spent {}", text(longest, "key"), waited(reads, sinks));
+    if progress::is_slowed(reads, sinks) {
+        said.push_str(progress::SEE_WP105);
+    }
+    said
 }
 
 fn shown(config: &Path, as_json: bool, printer: &Printer, show: impl Fn(&Value) -> String) -> u8 {

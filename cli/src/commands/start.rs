@@ -197,6 +197,8 @@ fn ended(stop: Option<Stop>, settled: bool, limit: Duration, status: &Status, pr
         Some(stop) => stop.exit_code_drained(),
         // What could not be read or written was told when it happened; a script learns it here.
         None if status.sources.iter().any(|s| s.errors > 0) => FAILED,
+        // An output that gave up; a reader that left early, as `head` does, counts no error.
+        None if status.left_behind() > 0 && status.sinks.iter().any(|s| s.errors > 0) => FAILED,
         None => DONE,
     }
 }

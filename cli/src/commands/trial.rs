@@ -36,7 +36,11 @@ pub fn connector(id: &str, typed: &[(String, String)], printer: &Printer) -> u8 
     let Some(connector) = connectors::find(&all, id, printer) else { return FAILED };
     let mut findings = Findings::new();
     let Some(resolved) = resolve(connector, &connectors::overrides(connector, typed), &mut findings) else {
-        printer.line(&configuration::text(&findings.finish(), printer.err_paint()));
+        let mut found = findings.finish();
+        if let Some(first) = found.all.first_mut().filter(|_| typed.is_empty()) {
+            first.help.push(format!("with parameters: wpgen connectors test --id {id} --params key=value"));
+        }
+        printer.line(&configuration::text(&found, printer.err_paint()));
         return FAILED;
     };
     let steps = match &resolved {

@@ -7,6 +7,8 @@
 pub mod http;
 pub mod socket;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::status::{SinkState, SinkStatus, SourceStatus, Status};
@@ -69,6 +71,7 @@ pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
 }
 
 fn health(status: &Status) -> Value {
+    let (batches, in_flight_bytes) = status.in_flight();
     let waiting = status.sinks.iter().any(|s| matches!(s.state, SinkState::Waiting(_)));
     json!({
         "overall": if waiting { "degraded" } else { "healthy" },
@@ -79,16 +82,21 @@ fn health(status: &Status) -> Value {
         "bytes_in": status.bytes_in(),
         "lag_bytes": status.lag_bytes(),
         "errors": status.errors(),
+        "resident_bytes": status.usage.resident_bytes,
+        "cpu_seconds": status.usage.cpu.as_secs_f64(),
+        "batches_in_flight": batches,
+        "in_flight_bytes": in_flight_bytes,
         "sources": sources(status),
         "sinks": sinks(status),
     })
 }
 
 fn sources(status: &Status) -> Vec<Value> {
-    status.sources.iter().map(source).collect()
+    status.sources.iter().map(|s| source(s, status.elapsed)).collect()
 }
 
-fn source(source: &SourceStatus) -> Value {
+fn source(source: &SourceStatus, elapsed: Duration) -> Value {
+    let (read_percent, sink_percent) = source.waits.percents(elapsed);
     let dropped: serde_json::Map<String, Value> =
         source.dropped.iter().map(|(reason, n)| (reason.clone(), json!(n))).collect();
     json!({
@@ -102,6 +110,8 @@ fn source(source: &SourceStatus) -> Value {
         "errors": source.errors,
         "lag_bytes": source.lag_bytes,
         "total_bytes": source.total_bytes,
+        "waited_for_reads_percent": read_percent,
+        "waited_for_sinks_percent": sink_percent,
     })
 }
 
@@ -129,6 +139,7 @@ fn sink(sink: &SinkStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Waits;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[derive(Default)]
@@ -142,9 +153,15 @@ mod tests {
                 sources: vec![SourceStatus {
                     key: "a".into(),
                     dropped: vec![("x".into(), 2)],
+                    waits: Waits { read_ns: 0, sink_ns: 710_000_000 },
                     ..Default::default()
                 }],
-                sinks: vec![SinkStatus { state: SinkState::Waiting("full".into()), ..Default::default() }],
+                sinks: vec![SinkStatus {
+                    state: SinkState::Waiting("full".into()),
+                    batches_in_flight: 3,
+                    ..Default::default()
+                }],
+                elapsed: Duration::from_secs(1),
                 ..Status::default()
             }
         }
@@ -168,6 +185,8 @@ mod tests {
             (&health.data["overall"], &health.data["sinks"][0]["reason"]),
             (&json!("degraded"), &json!("full"))
         );
+        assert_eq!(health.data["sources"][0]["waited_for_sinks_percent"], 71, "WP105");
+        assert_eq!(health.data["in_flight_bytes"], 3 << 20, "WP106");
         assert_eq!(ask("GET", "/api/stop", &engine).code, 405);
         assert_eq!(ask("GET", "/api/stopp", &engine).code, 404);
         assert!(!engine.stopped.load(Ordering::Relaxed));

@@ -49,7 +49,11 @@ pub fn read(path: &Path) -> Result<SourceText, Diagnostic> {
             let shown = SourceText::new(name, folder, String::from_utf8_lossy(&bytes).into_owned());
             let finding = failed(path, &format!("byte 0x{first_bad:02x} at offset {at} is not UTF-8"));
             // Everything before the bad byte is valid, so the offset holds in the shown text too.
-            Err(finding.at(shown.place(at..at + 1)).help("save the file as UTF-8"))
+            let help = match bytes.as_slice() {
+                [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it begins as UTF-16 does: save it as UTF-8",
+                _ => "save the file as UTF-8",
+            };
+            Err(finding.at(shown.place(at..at + 1)).help(help))
         }
     }
 }
@@ -61,7 +65,9 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Diagnostic {
     };
     let finding = Diagnostic::error(code, format!("cannot read '{}': {error}", path.display()));
     match error.kind() {
-        ErrorKind::NotFound => finding.help("name another file, or make one: wpgen init"),
+        ErrorKind::NotFound => {
+            finding.help("name a file that is there; `wpgen init` makes a first wpsrc.toml")
+        }
         _ => finding,
     }
 }

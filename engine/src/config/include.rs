@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use globset::GlobBuilder;
 
 use super::params::wrong_type;
-use super::tree::{Node, Table};
+use super::tree::{self, Node, Table};
 use super::variables::Lookup;
 use super::{files, params};
 use crate::diagnosis::{Code, Diagnostic, Findings};
@@ -38,10 +39,24 @@ pub fn read(root: &Table, lookup: Lookup<'_>, findings: &mut Findings) -> Vec<Ta
                 findings.push(finding.at(node.place()));
                 return trees;
             }
-            trees.extend(files::read_tree(&path, lookup, findings));
+            trees.extend(tree_of(&path, node, lookup, findings));
         }
     }
     trees
+}
+
+/// A file that cannot be read is told where it is included.
+fn tree_of(path: &Path, node: &Node, lookup: Lookup<'_>, findings: &mut Findings) -> Option<Table> {
+    match files::read(path) {
+        Ok(file) => tree::parse(&Arc::new(file), lookup, findings),
+        Err(mut wrong) => {
+            if wrong.place.is_none() {
+                wrong.place = Some(node.place());
+            }
+            findings.push(wrong);
+            None
+        }
+    }
 }
 
 fn paths(node: &Node, findings: &mut Findings) -> Vec<PathBuf> {

@@ -85,6 +85,16 @@ impl Shape {
         }
     }
 
+    /// Whether any string is one of it, as far as its shape tells.
+    fn takes_any_text(&self) -> bool {
+        match self {
+            Shape::Text(_) => true,
+            Shape::OneOrMany(item) => item.takes_any_text(),
+            Shape::Either(one, _) => one.takes_any_text(),
+            _ => false,
+        }
+    }
+
     /// Whether a value of it is written in quotes.
     pub fn is_quoted(&self) -> bool {
         match self {
@@ -340,10 +350,10 @@ fn retyped(node: &Node, name: &str, shape: &Shape) -> Option<String> {
             text.parse::<i64>().ok().map(|_| format!("without quotes: {name} = {text}"))
         }
         (Value::Integer(number), Shape::Duration) => Some(format!("with a unit: {name} = \"{number}ms\"")),
-        (Value::Integer(number), shape) if shape.is_quoted() => {
+        (Value::Integer(number), shape) if shape.takes_any_text() => {
             Some(format!("in quotes: {name} = \"{number}\""))
         }
-        (Value::Boolean(value), shape) if shape.is_quoted() => {
+        (Value::Boolean(value), shape) if shape.takes_any_text() => {
             Some(format!("in quotes: {name} = \"{value}\""))
         }
         (Value::Text(text), Shape::List(item)) if item.is_quoted() => {

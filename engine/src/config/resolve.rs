@@ -2,7 +2,7 @@
 
 use super::connectors::{Allowed, Connector, Origin, Side, of_kind};
 use super::params::{Params, refuse_unknown};
-use super::tree::{Entry, Table};
+use super::tree::{Entry, Table, Value};
 use crate::diagnosis::{Code, Diagnostic, Findings, nearest_of};
 use crate::sink::SinkParams;
 use crate::sink::common::CommonParams;
@@ -30,10 +30,12 @@ pub fn resolve(connector: &Connector, over: &Table, findings: &mut Findings) -> 
         }
         whole.put(entry.clone());
     }
+    // What is written but could not be made out is told already; a check would call it missing.
+    let readable = !whole.entries.iter().any(|entry| matches!(entry.value.value, Value::Unknown));
     let resolved = match connector.side {
         Side::Source => {
             let params = SourceParams::read(connector.kind.name, &whole, findings)?;
-            if findings.errors() == before {
+            if readable && findings.errors() == before {
                 params.check(&whole, findings);
             }
             Resolved::Source(params)
@@ -41,7 +43,7 @@ pub fn resolve(connector: &Connector, over: &Table, findings: &mut Findings) -> 
         Side::Sink => {
             let params = SinkParams::read(connector.kind.name, &whole, findings)?;
             let common = CommonParams::read_fields(&whole, findings);
-            if findings.errors() == before {
+            if readable && findings.errors() == before {
                 params.check(&whole, findings);
             }
             Resolved::Sink(params, common)

@@ -26,6 +26,15 @@ fn likely(line: &str, message: &str) -> Option<String> {
                 .into(),
         );
     }
+    if message.contains("recurs") {
+        return Some("a configuration is a few levels deep: are all brackets and braces closed?".into());
+    }
+    if line.contains('\0') {
+        return Some("the line holds NUL bytes: a configuration is text, saved as UTF-8".into());
+    }
+    if line.contains('\r') {
+        return Some("lines end in LF or CR LF; a carriage return alone ends none".into());
+    }
     if line.contains(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']) {
         return Some("the line holds typographic quotes; TOML takes the straight \"".into());
     }

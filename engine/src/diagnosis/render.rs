@@ -98,6 +98,10 @@ fn write_place(
     let margin = number.len();
     let (frame, reset) = (paint.on(BLUE), paint.on(RESET));
     writeln!(out, "{:margin$}{frame}-->{reset} {}:{}:{}", "", Clean(&place.file), place.line, place.column)?;
+    if place.text.is_empty() {
+        // Nothing to point at: an empty file, a command line.
+        return Ok(());
+    }
     writeln!(out, "{:margin$} {frame}|{reset}", "")?;
     writeln!(out, "{frame}{number} |{reset} {}", Clean(&place.text))?;
     write!(out, "{:margin$} {frame}|{reset} ", "")?;

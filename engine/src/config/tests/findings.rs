@@ -41,7 +41,36 @@ fn text_that_is_not_toml() {
         ("[log]\ndir = \"${NOT_SET}\"\n".into(), Code::WP401, 2, "'NOT_SET' is not set", "export NOT_SET="),
         ("[log]\ndir = \"${NAME\"\n".into(), Code::WP401, 2, "no closing '}'", "$${"),
         ("[log]\ndir = \"${file:/nowhere}\"\n".into(), Code::WP401, 2, "No such file", ""),
+        ("[log]\ndir = \"\0\"\n".into(), Code::WP401, 2, failed, "NUL bytes"),
+        (source("f", "file_src", "path = \"${NOT_SET}/a\""), Code::WP401, 5, "'NOT_SET'", "export NOT_SET="),
+        (
+            source("k", "kafka_src", "brokers = \"${NOT_SET}\"\ntopic = \"t\""),
+            Code::WP401,
+            5,
+            "'NOT_SET'",
+            "",
+        ),
+        ("include = [\"nowhere.toml\"]\n".into(), Code::WP101, 1, "nowhere.toml", "that is there"),
     ]);
+}
+
+#[test]
+fn help_for_what_is_no_toml_fits_the_mistake() {
+    for (text, help) in [
+        (format!("a = {}", "[".repeat(5000)), "are all brackets and braces closed?"),
+        (format!("a = {}", "{a = ".repeat(5000)), "are all brackets and braces closed?"),
+        ("[log]\rlevel = \"info\"\r".to_owned(), "carriage return"),
+    ] {
+        let found = bad(&text);
+        assert!(found[0].help.join("\n").contains(help), "{}", found[0]);
+    }
+    let folder = folder(&[]);
+    let utf16: Vec<u8> = "\u{feff}[log]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.path().join("wpsrc.toml"), utf16).expect("written");
+    let found = load_in(folder.path()).expect_err("it does not load");
+    assert!(found.all[0].help[0].contains("UTF-16"), "{}", found.all[0]);
+    let wrong = bad(&file_source("max_line_bytes = true"));
+    assert!(wrong[0].help.is_empty(), "\"true\" is no size either: {}", wrong[0]);
 }
 
 #[test]
