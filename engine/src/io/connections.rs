@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use slab::Slab;
 
@@ -46,6 +47,13 @@ pub(super) struct Listener {
     pub(super) accepting: bool,
     /// When accepting is tried again after a failure.
     pub(super) retry_ns: u64,
+}
+
+impl Listener {
+    /// Ready when another shard handed a connection over.
+    pub(super) fn poll_handed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.leaving { Poll::Pending } else { self.listening.poll_handed(self.seat, cx) }
+    }
 }
 
 pub(super) struct Connection {

@@ -5,19 +5,18 @@
 //! hand to it. Whichever shard accepts places the connection where the fewest are. A connection is counted at its seat
 //! from the moment it is placed until it is closed.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use crossbeam_queue::ArrayQueue;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::ring::event_counter;
 use super::sockopt::{self, ReceiveBuffer};
 
 /// Connections the kernel keeps until they are accepted; it caps this at `net.core.somaxconn`.
@@ -98,7 +97,9 @@ struct Seat {
     taken: AtomicBool,
     connections: AtomicU32,
     handed: ArrayQueue<OwnedFd>,
-    bell: File,
+    /// The shard's task, when it waits. Not an eventfd: a ring that watches one and rings another for it loses rings
+    /// (seen on Linux 6.18, where only the first of them arrives).
+    waiting: Mutex<Option<Waker>>,
 }
 
 /// A bound socket that takes connections, and the shards' seats at it.
@@ -124,7 +125,7 @@ impl Listening {
         address.bind(&socket, Type::STREAM)?;
         socket.listen(BACKLOG)?;
         let address = address.as_bound(&socket)?;
-        let seats = (0..seats).map(|_| Seat::new()).collect::<io::Result<_>>()?;
+        let seats = (0..seats).map(|_| Seat::new()).collect();
         Ok(Arc::new(Self { socket, address, receive_buffer, seats }))
     }
 
@@ -180,7 +181,7 @@ impl Listening {
             return Some(fd);
         }
         let Err(fd) = self.seats[there].handed.push(fd) else {
-            self.seats[there].ring();
+            self.seats[there].wake();
             return None;
         };
         self.closed(there);
@@ -198,14 +199,20 @@ impl Listening {
         self.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The bell that rings when something was handed to the seat.
-    pub(super) fn bell(&self, seat: usize) -> BorrowedFd<'_> {
-        self.seats[seat].bell.as_fd()
+    /// Whether something was handed to the seat.
+    pub(super) fn has_handed(&self, seat: usize) -> bool {
+        !self.seats[seat].handed.is_empty()
     }
 
-    /// Makes the bell silent until the next hand-over.
-    pub(super) fn hush(&self, seat: usize) {
-        let _ = io::Read::read(&mut &self.seats[seat].bell, &mut [0; 8]);
+    /// Ready when something was handed to the seat.
+    pub(super) fn poll_handed(&self, seat: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let Seat { waiting, handed, .. } = &self.seats[seat];
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waiting = Some(cx.waker().clone());
+        }
+        drop(waiting);
+        if handed.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 }
 
@@ -224,18 +231,20 @@ impl Drop for Listening {
 }
 
 impl Seat {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
+    fn new() -> Self {
+        Self {
             taken: AtomicBool::new(false),
             connections: AtomicU32::new(0),
             handed: ArrayQueue::new(HANDED_MAX),
-            bell: event_counter()?,
-        })
+            waiting: Mutex::new(None),
+        }
     }
 
-    fn ring(&self) {
-        // A full counter is a bell that rings already.
-        let _ = (&self.bell).write(&1u64.to_ne_bytes());
+    fn wake(&self) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
     }
 }
 
@@ -251,7 +260,7 @@ mod tests {
     #[test]
     fn connections_go_where_the_fewest_are() {
         let listening = Listening::bind(&local(), 3, None).unwrap();
-        let fd = || File::open("/dev/null").map(OwnedFd::from).unwrap();
+        let fd = || std::fs::File::open("/dev/null").map(OwnedFd::from).unwrap();
         listening.sit(0, true).unwrap();
         listening.sit(2, true).unwrap();
         assert!(listening.place(0, fd()).is_some());

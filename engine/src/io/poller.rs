@@ -29,8 +29,6 @@ pub(super) enum Kind {
     Send,
     /// Connections of a listener.
     Accept,
-    /// The bell of a listener's seat.
-    Bell,
     /// The end of other requests.
     Cancel,
 }
@@ -56,7 +54,6 @@ impl Token {
             0 => Kind::Receive,
             1 => Kind::Send,
             2 => Kind::Accept,
-            3 => Kind::Bell,
             _ => Kind::Cancel,
         };
         Self { kind, slot: token as u32, generation: (token >> 32) as u32 & GENERATION_MASK }
@@ -79,7 +76,7 @@ pub(super) enum Event {
     /// A connection was accepted.
     Accepted { token: Token, fd: OwnedFd, goes_on: bool },
     /// A descriptor is ready for what its token is for.
-    Ready { token: Token, goes_on: bool },
+    Ready { token: Token },
     /// The peer is gone, asked or not (epoll).
     HungUp { token: Token },
 }
@@ -131,19 +128,6 @@ impl Poller {
         match self {
             Self::Ring { ring, .. } => {
                 let request = opcode::AcceptMulti::new(Fd(fd.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
-                push(ring, request, token);
-                Ok(())
-            }
-            Self::Epoll(epoll) => epoll.add(fd, READABLE, token.pack()),
-        }
-    }
-
-    /// Says whenever a descriptor is readable, until the request ends.
-    pub(super) fn watch(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        match self {
-            Self::Ring { ring, .. } => {
-                let request =
-                    opcode::PollAdd::new(Fd(fd.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
                 push(ring, request, token);
                 Ok(())
             }
@@ -253,16 +237,16 @@ fn translate(done: &Done, into: &mut Vec<Event>) {
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             into.push(Event::Accepted { token, fd, goes_on });
         }
-        (Kind::Send | Kind::Bell, _) => into.push(Event::Ready { token, goes_on }),
+        (Kind::Send, _) => into.push(Event::Ready { token }),
     }
 }
 
 fn ready(token: Token, state: u32, into: &mut Vec<Event>) {
     if token.kind == Kind::Receive && state & WRITABLE != 0 {
-        into.push(Event::Ready { token: token.of_kind(Kind::Send), goes_on: false });
+        into.push(Event::Ready { token: token.of_kind(Kind::Send) });
     }
     if state & !WRITABLE != 0 {
-        into.push(Event::Ready { token, goes_on: true });
+        into.push(Event::Ready { token });
     }
     if token.kind == Kind::Receive && state & (libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0 {
         into.push(Event::HungUp { token });
@@ -275,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_kernel() {
-        for kind in [Kind::Receive, Kind::Send, Kind::Accept, Kind::Bell, Kind::Cancel] {
+        for kind in [Kind::Receive, Kind::Send, Kind::Accept, Kind::Cancel] {
             for (slot, generation) in [(0, 0), (1, 2), (u32::MAX, GENERATION_MASK)] {
                 let token = Token { kind, slot, generation };
                 assert_eq!(Token::unpack(token.pack()), token);

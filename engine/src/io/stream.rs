@@ -185,7 +185,6 @@ impl Streams {
         let generation = core.next_generation();
         let slot = core.listeners.vacant_key() as u32;
         core.poller.accept(listening.as_fd(), Token { kind: Kind::Accept, slot, generation })?;
-        core.poller.watch(listening.bell(seat), Token { kind: Kind::Bell, slot, generation })?;
         core.listeners.insert(Listener {
             source: source.0,
             generation,
@@ -207,8 +206,6 @@ impl Streams {
                 listener.leaving = true;
                 listener.listening.leave(listener.seat);
                 let (slot, generation) = (slot as u32, listener.generation);
-                let bell = listener.listening.bell(listener.seat);
-                core.poller.stop(bell, Token { kind: Kind::Bell, slot, generation });
                 let fd = listener.listening.as_fd();
                 if core.poller.stop(fd, Token { kind: Kind::Accept, slot, generation }) {
                     listener.accepting = false;

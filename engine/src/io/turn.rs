@@ -79,6 +79,9 @@ impl Streams {
         if let ready @ Poll::Ready(_) = core.poller.poll_bell(cx) {
             return ready;
         }
+        if core.listeners.iter().any(|(_, listener)| listener.poll_handed(cx).is_ready()) {
+            return Poll::Ready(Ok(()));
+        }
         match core.next_timer_ns() {
             NEVER => Poll::Pending,
             due => timer.poll(cx, Instant::from_std(self.started) + Duration::from_nanos(due)).map(Ok),
@@ -97,6 +100,7 @@ impl Streams {
         let happened = !events.is_empty();
         events.drain(..).for_each(|event| self.give_out(event));
         *self.events.borrow_mut() = events;
+        self.take_handed();
         self.run_timers();
         self.tell_ends();
         Ok(self.end_turn() || happened)
@@ -107,16 +111,19 @@ impl Streams {
             Event::Filled { token, buffer, bytes, goes_on } => self.filled(token, buffer, bytes, goes_on),
             Event::Unused { buffer } => self.buffers.unused(buffer),
             Event::Accepted { token, fd, goes_on } => self.accepted(token, fd, goes_on),
-            Event::Ended { token, error } if token.kind == Kind::Receive => self.receive_ended(token, error),
-            Event::Ended { token, error } if token.kind == Kind::Accept => self.accept_ended(token, error),
-            Event::Ended { token, .. } | Event::Ready { token, .. } if token.kind == Kind::Send => {
-                self.room_came(token);
-            }
-            Event::Ready { token, .. } if token.kind == Kind::Receive => self.readable(token),
-            Event::Ready { token, .. } if token.kind == Kind::Accept => self.acceptable(token),
-            Event::Ready { token, goes_on } => self.rang(token, goes_on),
+            Event::Ended { token, error } => match token.kind {
+                Kind::Receive => self.receive_ended(token, error),
+                Kind::Accept => self.accept_ended(token, error),
+                Kind::Send => self.room_came(token),
+                Kind::Cancel => {}
+            },
+            Event::Ready { token } => match token.kind {
+                Kind::Receive => self.readable(token),
+                Kind::Accept => self.acceptable(token),
+                Kind::Send => self.room_came(token),
+                Kind::Cancel => {}
+            },
             Event::HungUp { token } => self.core.borrow_mut().hung_up(token),
-            Event::Ended { .. } => {}
         }
     }
 
@@ -282,13 +289,22 @@ impl Streams {
         told.on_refused(Refused::Accept(io::Error::from_raw_os_error(error)));
     }
 
-    /// Another shard handed connections over.
-    fn rang(&self, token: Token, goes_on: bool) {
-        let Some((listening, seat, source)) = self.core.borrow_mut().seat_of(token, goes_on) else { return };
-        listening.hush(seat);
-        while let Some(fd) = listening.take_handed(seat) {
-            self.tell_gone();
-            self.open(source, fd, Some((listening.clone(), seat)));
+    /// Takes the connections that other shards handed over.
+    fn take_handed(&self) {
+        let core = self.core.borrow();
+        let handed = |listener: &Listener| !listener.leaving && listener.listening.has_handed(listener.seat);
+        let seats: Vec<(Arc<Listening>, usize, u32)> = core
+            .listeners
+            .iter()
+            .filter(|(_, listener)| handed(listener))
+            .map(|(_, listener)| (listener.listening.clone(), listener.seat, listener.source))
+            .collect();
+        drop(core);
+        for (listening, seat, source) in seats {
+            while let Some(fd) = listening.take_handed(seat) {
+                self.tell_gone();
+                self.open(source, fd, Some((listening.clone(), seat)));
+            }
         }
     }
 
@@ -480,16 +496,6 @@ impl Core {
         self.poller.stop(fd, token);
         listener.retry_ns = self.now_ns + rest_ns;
         self.sweep_ns = self.sweep_ns.min(listener.retry_ns);
-    }
-
-    /// The seat whose bell rang; the bell is watched again if it was watched once.
-    fn seat_of(&mut self, token: Token, goes_on: bool) -> Option<(Arc<Listening>, usize, u32)> {
-        self.listener(token)?;
-        let listener = &self.listeners[token.slot as usize];
-        if !goes_on && let Err(error) = self.poller.watch(listener.listening.bell(listener.seat), token) {
-            log::warn!("connections handed over by other shards are not seen: {error}");
-        }
-        Some((listener.listening.clone(), listener.seat, listener.source))
     }
 
     fn account_of(&self, slot: u32) -> u16 {
