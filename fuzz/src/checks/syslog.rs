@@ -1,4 +1,4 @@
-//! Syslog headers: ranges within their record and in order, and headers that come back when they are written out.
+//! Syslog headers: ranges within their record, none over another, and headers that come back when they are written out.
 
 use engine::batch::Span;
 use engine::pool::Arena;
@@ -59,16 +59,19 @@ fn fields(header: &Header) -> [Span; 7] {
     [stamp, host, app, proc_id, msg_id, structured_data, message]
 }
 
-/// Ranges lie in the record, one behind the other, and say what the kind says.
+/// Ranges lie in the record, do not overlap, end with the message, and say what the kind says.
 fn holds(record: &[u8], header: &Header) {
+    let mut taken = fields(header).to_vec();
+    taken.retain(|field| !field.is_empty());
+    // Cisco has a host in front of the time; else the order is that of the fields.
+    taken.sort_by_key(|field| field.start);
     let mut behind = 0;
-    for field in fields(header).into_iter().filter(|field| !field.is_empty()) {
-        assert!(
-            behind <= field.start && field.start < field.end && field.end as usize <= record.len(),
-            "{header:?}"
-        );
+    for field in &taken {
+        assert!(behind <= field.start && field.start < field.end, "{header:?}");
         behind = field.end;
     }
+    assert!(behind as usize <= record.len(), "{header:?}");
+    assert!(header.message.is_empty() || header.message.end == behind, "{header:?}");
     assert!(header.pri().is_none_or(|pri| pri <= 191 && record.starts_with(format!("<{pri}>").as_bytes())));
     assert!(header.time_ns().is_none() || !header.stamp.is_empty());
     match header.kind {
