@@ -255,31 +255,45 @@ pub fn numbers(bytes: &[u8]) -> Vec<u64> {
     lines.map(|line| std::str::from_utf8(&line[..8]).unwrap().parse().unwrap()).collect()
 }
 
-/// Waits until every line that was written is in `output`, those of `lost` aside; then no line may be there twice, or
-/// changed. A lost line may be there in part.
-pub fn all_there_once(site: &Site, output: &str, written: u64, lost: &BTreeSet<u64>) {
-    let enough = usize::try_from(written).unwrap() - lost.len();
-    let deadline = Instant::now() + PATIENCE;
-    while site.read(output).iter().filter(|b| **b == b'\n').count() < enough && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let out = site.read(output);
-    let mut times = vec![0u32; usize::try_from(written).unwrap()];
-    for text in String::from_utf8(out).unwrap().lines() {
-        // Where the copy ends inside a line, all that is left of it is its beginning.
-        if lost.iter().any(|n| line(*n) != text && line(*n).starts_with(text)) {
-            continue;
-        }
+/// How often each line is in an output, whole or in part. Only lines of `lost` may be there in part: their beginning.
+///
+/// # Panics
+/// When a record is none of that.
+fn times(output: &[u8], written: u64, lost: &BTreeSet<u64>) -> Vec<u32> {
+    let mut times = vec![0; usize::try_from(written).unwrap()];
+    let index = |n: u64| usize::try_from(n).unwrap();
+    for record in output.split_inclusive(|byte| *byte == b'\n') {
+        let text = std::str::from_utf8(record).unwrap().trim_end_matches('\n');
         let number = text.get(..8).and_then(|digits| digits.parse::<u64>().ok());
-        let number = number.unwrap_or_else(|| panic!("no line of ours: {text:?}"));
-        assert_eq!(text, line(number));
-        times[usize::try_from(number).unwrap()] += 1;
+        let whole = number.filter(|n| *n < written && text == line(*n));
+        // A piece may be too short to tell which line it is of.
+        let piece = || lost.iter().copied().find(|n| times[index(*n)] == 0 && line(*n).starts_with(text));
+        let of = whole.or_else(piece).unwrap_or_else(|| panic!("no line of ours: {text:?}"));
+        times[index(of)] += 1;
     }
-    let which = |wrong: &dyn Fn(u64, u32) -> bool| {
-        (0..).zip(&times).filter(|(n, times)| wrong(*n, **times)).map(|(n, _)| n).collect::<Vec<u64>>()
+    times
+}
+
+/// Waits until every line that was written is in `output`, those of `lost` aside; then no line may be there twice, or
+/// changed. Of a lost line the beginning may be there, or nothing.
+pub fn all_there_once(site: &Site, output: &str, written: u64, lost: &BTreeSet<u64>) {
+    let which = |times: &[u32], wrong: &dyn Fn(u64, u32) -> bool| -> Vec<u64> {
+        (0..).zip(times).filter(|(n, times)| wrong(*n, **times)).map(|(n, _)| n).collect()
     };
-    let missing = which(&|n, times| times == 0 && !lost.contains(&n));
-    let twice = which(&|_, times| times > 1);
+    let missing = |times: &[u32]| which(times, &|n, times| times == 0 && !lost.contains(&n));
+    let deadline = Instant::now() + PATIENCE;
+    let mut out = Vec::new();
+    let mut times = times(&out, written, lost);
+    while !missing(&times).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = site.read(output);
+        if now.len() > out.len() {
+            out = now;
+            let whole = out.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            times = self::times(&out[..whole], written, lost);
+        }
+    }
+    let (missing, twice) = (missing(&times), which(&times, &|_, times| times > 1));
     assert!(
         missing.is_empty() && twice.is_empty(),
         "of {written} lines {} are missing, from {:?} on, and {} there twice, from {:?} on",
