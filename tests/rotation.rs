@@ -102,6 +102,38 @@ fn copied_and_truncated(io: &str) {
     engine.stop();
 }
 
+/// Half of a line was read when the log is truncated: it is whole where a copy has it, and else all there is of it.
+fn truncated_inside_a_line(io: &str) {
+    // Longer than what a fingerprint covers: of a shorter copy less can be told.
+    let first = "1".repeat(1100);
+    let expected = |others: &[&str]| -> Vec<String> {
+        std::iter::once(first.as_str()).chain(others.iter().copied()).map(String::from).collect()
+    };
+    let copied = [
+        (format!("{first}\nsecond\nthird\n"), expected(&["fourth", "second", "third"])),
+        (format!("{first}\n"), expected(&["fourth", "sec"])),
+        (String::new(), expected(&["fourth", "sec"])),
+    ];
+    for (copy, expected) in copied {
+        let site = Site::new(io, "path = \"in/app.log*\"\nflush_partial = \"1h\"", SINK);
+        fs::write(log(&site), format!("{first}\nsec")).unwrap();
+        let engine = site.start();
+        until("its beginning is read", || lines_out(&site) == 1);
+        engine.signal(libc::SIGSTOP);
+        if !copy.is_empty() {
+            fs::write(site.path("in/app.log.1"), &copy).unwrap();
+        }
+        fs::write(log(&site), "fourth\n").unwrap();
+        engine.signal(libc::SIGCONT);
+        until("the rest is read", || lines_out(&site) >= expected.len() as u64);
+        engine.stop();
+        let out = String::from_utf8(site.read("out")).unwrap();
+        let mut records: Vec<&str> = out.lines().collect();
+        records.sort_unstable();
+        assert_eq!(records, expected, "with the copy {copy:?}");
+    }
+}
+
 fn truncated_in_place(io: &str) {
     let site = site(io, "in/app.log");
     let writer = Writer::start(&log(&site));
@@ -250,6 +282,7 @@ on_both!(
     renamed_where_old_files_are_read_too,
     renamed_out_of_sight,
     copied_and_truncated,
+    truncated_inside_a_line,
     truncated_in_place,
     deleted_while_it_is_written,
     inode_given_to_another_file,

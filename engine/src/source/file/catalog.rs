@@ -5,7 +5,7 @@
 //! ([`Catalog::touch`]) when that one was written to.
 //!
 //! Invariants:
-//! - an input is one content: its positions only rise. A file that is truncated goes on under a new id, and a rotated
+//! - an input is one content: its positions only rise, but for what a reader read and did not give out. A file that is truncated goes on under a new id, and a rotated
 //!   file that comes back compressed, or as the copy that copytruncate made, keeps its id and position.
 //! - an inode is read by one input at a time, and an id is opened again only after its reader has closed it and every
 //!   sink has what that one read.
@@ -117,7 +117,9 @@ pub struct Catalog {
     /// Whether files wait for a decision; a source that reads once does not wait.
     patient: bool,
     looks: u64,
+    /// Looks that have begun, and the last one that was judged.
     known: BTreeMap<u64, Known>,
+    judged: u64,
     by_inode: HashMap<(u64, u64), u64>,
     /// Strangers that wait, by inode.
     waiting: HashMap<(u64, u64), Waiting>,
@@ -128,6 +130,7 @@ pub struct Catalog {
 struct Waiting {
     since_ms: u64,
     /// The input, where one was found to begin alike.
+    size: u64,
     twin: Option<u64>,
     /// What the file began with when that was found.
     fingerprint: Fingerprint,
@@ -142,6 +145,7 @@ impl Catalog {
             patient,
             looks: 0,
             known: BTreeMap::new(),
+            judged: 0,
             by_inode: HashMap::new(),
             waiting: HashMap::new(),
         }
@@ -197,6 +201,13 @@ impl Catalog {
     }
 
     /// The reader of `id` has closed its file, at the `end` or before it; `deleted` when the file had no name left. Until
+    /// The reader of `id` read on from `position` and gave nothing more out: that is to be read again.
+    pub fn hand_back(&mut self, id: u64, position: u64) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.position = known.position.min(position);
+        }
+    }
+
     /// [`Catalog::retire`] the input is not opened again.
     pub fn closed(&mut self, id: u64, end: bool, deleted: bool) {
         let Some(known) = self.known.get_mut(&id) else { return };
@@ -241,10 +252,35 @@ impl Catalog {
         Some(Decision::Grew { id })
     }
 
-    /// Judges all files there are. `now_ms` is wall time, for it is compared with times of files.
-    pub fn look(&mut self, now_ms: u64, seen: &[Seen], ids: &AtomicU64) -> Outcome {
+    /// Whether an open file still is `id` and holds all of it up to `position`.
+    pub fn holds(&self, id: u64, seen: &Seen, position: u64) -> bool {
+        self.known.get(&id).is_some_and(|known| known.identity.judge(seen, position) == Verdict::Same)
+    }
+
+    /// Whether a copy of `id` waits for its reader to end, and has more than `position`.
+    pub fn is_copied_beyond(&self, id: u64, position: u64) -> bool {
+        self.waiting.values().any(|waiting| waiting.twin == Some(id) && waiting.size > position)
+    }
+
+    /// How many looks at all files have begun.
+    pub fn looks_begun(&self) -> u64 {
+        self.looks
+    }
+
+    /// Which of them was judged last.
+    pub fn looks_judged(&self) -> u64 {
+        self.judged
+    }
+
+    /// A look at all files begins. What happens from now on it may see or not see; [`Catalog::look`] ends it.
+    pub fn begin_look(&mut self) {
         self.looks += 1;
         let mut outcome = Outcome::default();
+    }
+
+    /// Judges all files there are, as the look saw them. `now_ms` is wall time, for it is compared with times of files.
+    pub fn look(&mut self, now_ms: u64, seen: &[Seen], ids: &AtomicU64) -> Outcome {
+        self.judged = self.looks;
         let mut moved = HashMap::new();
         let mut strangers = Vec::new();
         for seen in seen {
@@ -347,7 +383,12 @@ impl Catalog {
     /// Decides what a file with an unknown inode is.
     fn place(&self, seen: &Seen, now_ms: u64, waited: Option<&Waiting>, alike: &Alike) -> Place {
         let rested_ms = now_ms.saturating_sub(seen.changed_ms);
-        let mut waiting = Waiting { since_ms: now_ms, twin: None, fingerprint: Fingerprint::of(&seen.head) };
+        let mut waiting = Waiting {
+            since_ms: now_ms,
+            size: seen.size,
+            twin: None,
+            fingerprint: Fingerprint::of(&seen.head),
+        };
         if let Some(waited) = waited {
             waiting.since_ms = waited.since_ms;
         }

@@ -1,9 +1,10 @@
 //! Follows one file: reads on when it grows, starts over when it is truncated, reads it out when it is gone.
 //!
-//! Invariants: it reads the file that was looked at and no other that took its path since; before it reads on, the
-//! catalog has judged the open file; what was read under an identity settles under that identity; ten thousand files may
-//! rest at once, so what only reading needs is boxed and freed; a file that lost its name is read until no writer has
-//! touched it for [`LINGER`].
+//! Invariants: it reads the file that was looked at and no other that took its path since; before it reads on, and again
+//! before it gives out what it read, the catalog has judged the open file; what was read under an identity settles under
+//! that identity; a line that was unfinished when its file was truncated is given out once, as a piece or from a copy; ten
+//! thousand files may rest at once, so what only reading needs is boxed and freed; a file that lost its name is read until
+//! no writer has touched it for [`LINGER`].
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -299,7 +300,12 @@ impl Follower {
             if seen.size <= self.reader.position() {
                 return Ok(Ended::AtEnd);
             }
-            let ended = Box::pin(self.reader.read_to(seen.size)).await?;
+            let (file, followed, id) = (self.reader.file().clone(), &self.followed, self.id);
+            let is_ours = |upto| {
+                let seen = observe::file(&file.as_std(), &path, false);
+                seen.is_ok_and(|seen| followed.catalog().holds(id, &seen, upto))
+            };
+            let ended = Box::pin(self.reader.read_to(seen.size, is_ours)).await?;
             self.grew = Instant::now();
             self.progressed();
             if ended == Ended::Stopped {
@@ -326,16 +332,47 @@ impl Follower {
         }
     }
 
-    /// The file was truncated: what was unfinished is all there will be of it; the rest is another input.
+    /// The file was truncated: what is in it now is another input. An unfinished line is left to a copy that holds more
+    /// of it; where there is none, what was read is all there will be.
     async fn begin_anew(&mut self, new: u64) {
-        Box::pin(self.reader.finish()).await;
+        if self.reader.is_holding() && !self.goes_on_in_copy().await {
+            Box::pin(self.reader.finish()).await;
+        }
         let slot = self.around.shard.settle().open(new, 0);
+        let handed = self.reader.handed();
         let old = self.reader.begin_anew(slot);
         self.retire(self.id, old);
-        self.followed.catalog().closed(self.id, true, false);
+        let mut catalog = self.followed.catalog();
+        catalog.hand_back(self.id, handed);
+        catalog.closed(self.id, true, false);
+        drop(catalog);
         self.followed.unlink(self.id);
         self.id = new;
         self.link.position.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether there is a copy of the file, made before it was truncated, with more than was given out. A look that began
+    /// since then tells.
+    async fn goes_on_in_copy(&self) -> bool {
+        let handed = self.reader.handed();
+        let looks = self.followed.catalog().looks_begun();
+        loop {
+            let looked = self.followed.looked.notified();
+            tokio::pin!(looked);
+            looked.as_mut().enable();
+            let (found, judged) = {
+                let catalog = self.followed.catalog();
+                (catalog.is_copied_beyond(self.id, handed), catalog.looks_judged())
+            };
+            if found || judged > looks || self.around.stop.is_raised() {
+                return found;
+            }
+            self.followed.ask_look();
+            tokio::select! {
+                () = looked => {}
+                () = self.around.stop.raised() => {}
+            }
+        }
     }
 
     /// Waits for growth, for the time to give out an unfinished line, or for the end.

@@ -92,8 +92,11 @@ async fn read(settings: &Rc<Settings>, around: &Surroundings, job: Job) {
     let slot = around.shard.settle().open(job.input, job.position);
     let mut reader = reader(settings, around, &job, file, origin, slot);
     let mut at_end = false;
-    let read =
-        if job.packed { reader.read_packed().await } else { reader.read_to(job.end_of_reading()).await };
+    let read = if job.packed {
+        reader.read_packed().await
+    } else {
+        reader.read_to(job.end_of_reading(), |_| true).await
+    };
     match read {
         Ok(Ended::AtEnd) => {
             reader.finish().await;

@@ -116,6 +116,11 @@ impl Reader {
         self.handed
     }
 
+    /// Whether something was read that is not given out yet: an unfinished line, or lines that wait to be joined.
+    pub fn is_holding(&self) -> bool {
+        self.handed < self.position
+    }
+
     /// Bytes of an unfinished line that were read and not given out.
     pub fn unfinished(&self) -> usize {
         self.lines.carried()
@@ -136,11 +141,13 @@ impl Reader {
         }
     }
 
-    /// Reads on up to `end` (a size that was seen), or to the end of its range.
+    /// Reads on up to `end` (a size that was seen), or to the end of its range. Bytes are given out only when `is_ours`
+    /// holds after they were read, for the position behind them, for a file can be truncated and written anew at any
+    /// time; where it does not hold, reading ends before them.
     ///
     /// # Errors
     /// What the read said; what was read before it is delivered.
-    pub async fn read_to(&mut self, end: u64) -> io::Result<Ended> {
+    pub async fn read_to(&mut self, end: u64, is_ours: impl Fn(u64) -> bool) -> io::Result<Ended> {
         let near = end.min(self.until.saturating_add(1));
         let mut segments =
             Segments::new(self.around.shard.io().clone(), self.file.clone(), self.position, near);
@@ -155,6 +162,9 @@ impl Reader {
                 .read_wait_ns
                 .add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
             let Some(segment) = next? else { return Ok(Ended::AtEnd) };
+            if !is_ours(segments.position()) {
+                return Ok(Ended::AtEnd);
+            }
             self.position = segments.position();
             if self.consume(segment).await {
                 return Ok(Ended::AtEnd);

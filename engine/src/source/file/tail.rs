@@ -45,6 +45,8 @@ pub struct Followed {
     joined: Notify,
     /// A follower saw what only a look at all files can tell.
     look: Notify,
+    /// The catalog has judged a look at all files.
+    pub looked: Notify,
     revision: AtomicU64,
     /// A last line without newline is a record after this time; zero waits for ever.
     pub flush_partial: Duration,
@@ -62,6 +64,7 @@ impl Followed {
             parts: Mutex::default(),
             joined: Notify::new(),
             look: Notify::new(),
+            looked: Notify::new(),
             revision: AtomicU64::new(0),
             flush_partial,
             packing,
@@ -297,6 +300,7 @@ impl Coordinator {
 
     /// Looks at all files, off the shard, and does what the catalog decides.
     async fn look(&mut self, watch: &mut Option<Watch>) -> Option<Duration> {
+        self.followed.catalog().begin_look();
         let (search, packing) = (Arc::clone(&self.search), self.followed.packing);
         let looked = tokio::task::spawn_blocking(move || search.look()).await;
         let Ok(mut found) = looked else { return Some(POLL) };
@@ -327,6 +331,7 @@ impl Coordinator {
         for decision in outcome.decisions {
             self.decide(decision);
         }
+        self.followed.looked.notify_waiters();
         let again = outcome.again_ms.map(Duration::from_millis);
         if watch.is_none() { Some(again.unwrap_or(POLL).min(POLL)) } else { again }
     }

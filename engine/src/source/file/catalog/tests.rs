@@ -175,6 +175,7 @@ impl World {
     }
 
     fn look(&mut self) -> Vec<Decision> {
+        self.catalog.begin_look();
         let all = self.observe();
         self.judge(&all)
     }
@@ -389,6 +390,44 @@ fn copytruncate_is_read_once_and_what_truncation_took_comes_from_the_copy() {
 }
 
 #[test]
+fn an_unfinished_line_is_read_again_from_the_copy() {
+    let mut world = begun();
+    world.append("a.log", 2);
+    world.drain();
+    world.copy("a.log");
+    world.truncate("a.log");
+    let Some(Decision::Truncated { id, new }) =
+        world.catalog.touch(&world.seen(Path::new("a.log"), 1), &world.ids)
+    else {
+        panic!("it is truncated")
+    };
+    let looks = world.catalog.looks_begun();
+    assert!(!world.catalog.is_copied_beyond(id, 24), "nobody has seen the copy");
+    assert_eq!(world.look(), []);
+    assert!(world.catalog.looks_judged() > looks);
+    assert!(world.catalog.is_copied_beyond(id, 24) && !world.catalog.is_copied_beyond(id, 40));
+    // Its reader gives out no more than the first three.
+    world.catalog.hand_back(id, 24);
+    world.readers = BTreeMap::from([(new, (1, 0))]);
+    world.close(id, true, false);
+    world.retire();
+    let open = Decision::Open { id, path: "a.log.1".into(), position: 24, packed: false, after: None };
+    assert_eq!(world.look(), [open]);
+}
+
+#[test]
+fn what_is_read_while_the_file_begins_anew_is_not_of_it() {
+    let mut world = begun();
+    let look = |world: &World| world.seen(Path::new("a.log"), 1);
+    world.append("a.log", 2);
+    assert!(world.catalog.holds(1, &look(&world), 40));
+    assert!(!world.catalog.holds(1, &look(&world), 48), "it has become shorter");
+    world.truncate("a.log");
+    world.append("a.log", 9);
+    assert!(!world.catalog.holds(1, &look(&world), 40), "it is another content");
+}
+
+#[test]
 fn copytruncate_while_we_were_away() {
     let mut world = begun();
     world.append("a.log", 2);
@@ -494,6 +533,7 @@ fn a_link_that_is_switched_and_switched_back() {
     // Only the link is in the pattern: the old file is out of sight, but there.
     let look = |world: &mut World| {
         let seen = world.seen(Path::new("a.log"), world.names["a.log"]);
+        world.catalog.begin_look();
         let outcome = world.catalog.look(world.now_ms, &[seen], &world.ids);
         outcome.decisions.iter().for_each(|decision| world.obey(decision));
         outcome.decisions
@@ -533,6 +573,7 @@ fn what_has_gone_is_bounded() {
                 ..Seen::default()
             })
             .collect();
+        world.catalog.begin_look();
         for decision in world.catalog.look(0, &seen, &world.ids).decisions {
             match decision {
                 Decision::Open { id, .. } | Decision::Gone { id } => {
@@ -601,6 +642,7 @@ impl World {
             Op::Look => drop(self.look()),
             Op::LateLook(file, truncate) => {
                 // What is judged was true before the readers went on.
+                self.catalog.begin_look();
                 let all = self.observe();
                 if truncate {
                     self.truncate(FILES[file]);
