@@ -15,7 +15,8 @@
 //!   being renamed, and a compressed twin often comes after its original has gone.
 //!
 //! It refuses to take two files for one by content alone when that could lose a line: content decides only for compressed
-//! files, and for a copy of a file that was truncated. Else a new inode is a new file.
+//! files, and for a copy of a file that was truncated. Else a new inode is a new file. So a copy of less than a KiB, of
+//! whose original more was read than it holds, is read as a file of its own.
 
 mod alike;
 mod known;
@@ -24,7 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::alike::{Alike, is_rotated, will_be_packed};
+use self::alike::{Alike, is_rotated, name_of, will_be_packed};
 use self::known::{Known, State, joined};
 use super::identity::{Fingerprint, Seen, Verdict};
 use crate::checkpoint::Input;
@@ -116,10 +117,10 @@ pub struct Catalog {
     start: Start,
     /// Whether files wait for a decision; a source that reads once does not wait.
     patient: bool,
-    looks: u64,
     /// Looks that have begun, and the last one that was judged.
-    known: BTreeMap<u64, Known>,
+    looks: u64,
     judged: u64,
+    known: BTreeMap<u64, Known>,
     by_inode: HashMap<(u64, u64), u64>,
     /// Strangers that wait, by inode.
     waiting: HashMap<(u64, u64), Waiting>,
@@ -129,8 +130,8 @@ pub struct Catalog {
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     since_ms: u64,
-    /// The input, where one was found to begin alike.
     size: u64,
+    /// The input, where one was found to begin alike.
     twin: Option<u64>,
     /// What the file began with when that was found.
     fingerprint: Fingerprint,
@@ -144,8 +145,8 @@ impl Catalog {
             start,
             patient,
             looks: 0,
-            known: BTreeMap::new(),
             judged: 0,
+            known: BTreeMap::new(),
             by_inode: HashMap::new(),
             waiting: HashMap::new(),
         }
@@ -200,7 +201,6 @@ impl Catalog {
         }
     }
 
-    /// The reader of `id` has closed its file, at the `end` or before it; `deleted` when the file had no name left. Until
     /// The reader of `id` read on from `position` and gave nothing more out: that is to be read again.
     pub fn hand_back(&mut self, id: u64, position: u64) {
         if let Some(known) = self.known.get_mut(&id) {
@@ -208,6 +208,7 @@ impl Catalog {
         }
     }
 
+    /// The reader of `id` has closed its file, at the `end` or before it; `deleted` when the file had no name left. Until
     /// [`Catalog::retire`] the input is not opened again.
     pub fn closed(&mut self, id: u64, end: bool, deleted: bool) {
         let Some(known) = self.known.get_mut(&id) else { return };
@@ -275,12 +276,12 @@ impl Catalog {
     /// A look at all files begins. What happens from now on it may see or not see; [`Catalog::look`] ends it.
     pub fn begin_look(&mut self) {
         self.looks += 1;
-        let mut outcome = Outcome::default();
     }
 
     /// Judges all files there are, as the look saw them. `now_ms` is wall time, for it is compared with times of files.
     pub fn look(&mut self, now_ms: u64, seen: &[Seen], ids: &AtomicU64) -> Outcome {
         self.judged = self.looks;
+        let mut outcome = Outcome::default();
         let mut moved = HashMap::new();
         let mut strangers = Vec::new();
         for seen in seen {
@@ -290,10 +291,20 @@ impl Catalog {
         }
         self.miss(&mut moved, &mut outcome.decisions);
         let waited = std::mem::take(&mut self.waiting);
-        let alike = if strangers.is_empty() { Alike::none() } else { Alike::of(&self.known) };
+        let mut alike = if strangers.is_empty() { Alike::none() } else { Alike::of(&self.known) };
+        // An original before its copies.
+        strangers.sort_by_key(|seen| name_of(&seen.path).len());
+        // Where all is read from its end nothing can come twice, and whoever waits would come from the beginning.
+        let at_end = self.start == Start::End && self.looks == 1;
         for seen in strangers {
             match self.place(seen, now_ms, waited.get(&(seen.dev, seen.ino)), &alike) {
-                Place::New => self.admit(seen, moved.get(&seen.path).copied(), ids, &mut outcome.decisions),
+                Place::New => {
+                    let after = moved.get(&seen.path).copied();
+                    let id = self.admit(seen, after, ids, &mut outcome.decisions);
+                    if !at_end && seen.packed.is_none() {
+                        alike.add_new(Fingerprint::of(&seen.head), id);
+                    }
+                }
                 Place::As(id) => self.adopt(id, seen, &mut outcome.decisions),
                 Place::Twin => {}
                 Place::Wait(waiting, ms) => {
@@ -314,7 +325,7 @@ impl Catalog {
         let blank = known.is_blank() && known.state == State::Gone;
         let anew = blank || known.judge(seen) == Verdict::Anew;
         if anew && !known.reading {
-            known.state = State::Truncated(self.looks);
+            known.state = State::Truncated(self.looks - 1);
             self.by_inode.remove(&(seen.dev, seen.ino));
             return false;
         }
@@ -405,7 +416,9 @@ impl Catalog {
         let waited_ms = now_ms.saturating_sub(waiting.since_ms);
         let lost = twin.is_some_and(|twin| !matches!(twin.state, State::Live(_)));
         match twin {
-            Some(twin) if lost && !twin.is_busy() => Place::As(twin.id),
+            Some(twin) if lost && !twin.is_busy() && !twin.is_truncated_since(self.looks) => {
+                Place::As(twin.id)
+            }
             Some(twin) if lost || twin.suspect || self.may_wait(rested_ms, waited_ms) => {
                 // What was truncated before the copy was made is not what was copied.
                 let sure =
@@ -452,12 +465,13 @@ impl Catalog {
                 (matches!(twin.state, State::Live(_)) && is_rotated(&twin.path, &seen.path)).then_some(twin)
             });
         }
-        let twins = alike.begins(&seen.head).filter_map(|id| self.known.get(&id));
+        let ids = alike.begins(&seen.head).chain(alike.new_ones(&seen.head));
+        let twins = ids.filter_map(|id| self.known.get(&id));
         twins.filter(|known| known.is_copied_to(seen, self.looks)).max_by_key(|known| known.rank(seen))
     }
 
-    /// A new input, at a path where the input `after` is still being read.
-    fn admit(&mut self, seen: &Seen, after: Option<u64>, ids: &AtomicU64, out: &mut Vec<Decision>) {
+    /// A new input, at a path where the input `after` is still being read. Returns its id.
+    fn admit(&mut self, seen: &Seen, after: Option<u64>, ids: &AtomicU64, out: &mut Vec<Decision>) -> u64 {
         let mut known = Known::new(ids.fetch_add(1, Ordering::Relaxed), seen, self.looks);
         if self.start == Start::End && self.looks == 1 {
             known.position = seen.size;
@@ -467,8 +481,10 @@ impl Catalog {
         if !known.done {
             known.open(seen, after, out);
         }
-        self.by_inode.insert((seen.dev, seen.ino), known.id);
-        self.known.insert(known.id, known);
+        let id = known.id;
+        self.by_inode.insert((seen.dev, seen.ino), id);
+        self.known.insert(id, known);
+        id
     }
 
     /// An input whose content is in another file now.

@@ -12,11 +12,17 @@ pub(super) struct Alike {
     ids: HashMap<Fingerprint, Vec<u64>>,
     /// By the stem of their names: those that are being read, the one with the shortest name of each stem.
     stems: HashMap<Vec<u8>, u64>,
+    /// Those that are new in this look.
+    new: HashMap<Fingerprint, Vec<u64>>,
 }
+
+/// How many new inputs that begin alike are compared with a stranger: a copy's original has a shorter name, and so is
+/// among the first.
+const NEW_MAX: usize = 16;
 
 impl Alike {
     pub(super) fn none() -> Self {
-        Self { lens: BTreeSet::new(), ids: HashMap::new(), stems: HashMap::new() }
+        Self { lens: BTreeSet::new(), ids: HashMap::new(), stems: HashMap::new(), new: HashMap::new() }
     }
 
     /// Of all inputs but those that are compressed files themselves, and those of which nothing is known yet.
@@ -44,6 +50,19 @@ impl Alike {
             self.lens.insert(fingerprint.len);
             self.ids.entry(fingerprint).or_default().push(id);
         }
+    }
+
+    /// An input that is new in this look.
+    pub(super) fn add_new(&mut self, fingerprint: Fingerprint, id: u64) {
+        let ids = self.new.entry(fingerprint).or_default();
+        if !fingerprint.is_empty() && ids.len() < NEW_MAX {
+            ids.push(id);
+        }
+    }
+
+    /// Those new in this look that begin with the same first KiB, or with the same bytes if they have no more.
+    pub(super) fn new_ones(&self, head: &[u8]) -> impl Iterator<Item = u64> {
+        self.new.get(&Fingerprint::of(head)).into_iter().flatten().copied()
     }
 
     /// Those whose stem a name begins with.

@@ -38,7 +38,7 @@ pub(super) enum State {
     Live(u64),
     /// Not seen any more.
     Gone,
-    /// Its inode began anew in the look of this number: only a copy can hold this content.
+    /// Its inode began anew, as looks behind this number can see: only a copy can hold this content.
     Truncated(u64),
 }
 
@@ -123,13 +123,19 @@ impl Known {
     /// Whether a file that begins alike can be the copy that copytruncate makes of this input before it truncates it:
     /// then it was there before the truncation, and has a longer name.
     pub(super) fn is_copied_to(&self, seen: &Seen, look: u64) -> bool {
-        let whole = self.identity.fingerprint.proves(self.position) && seen.size >= self.position;
         is_rotated(&self.path, &seen.path)
             && match self.state {
                 State::Live(_) => true,
                 State::Gone => false,
-                State::Truncated(at) => at + 1 >= look && whole,
+                // A look that had begun may not have seen the copy; the one after it has. More may have been read than
+                // was copied.
+                State::Truncated(at) => look <= at + 2 && self.identity.fingerprint.proves(self.position),
             }
+    }
+
+    /// Whether it was truncated after this look had begun, which then says nothing certain of a copy's size.
+    pub(super) fn is_truncated_since(&self, look: u64) -> bool {
+        matches!(self.state, State::Truncated(at) if at >= look)
     }
 
     /// Of several inputs that a file could be: one that lost its inode rather than one that has it, and the latest.

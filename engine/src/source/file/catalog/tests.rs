@@ -390,6 +390,43 @@ fn copytruncate_is_read_once_and_what_truncation_took_comes_from_the_copy() {
 }
 
 #[test]
+fn copytruncate_between_two_looks_of_which_more_was_read_than_was_copied() {
+    let mut world = World::new(false);
+    world.append("a.log", 200);
+    world.look();
+    world.drain();
+    world.copy("a.log");
+    world.append("a.log", 10);
+    world.drain();
+    world.truncate("a.log");
+    world.append("a.log", 1);
+    world.drain();
+    world.expect(1..=211);
+}
+
+#[test]
+fn copytruncate_while_a_look_is_under_way() {
+    for sees_copy in [false, true] {
+        let mut world = begun();
+        world.catalog.begin_look();
+        let before = world.observe();
+        world.append("a.log", 2);
+        world.copy("a.log");
+        let mut copying = world.observe();
+        copying.iter_mut().for_each(|seen| seen.size = seen.size.min(24));
+        world.drain();
+        world.truncate("a.log");
+        world.append("a.log", 1);
+        world.drain();
+        world.retire();
+        let decisions = world.judge(if sees_copy { &copying } else { &before });
+        let opened = decisions.iter().any(|decision| matches!(decision, Decision::Open { .. }));
+        assert!(!opened, "it is too old to tell: {decisions:?}");
+        world.expect(1..=6);
+    }
+}
+
+#[test]
 fn an_unfinished_line_is_read_again_from_the_copy() {
     let mut world = begun();
     world.append("a.log", 2);
@@ -425,6 +462,24 @@ fn what_is_read_while_the_file_begins_anew_is_not_of_it() {
     world.truncate("a.log");
     world.append("a.log", 9);
     assert!(!world.catalog.holds(1, &look(&world), 40), "it is another content");
+}
+
+#[test]
+fn a_first_start_between_copy_and_truncation() {
+    for count in [5, 500] {
+        let mut world = World::new(false);
+        world.append("a.log", count);
+        world.copy("a.log");
+        if count > 128 {
+            world.append("a.log", 1);
+        }
+        assert!(matches!(world.look()[..], [Decision::Open { id: 1, position: 0, .. }]), "the copy waits");
+        world.drain();
+        world.truncate("a.log");
+        world.append("a.log", 1);
+        let written = world.written;
+        world.expect(1..=written);
+    }
 }
 
 #[test]
