@@ -10,6 +10,7 @@ mod logfile;
 mod logging;
 mod printer;
 mod progress;
+mod remarks;
 mod signals;
 mod table;
 

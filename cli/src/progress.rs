@@ -9,6 +9,7 @@ use std::time::Duration;
 use engine::status::{SinkState, SourceStatus, Status};
 
 use crate::printer::{Paint, Style};
+use crate::remarks;
 use crate::table::{Align, Table};
 
 /// Columns of the bar itself.
@@ -169,11 +170,9 @@ fn sources(sources: &[SourceStatus]) -> Table {
         ("delivered", Align::Right),
         ("rejected", Align::Right),
         ("errors", Align::Right),
-        ("dropped", Align::Left),
+        ("remarks", Align::Left),
     ]);
     for source in sources {
-        let dropped: Vec<String> =
-            source.dropped.iter().map(|(why, n)| format!("{why} {}", count(*n))).collect();
         table.row(vec![
             source.key.clone(),
             count(source.records_in),
@@ -181,7 +180,7 @@ fn sources(sources: &[SourceStatus]) -> Table {
             count(source.delivered),
             count(source.rejected),
             count(source.errors),
-            dropped.join(", "),
+            remarks::of_status(source),
         ]);
     }
     table
@@ -347,8 +346,8 @@ mod tests {
         let text = summary(&end, Paint::PLAIN);
         assert_eq!(
             text,
-            "\nsource  records  bytes in  delivered  rejected  errors  dropped\n\
-             nginx     5,000    600 KB      5,000         0       0  too_long 2\n\n\
+            "\nsource  records  bytes in  delivered  rejected  errors  remarks\n\
+             nginx     5,000    600 KB      5,000         0       0  dropped as too_long 2\n\n\
              sink  records  bytes out  errors  state\n\
              out     5,000    1.20 MB       0\n\n\
              5,000 records in 2.0 s: 600 KB in, 1.20 MB out, no errors; 2,500 records/s, 300 KB/s\n\

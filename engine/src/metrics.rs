@@ -5,6 +5,10 @@
 //!
 //! The law for every source, at every moment its shard is between turns:
 //! `received = delivered + rejected + dropped + in flight`.
+//!
+//! What the kernel drops of datagrams was never received: it stands beside that law, in one of its own:
+//! `sent = received + dropped by the kernel`, whenever the socket is empty. With `gro` it is `sent >= ...`, since the kernel
+//! counts a merged packet once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,18 +49,15 @@ pub enum Reason {
     RateLimit,
     /// From a peer outside `allow`.
     NotAllowed,
-    /// Lost in the kernel's socket buffer.
-    Kernel,
 }
 
 /// Every reason, in the order of the counters.
-pub const REASONS: [(Reason, &str); 6] = [
+pub const REASONS: [(Reason, &str); 5] = [
     (Reason::BadLine, "bad_line"),
     (Reason::TooLong, "too_long"),
     (Reason::Malformed, "malformed"),
     (Reason::RateLimit, "rate_limit"),
     (Reason::NotAllowed, "not_allowed"),
-    (Reason::Kernel, "kernel"),
 ];
 
 /// One source on one shard.
@@ -72,6 +73,8 @@ pub struct SourceCounters {
     pub rejected: Counter,
     /// Records dropped, by reason.
     pub dropped: [Counter; REASONS.len()],
+    /// Datagrams that the kernel dropped before they were received: beside `records`, and errors.
+    pub kernel_drops: Counter,
     /// Errors: whatever a person should look at.
     pub errors: Counter,
     /// Bytes of known inputs that are not read yet.

@@ -36,6 +36,16 @@ pub struct SourceStatus {
     pub rejected: u64,
     /// Records left out on purpose, by reason; a reason without any is not listed.
     pub dropped: Vec<(String, u64)>,
+    /// Records that are no messages by their source's rules, dropped or passed on as they came.
+    pub malformed: u64,
+    /// Records that lost their end to a limit.
+    pub truncated: u64,
+    /// Cuts that made one long record two.
+    pub split: u64,
+    /// Datagrams that the kernel dropped before they were received; they are not among `records_in`.
+    pub kernel_drops: u64,
+    /// Whether the kernel may have dropped more than it counted (`gro`).
+    pub kernel_drops_are_a_lower_bound: bool,
     /// Failures that are not of one record: a file that cannot be read, a connection that broke.
     pub errors: u64,
     /// Bytes that are known to wait: of files, what lies behind the read position.

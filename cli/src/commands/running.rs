@@ -9,6 +9,7 @@ use super::{DONE, FAILED, configuration};
 use crate::control::{self, NoAnswer};
 use crate::printer::{Printer, Style};
 use crate::progress::{self, bytes, count, duration, waited};
+use crate::remarks;
 use crate::table::{Align, Table};
 
 /// How much longer than its own limit for a drain an engine may take to be gone.
@@ -42,6 +43,7 @@ pub fn status(config: &Path, as_json: bool, printer: &Printer) -> u8 {
             ("bytes in", bytes(number(health, "bytes_in"))),
             ("lag", bytes(number(health, "lag_bytes"))),
             ("errors", count(number(health, "errors"))),
+            ("remarks", remarks(health)),
             ("memory", memory(health)),
             ("waiting", waiting(health)),
         ];
@@ -89,6 +91,15 @@ fn memory(health: &Value) -> String {
 
 fn batch(n: u64) -> String {
     if n == 1 { "1 batch".to_owned() } else { format!("{} batches", count(n)) }
+}
+
+/// What befell the records of each source that has something to tell.
+fn remarks(health: &Value) -> String {
+    let sources = health["sources"].as_array().into_iter().flatten();
+    let told = sources.map(|source| (text(source, "key"), remarks::of_answer(source)));
+    let told: Vec<String> =
+        told.filter(|(_, said)| !said.is_empty()).map(|(key, said)| format!("{key}: {said}")).collect();
+    told.join("; ")
 }
 
 /// What WP105 is about: the source that waited longest, and for what; empty when none did.
@@ -142,6 +153,7 @@ fn sources(health: &Value) -> Table {
         ("delivered", Align::Right),
         ("lag", Align::Right),
         ("errors", Align::Right),
+        ("remarks", Align::Left),
     ]);
     for source in health["sources"].as_array().into_iter().flatten() {
         table.row(vec![
@@ -152,6 +164,7 @@ fn sources(health: &Value) -> Table {
             count(number(source, "delivered")),
             bytes(number(source, "lag_bytes")),
             count(number(source, "errors") + number(source, "rejected")),
+            remarks::of_answer(source),
         ]);
     }
     table

@@ -55,6 +55,11 @@ pub trait Source: Send + Sync {
         0
     }
 
+    /// Whether the kernel merges its datagrams, so that it drops several and counts one.
+    fn merges_datagrams(&self) -> bool {
+        false
+    }
+
     /// Bytes that are there and not read yet, when `read` are.
     fn lag_bytes(&self, _read: u64) -> u64 {
         0

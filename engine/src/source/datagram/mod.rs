@@ -19,7 +19,7 @@ use crate::batch::Span;
 use crate::config::types::Cidr;
 use crate::diagnosis::Diagnostic;
 use crate::io::Backend;
-use crate::io::datagram::{DatagramConsumer, DatagramOptions, DatagramSocket, Datagrams};
+use crate::io::datagram::{DatagramConsumer, DatagramCounters, DatagramOptions, DatagramSocket, Datagrams};
 use crate::io::listen::Address;
 use crate::io::packets::Packets;
 use crate::metrics::Reason;
@@ -119,14 +119,14 @@ impl DatagramSource {
             Err(error) => return self.failed(&around, &error),
         };
         consumer.store.wake_on_room(Rc::clone(&datagrams));
-        let mut drops = Drops::new(self, around.clone());
+        let mut losses = Losses::new(self, around.clone());
         let stopping = async {
             let mut tick = tokio::time::interval(DROPS_EVERY);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     () = around.stop.raised() => break,
-                    _ = tick.tick() => drops.count(&datagrams),
+                    _ = tick.tick() => losses.count(&datagrams),
                 }
             }
             consumer.last.set(true);
@@ -140,7 +140,7 @@ impl DatagramSource {
             consumer.desk.close();
         };
         tokio::join!(stopping, receiving, consumer.desk.ended());
-        drops.count(&datagrams);
+        losses.count(&datagrams);
         consumer.store.wake_no_one();
     }
 
@@ -164,6 +164,10 @@ fn open(backend: Backend, socket: DatagramSocket, consumer: &Rc<Consumer>) -> st
 impl Source for DatagramSource {
     fn key(&self) -> &str {
         &self.rules.inlet.key
+    }
+
+    fn merges_datagrams(&self) -> bool {
+        self.gro
     }
 
     fn opened(&self) -> Vec<String> {
@@ -343,29 +347,30 @@ fn trimmed(datagram: &[u8]) -> usize {
     len
 }
 
-/// Counts what the kernel dropped, and says it.
-struct Drops {
+/// Counts what the kernel dropped, and says it; and what was cut because it is longer than any datagram of UDP.
+struct Losses {
     key: Arc<str>,
     address: String,
     around: Surroundings,
-    seen: u64,
+    seen: DatagramCounters,
     said: Seldom,
 }
 
-impl Drops {
+impl Losses {
     fn new(source: &DatagramSource, around: Surroundings) -> Self {
         let (key, address) = (Arc::clone(&source.rules.inlet.key), source.address.to_string());
-        Self { key, address, around, seen: 0, said: Seldom::default() }
+        Self { key, address, around, seen: DatagramCounters::default(), said: Seldom::default() }
     }
 
     fn count(&mut self, datagrams: &Datagrams) {
         let now = datagrams.counters();
-        let new = now.drops - self.seen;
-        self.seen = now.drops;
+        let new = now.drops - self.seen.drops;
+        self.around.counters.truncated.add(now.truncated - self.seen.truncated);
+        self.seen = now;
         if new == 0 {
             return;
         }
-        self.around.counters.drop_records(Reason::Kernel, new);
+        self.around.counters.kernel_drops.add(new);
         self.around.counters.errors.add(new);
         if let Some(times) = self.said.happened(new) {
             let granted = datagrams.socket().receive_buffer().granted_bytes;
