@@ -137,6 +137,17 @@ impl Headers {
     }
 }
 
+/// The length of a message without the newlines and NUL bytes that some senders put at its end, in a datagram or within
+/// a counted frame. They end the message for whom they were put there, and are no part of it.
+#[inline]
+pub fn message_len(record: &[u8]) -> usize {
+    let mut len = record.len();
+    while len > 0 && matches!(record[len - 1], b'\n' | b'\r' | 0) {
+        len -= 1;
+    }
+    len
+}
+
 /// The zone of a name that validation let pass: local, UTC, an offset, or a name of the zone database.
 pub fn zone(name: &str) -> TimeZone {
     if name == "local" {

@@ -13,7 +13,7 @@ use crate::batch::{Columns, Origin, Positions, Run, Span};
 use crate::escape::escape_outside_to;
 use crate::lane::deliver;
 use crate::metrics::Reason;
-use crate::source::headers::{Bad, HeaderRules, Headers};
+use crate::source::headers::{Bad, HeaderRules, Headers, message_len};
 use crate::source::part::Surroundings;
 use crate::source::rate::Rate;
 use crate::source::seldom::Seldom;
@@ -140,6 +140,10 @@ impl Inlet {
         let received_ns = self.around.shard.now_ns();
         self.around.counters.records.add(records.len() as u64);
         if let Some(headers) = &mut self.headers {
+            // Where lines lie one behind the other, no record ends in a newline.
+            if !verbatim {
+                records.iter_mut().for_each(|r| r.end = r.start + message_len(r.of(bytes)) as u32);
+            }
             let bad = headers.read(bytes, records, peers, received_ns);
             verbatim &= headers.keeps() && bad.dropped == 0;
             if bad.records > 0 {

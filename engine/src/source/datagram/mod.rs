@@ -24,6 +24,7 @@ use crate::io::listen::Address;
 use crate::io::packets::Packets;
 use crate::metrics::Reason;
 use crate::source::desk::{Desk, Queue};
+use crate::source::headers::message_len;
 use crate::source::inlet::{Framed, Inlet, InletRules};
 use crate::source::part::{Part, Source, Surroundings};
 use crate::source::port::{Transport, address, explain};
@@ -291,7 +292,7 @@ impl Consumer {
                 refused += 1;
                 continue;
             }
-            let mut len = trimmed(span.of(packets.bytes));
+            let mut len = message_len(span.of(packets.bytes));
             if len > self.rules.record_bytes_max {
                 if self.rules.drop_oversize {
                     too_long += 1;
@@ -336,15 +337,6 @@ impl DatagramConsumer for Consumer {
         self.desk.put(copied);
         packets.spans.len()
     }
-}
-
-/// The length without the newlines and NUL bytes that some senders put behind a message.
-fn trimmed(datagram: &[u8]) -> usize {
-    let mut len = datagram.len();
-    while len > 0 && matches!(datagram[len - 1], b'\n' | b'\r' | 0) {
-        len -= 1;
-    }
-    len
 }
 
 /// Counts what the kernel dropped, and says it; and what was cut because it is longer than any datagram of UDP.
