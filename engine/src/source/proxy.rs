@@ -42,16 +42,18 @@ pub fn parse(bytes: &[u8]) -> Proxied {
     Proxied::Wrong("the connection does not begin with a PROXY header")
 }
 
+/// A line that ends in CR LF. syslog-ng's loggen leaves the CR out, and no address holds a newline: LF alone ends it too.
 fn line(bytes: &[u8]) -> Proxied {
     let seen = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
-    let Some(end) = seen.windows(2).position(|pair| pair == b"\r\n") else {
+    let Some(end) = seen.iter().position(|byte| *byte == b'\n') else {
         return if bytes.len() < LINE_BYTES_MAX {
             Proxied::More
         } else {
             Proxied::Wrong("the PROXY line has no end")
         };
     };
-    let Ok(text) = std::str::from_utf8(&seen[..end]) else {
+    let line = &seen[..end];
+    let Ok(text) = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)) else {
         return Proxied::Wrong("the PROXY line is not text");
     };
     let words: Vec<&str> = text.split(' ').collect();
@@ -68,7 +70,7 @@ fn line(bytes: &[u8]) -> Proxied {
         }
         _ => return Proxied::Wrong("the PROXY line is not one of version 1"),
     };
-    Proxied::Header { len: end + 2, peer }
+    Proxied::Header { len: end + 1, peer }
 }
 
 fn address(family: &str, text: &str) -> Option<IpAddr> {
@@ -155,6 +157,7 @@ mod tests {
         for (bytes, peer) in [
             (line, "192.0.2.1:4711"),
             (b"PROXY TCP6 ::1 ::2 99 514\r\n".to_vec(), "[::1]:99"),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 4711 514\n".to_vec(), "192.0.2.1:4711"),
             (v2(0x21, 0x11, 15, &v4), "192.0.2.1:4711"),
             (v2(0x21, 0x21, 36, &v6), "[::1]:99"),
         ] {
