@@ -20,33 +20,51 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until something is so.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    until_ok(what, || condition().then_some(()).ok_or(""));
+}
+
+/// Waits until an attempt succeeds; a failure says why the last one did not.
+pub fn until_ok<T, E: std::fmt::Display>(what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
     let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}");
+    loop {
+        match attempt() {
+            Ok(done) => return done,
+            Err(why) => assert!(Instant::now() < deadline, "{what} within {PATIENCE:?}: {why}"),
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A folder with a configuration of one file source and one file sink.
+/// A folder with a configuration, mostly of one file source and one file sink.
 pub struct Site {
     folder: tempfile::TempDir,
 }
 
 impl Site {
-    /// The parameters as TOML lines; inputs go into the folder `in`.
-    pub fn new(io: &str, source: &str, sink: &str) -> Self {
+    /// Without a configuration yet; inputs go into the folder `in`.
+    pub fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("in")).unwrap();
-        let site = Self { folder };
+        Self { folder }
+    }
+
+    /// The parameters as TOML lines.
+    pub fn new(io: &str, source: &str, sink: &str) -> Self {
+        let site = Self::empty();
         site.configure(io, source, sink);
         site
     }
 
     /// Writes the configuration anew.
     pub fn configure(&self, io: &str, source: &str, sink: &str) {
+        self.configure_source(io, "file_src", source, sink);
+    }
+
+    /// Writes the configuration anew, with a source of any kind.
+    pub fn configure_source(&self, io: &str, connect: &str, source: &str, sink: &str) {
         let config = format!(
             "[engine]\nworkers = 2\nio = \"{io}\"\n[admin]\nlisten = \"\"\n\
-             [[sources]]\nkey = \"app\"\nconnect = \"file_src\"\n[sources.params_override]\n{source}\n\
+             [[sources]]\nkey = \"app\"\nconnect = \"{connect}\"\n[sources.params_override]\n{source}\n\
              [[sinks]]\nkey = \"out\"\nconnect = \"file_sink\"\nsources = [\"*\"]\n[sinks.params_override]\n{sink}\n"
         );
         std::fs::write(self.path("wpsrc.toml"), config).unwrap();

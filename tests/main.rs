@@ -7,6 +7,8 @@ mod crash;
 mod fallback;
 mod harness;
 mod map;
+mod net;
 mod refusals;
 mod rotation;
+mod senders;
 mod start;
