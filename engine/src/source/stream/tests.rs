@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::tz::TimeZone;
 
@@ -105,6 +106,37 @@ fn octet_frames_cut_at_every_byte_are_the_same_records() {
             assert_eq!(sink.records()[4 * cut..], records, "{backend:?} cut at {cut}");
         }
         drain(engine);
+    }
+}
+
+#[test]
+fn a_stalled_sink_holds_its_source_alone_and_loses_nothing() {
+    for backend in BACKENDS {
+        let (slow, slow_at) = source(rules(Framing::Newline));
+        let (quick, quick_at) = source(rules(Framing::Newline));
+        let (slow_sink, quick_sink) = (Keep::new(0, Format::Raw), Keep::new(1, Format::Raw));
+        slow_sink.stalled.store(true, Ordering::Relaxed);
+        let engine = start(backend, &[(slow, Arc::clone(&slow_sink)), (quick, Arc::clone(&quick_sink))]);
+        let flood = std::thread::spawn(move || {
+            let lines: String = (0..1000).map(|i| format!("{i:0499}\n")).collect();
+            let mut stream = TcpStream::connect(slow_at).unwrap();
+            (0..100).for_each(|_| stream.write_all(lines.as_bytes()).unwrap());
+        });
+        let received = || engine.status().sources[0].bytes_in;
+        let bound = (SHARDS as u64) * (1 << 20) + 10 * (1 << 20);
+        until("the budget is used", || received() > 4 << 20);
+        for i in 0..2000 {
+            drop(send(quick_at, format!("{i}\n").as_bytes()));
+        }
+        until("the other source goes on", || quick_sink.len() == 2000);
+        assert!(!flood.is_finished(), "the sender is held back");
+        assert!(received() < bound, "{} bytes", received());
+        slow_sink.stalled.store(false, Ordering::Relaxed);
+        flood.join().unwrap();
+        until("all are there", || slow_sink.len() == 100_000);
+        let figures = drain(engine);
+        assert_eq!(figures[0].bytes_in, 50_000_000);
+        assert!(slow_sink.records().iter().enumerate().all(|(i, r)| r.parse() == Ok(i % 1000)));
     }
 }
 
