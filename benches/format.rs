@@ -81,7 +81,7 @@ fn check(format: Format, run: &Run<'_>, out: &mut Arena) {
     let record = run.records[LINES - 1].of(run.bytes);
     match format {
         Format::Raw => assert_eq!(out.filled(), run.bytes),
-        Format::Syslog5424 => assert!(last.ends_with(record)),
+        Format::Syslog5424 | Format::Syslog3164 => assert!(last.ends_with(record)),
         Format::Ndjson => {
             let object: serde_json::Value = serde_json::from_slice(&last).expect("a line of NDJSON");
             assert_eq!(object["data"].as_str().map(str::as_bytes), Some(record));

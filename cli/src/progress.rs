@@ -121,6 +121,9 @@ pub fn summary(status: &Status, paint: Paint) -> String {
     for sink in &status.sinks {
         let state = match &sink.state {
             SinkState::Waiting(why) => format!("waits: {why}"),
+            SinkState::Ready | SinkState::Closed if sink.repeated > 0 => {
+                format!("{} sent again", count(sink.repeated))
+            }
             SinkState::Ready | SinkState::Closed => String::new(),
         };
         sinks.row(vec![sink.key.clone(), count(sink.records), bytes(sink.bytes), count(sink.errors), state]);

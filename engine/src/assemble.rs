@@ -20,6 +20,7 @@ use crate::sink::blackhole::Blackhole;
 use crate::sink::console::Stdout;
 use crate::sink::file::params::{Existing, FileParams};
 use crate::sink::file::{FileSink, OpenError, Settings};
+use crate::sink::remote::Remote;
 use crate::sink::route::{Sink, Where};
 use crate::source::file::params::{Mode, Start};
 use crate::source::part::Source;
@@ -138,7 +139,9 @@ fn make_sink(
         SinkParams::Blackhole(_) => Ok(Blackhole::new(id, &sink.key)),
         SinkParams::Stdout(params) => Ok(Stdout::new(id, &sink.key, params.format)),
         SinkParams::File(params) => make_file_sink(id, sink, params, groups, persist),
-        SinkParams::Kafka(_) | SinkParams::Tcp(_) | SinkParams::Syslog(_) => {
+        SinkParams::Tcp(params) => Ok(Remote::tcp(id, &sink.key, params)),
+        SinkParams::Syslog(params) => Ok(Remote::syslog(id, &sink.key, params)),
+        SinkParams::Kafka(_) => {
             Err(Box::new(not_built("sink", &sink.key, sink.params.kind().name).at(sink.place.clone())))
         }
     }

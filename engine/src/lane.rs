@@ -75,9 +75,10 @@ impl Lane {
         &self.sink
     }
 
-    /// Whether it looks at parsed headers whatever the source makes of them: to choose records, or to write RFC 5424.
+    /// Whether it looks at parsed headers whatever the source makes of them: to choose records, or to write a header.
     pub fn wants_headers(&self) -> bool {
-        self.takes.each_record() || self.sink.format() == Some(Format::Syslog5424)
+        self.takes.each_record()
+            || matches!(self.sink.format(), Some(Format::Syslog5424 | Format::Syslog3164))
     }
 
     /// The source's counters on this shard.

@@ -96,6 +96,8 @@ pub struct SinkStatus {
     pub records: u64,
     /// Bytes that are durable here, as encoded.
     pub bytes: u64,
+    /// Records that were written again after a connection broke; the peer may have them twice.
+    pub repeated: u64,
     /// Batches that wait for a verdict.
     pub batches_in_flight: u64,
     /// Failures of the sink, each retry that failed included.

@@ -4,6 +4,8 @@
 //! limit, and what hangs beyond it is told as such; no file is made, no position is remembered. It refuses to guess: a
 //! step says what was found.
 
+mod net;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -23,6 +25,8 @@ use crate::source::SourceParams;
 use crate::source::file::blame;
 use crate::source::file::find::{FoundFile, Search};
 use crate::source::file::params::{Compression, Encode, FileParams};
+use crate::source::port::Transport;
+use crate::source::syslog::Protocol;
 
 /// Sources and sinks that are tried at a time.
 const AT_ONCE: usize = 16;
@@ -185,6 +189,11 @@ impl Steps {
 pub fn source(params: &SourceParams) -> Vec<Step> {
     match params {
         SourceParams::File(params) => file_source(params),
+        SourceParams::Syslog(params) if params.protocol == Protocol::Udp => {
+            net::listener(Transport::Datagram, &params.addr, params.port)
+        }
+        SourceParams::Syslog(params) => net::listener(Transport::Stream, &params.addr, params.port),
+        SourceParams::Tcp(params) => net::listener(Transport::Stream, &params.addr, params.port),
         other => not_here(other.kind().name),
     }
 }
@@ -193,6 +202,8 @@ pub fn source(params: &SourceParams) -> Vec<Step> {
 pub fn sink(params: &SinkParams, source: Option<&SourceConfig>) -> Vec<Step> {
     match params {
         SinkParams::File(params) => file_sink(params, source),
+        SinkParams::Tcp(params) => net::peers(&params.addr.0, params.port),
+        SinkParams::Syslog(params) => net::peers(&params.addr.0, params.port),
         SinkParams::Blackhole(_) | SinkParams::Stdout(_) => {
             vec![Step { name: "open", outcome: Ok("nothing to open".to_owned()), took: Duration::ZERO }]
         }

@@ -136,6 +136,7 @@ fn sink(sink: &SinkStatus) -> Value {
         "reason": reason,
         "records": sink.records,
         "bytes": sink.bytes,
+        "repeated": sink.repeated,
         "batches_in_flight": sink.batches_in_flight,
         "errors": sink.errors,
     })

@@ -19,6 +19,7 @@ pub mod listen;
 mod lowat;
 pub mod memory;
 mod mmsg;
+pub mod outgoing;
 pub mod packets;
 mod poller;
 pub mod probe;

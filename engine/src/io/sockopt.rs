@@ -7,6 +7,7 @@ use std::io;
 use std::mem::size_of;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// Index of the dropped packets among the figures of SO_MEMINFO.
 const SK_MEMINFO_DROPS: usize = 8;
@@ -120,6 +121,32 @@ pub(super) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         )
     };
     if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes written to a connection that the peer's kernel has not acknowledged, sent or not.
+pub(super) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one integer, into `bytes`. TIOCOUTQ is SIOCOUTQ.
+    let code = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if code == 0 { Ok(bytes.max(0) as u64) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the kernel knows of a peer's silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Silence {
+    /// Times the peer was asked in a row without an answer: data sent again, and probes of a closed window.
+    pub asked: u32,
+    /// Time since it last acknowledged anything.
+    pub lasts: Duration,
+}
+
+/// How long a connection's peer has been silent.
+pub(super) fn silence(fd: BorrowedFd<'_>) -> io::Result<Silence> {
+    // SAFETY: tcp_info is plain integers, for which zeros are values.
+    let mut info = [unsafe { std::mem::zeroed::<libc::tcp_info>() }];
+    read_into(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    let asked = u32::from(info[0].tcpi_retransmits) + u32::from(info[0].tcpi_probes);
+    Ok(Silence { asked, lasts: Duration::from_millis(info[0].tcpi_last_ack_recv.into()) })
 }
 
 #[cfg(test)]

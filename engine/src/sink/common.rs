@@ -36,7 +36,7 @@ impl Param for Format {
     }
 }
 
-const WORDS: &[&str] = &["raw", "ndjson", "syslog5424"];
+const WORDS: &[&str] = &["raw", "ndjson", "syslog5424", "syslog3164"];
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! How records become bytes: raw, NDJSON, RFC 5424; a whole run at a time into a batch's arena.
+//! How records become bytes: raw, NDJSON, RFC 5424, RFC 3164; a whole run at a time into a batch's arena.
 //!
 //! Invariants: an encoded record ends with a newline. An arena does not pass the limit, except by one record that is
 //! alone in it. What is the same for the records of a run is rendered once a run; nothing is allocated for a record.
@@ -8,7 +8,7 @@
 
 use crate::batch::Run;
 use crate::pool::Arena;
-use crate::sink::{ndjson, rfc5424};
+use crate::sink::{ndjson, rfc3164, rfc5424};
 
 /// How a sink writes records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,11 +20,13 @@ pub enum Format {
     Ndjson,
     /// RFC 5424: the parsed header where the source has one, else one made of source and host.
     Syslog5424,
+    /// RFC 3164, for receivers that know no other: local time to the second, without a year or a zone.
+    Syslog3164,
 }
 
 impl Format {
     /// All formats, in the order in which they are documented.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Ndjson, Self::Syslog5424];
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Ndjson, Self::Syslog5424, Self::Syslog3164];
 
     /// The word in the configuration.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Format {
             Self::Raw => "raw",
             Self::Ndjson => "ndjson",
             Self::Syslog5424 => "syslog5424",
+            Self::Syslog3164 => "syslog3164",
         }
     }
 
@@ -84,6 +87,11 @@ pub fn encode(
         }
         (Format::Syslog5424, _) => {
             let frame = rfc5424::Frame::new(run);
+            let overhead = frame.overhead(run);
+            Loop { run, from, keep, overhead }.write(out, limit, ends, |i, out| frame.write(run, i, out))
+        }
+        (Format::Syslog3164, _) => {
+            let frame = rfc3164::Frame::new(run);
             let overhead = frame.overhead(run);
             Loop { run, from, keep, overhead }.write(out, limit, ends, |i, out| frame.write(run, i, out))
         }
@@ -330,6 +338,37 @@ mod tests {
             let mut run = run(message.as_bytes(), &records, false, &origin);
             run.columns = Columns::Syslog(&headers);
             assert_eq!(String::from_utf8(all(Format::Syslog5424, &run, None, 4000)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn rfc3164_keeps_what_it_has_a_place_for() {
+        let context = TimeContext::new(1_700_000_000, 0, YearPolicy::default());
+        let origin = origin();
+        let local = |ns: i64| {
+            let zone = jiff::tz::TimeZone::system();
+            jiff::Timestamp::from_nanosecond(ns.into())
+                .unwrap()
+                .to_zoned(zone)
+                .strftime("%b %e %T")
+                .to_string()
+        };
+        let (now, then) = (local(1_700_000_000_123_456_789), local(1_065_910_455_003_000_000));
+        for (message, expected) in [
+            (
+                "<34>1 2003-10-11T22:14:15.003Z h app 7 ID [a x=\"1\"] hi",
+                format!("<34>{then} h app[7]: hi\n"),
+            ),
+            ("<34>1 - - - - - - hi", format!("<34>{now} - -: hi\n")),
+            ("<34>test message", format!("<34>{now} web_7 file_1: test message\n")),
+            ("<nothing", format!("<13>{now} web_7 file_1: <nothing\n")),
+        ] {
+            let record = Span { start: 0, end: message.len() as u32 };
+            let header = parse(message.as_bytes(), record, &context);
+            let (records, headers) = ([record], [header]);
+            let mut run = run(message.as_bytes(), &records, false, &origin);
+            run.columns = Columns::Syslog(&headers);
+            assert_eq!(String::from_utf8(all(Format::Syslog3164, &run, None, 4000)).unwrap(), expected);
         }
     }
 

@@ -7,10 +7,13 @@ pub mod common;
 pub mod console;
 pub mod file;
 pub mod format;
+pub mod framing;
 mod json;
 pub mod kafka;
 mod meta;
 mod ndjson;
+pub mod remote;
+mod rfc3164;
 mod rfc5424;
 pub mod route;
 pub mod stdout;
@@ -26,7 +29,7 @@ kinds! {
         Stdout(stdout::StdoutParams) = "stdout", true;
         File(file::params::FileParams) = "file", true;
         Kafka(kafka::KafkaParams) = "kafka", false;
-        Tcp(stream::TcpParams) = "tcp", false;
-        Syslog(stream::SyslogParams) = "syslog", false;
+        Tcp(stream::TcpParams) = "tcp", true;
+        Syslog(stream::SyslogParams) = "syslog", true;
     }
 }

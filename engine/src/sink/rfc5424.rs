@@ -64,6 +64,6 @@ fn write_parsed(header: &Header, run: &Run<'_>, out: &mut Arena) {
 
 /// A field of the header; where it is absent, what the engine knows, unless the sender said `-`.
 #[inline]
-fn known<'a>(field: &'a [u8], made: &'a str, header: &Header) -> &'a [u8] {
+pub(super) fn known<'a>(field: &'a [u8], made: &'a str, header: &Header) -> &'a [u8] {
     if field.is_empty() && header.kind != Kind::Rfc5424 { made.as_bytes() } else { field }
 }

@@ -1,4 +1,4 @@
-//! Sinks that write to a stream: tcp and syslog, with and without TLS.
+//! What the sinks that write to a stream may be told: tcp and syslog.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::sink::format::Format;
 params! {
     /// The parameters of a tcp sink.
     pub struct TcpParams {
-        /// Where to connect to, as "host:port"; of several, the next one is taken when one fails.
+        /// Where to connect to, as "host:port"; of several, the next one while one fails, then the first again.
         addr: OneOrMany<String>;
         /// The port of addresses that name none.
         port: u16 = 9000, in 1..=65535;
@@ -35,7 +35,7 @@ params! {
 params! {
     /// The parameters of a syslog sink.
     pub struct SyslogParams {
-        /// Where to connect to, as "host:port"; of several, the next one is taken when one fails.
+        /// Where to connect to, as "host:port"; of several, the next one while one fails, then the first again.
         addr: OneOrMany<String>;
         /// The port of addresses that name none.
         port: u16 = 514, in 1..=65535;
@@ -57,11 +57,11 @@ params! {
 words! {
     /// Where a record ends.
     pub enum Framing {
-        /// At a newline.
+        /// At a newline; one within a record is written as #012.
         Newline = "newline",
-        /// After the bytes that are counted in front of it in digits (RFC 6587).
+        /// After the bytes that are counted in front of it in digits (RFC 6587); an empty record is left out.
         Octet = "octet",
-        /// At a NUL.
+        /// At a NUL; one within a record is written as #000.
         Nul = "nul",
         /// After the bytes that are counted in front of it in 32 bits, big end first.
         Len32 = "len32",

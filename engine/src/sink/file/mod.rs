@@ -233,6 +233,8 @@ impl Sink for FileSink {
             key: self.key.clone(),
             records: sum(|ledger| &ledger.records),
             bytes: sum(|ledger| &ledger.bytes),
+            // The checkpoint holds its committed length: it writes nothing twice.
+            repeated: 0,
             batches_in_flight: sum(|ledger| &ledger.held),
             errors: sum(|ledger| &ledger.failures),
             state: trouble
