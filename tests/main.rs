@@ -9,6 +9,7 @@ mod harness;
 mod map;
 mod net;
 mod refusals;
+mod relay;
 mod rotation;
 mod senders;
 mod start;
