@@ -1,0 +1,101 @@
+//! How many datagrams a second the engine takes without loss, found by bisection, and whether it keeps that up.
+//!
+//! The sender lets the kernel cut datagrams (UDP_SEGMENT) and the receiver takes them one by one: so the sender is not
+//! what limits the rate. It paces itself by the clock, a call at a time.
+
+use std::time::{Duration, Instant};
+
+use engine::io::datagram::{DatagramOptions, DatagramSocket};
+use engine::io::listen::Address;
+
+use crate::clock::{Meter, SENDER_CPU, Took, on_cpu};
+use crate::message::Messages;
+use crate::receiver::{Receiver, free_port, sink, syslog_source};
+use crate::sender::{How, Sender, To};
+
+/// Datagrams that are sent at once.
+const BURST: usize = 64;
+/// A receive buffer as the source asks for where nothing is configured.
+const RECEIVE_BUFFER: u64 = 8 << 20;
+/// The lowest rate that is tried, and how close the bisection comes, datagrams a second.
+const RATE_MIN: f64 = 20_000.0;
+const CLOSE: f64 = 0.02;
+/// A rate that no sender here reaches.
+const UNPACED: f64 = 1e9;
+
+struct Trial {
+    rate: f64,
+    sent: u64,
+    lost: u64,
+    took: Took,
+}
+
+impl Trial {
+    fn print(&self, what: &str) {
+        let ns = self.took.cpu_ns as f64 / (self.sent - self.lost).max(1) as f64;
+        println!(
+            "{what:<14} {:>9.0} datagrams/s: {:>9} sent, {:>7} lost, {ns:>6.0} ns each, stolen {:.1} %",
+            self.rate, self.sent, self.lost, self.took.stolen
+        );
+    }
+}
+
+/// Bisects with trials of `short`, then holds four fifths of the highest rate for `long`; whether nothing was lost then.
+pub fn measure(short: Duration, long: Duration) -> bool {
+    println!("socket buffer: {} bytes asked for, {} granted", RECEIVE_BUFFER, granted());
+    let most = trial(UNPACED, short);
+    most.print("as fast as can");
+    let best = if most.lost == 0 { most.rate } else { bisect(RATE_MIN, most.rate, short) };
+    let steady = trial(best * 0.8, long);
+    println!(
+        "highest lossless rate: {best:.0} datagrams/s{}",
+        if most.lost == 0 { " (the sender's own limit)" } else { "" }
+    );
+    steady.print("80 % of it");
+    steady.lost == 0
+}
+
+fn bisect(mut low: f64, mut high: f64, time: Duration) -> f64 {
+    while high - low > CLOSE * high {
+        let middle = f64::midpoint(low, high);
+        let trial = trial(middle, time);
+        trial.print("trial");
+        if trial.lost == 0 { low = middle } else { high = middle }
+    }
+    low
+}
+
+fn trial(rate: f64, time: Duration) -> Trial {
+    let at = free_port(true);
+    let receiver =
+        Receiver::start(&(syslog_source("s", at, "udp", "") + &sink("b", "blackhole_sink", "*", "")));
+    let how = How { connections: 1, each: BURST };
+    let mut sender = Sender::new(Messages::new(b'.', false), &To::Udp(at), how);
+    let meter = Meter::start(std::process::id());
+    let ((sent, reached), sender_ns) = on_cpu(SENDER_CPU, || pace(&mut sender, rate, time));
+    let lost = receiver.watch.account_for(sent, true);
+    let took = meter.stop(sender_ns);
+    receiver.end();
+    Trial { rate: reached, sent, lost, took }
+}
+
+/// Sends for a time at a rate; how many were sent, and the rate that was reached.
+fn pace(sender: &mut Sender, rate: f64, time: Duration) -> (u64, f64) {
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < time {
+        while sent as f64 > start.elapsed().as_secs_f64() * rate {
+            std::hint::spin_loop();
+        }
+        sent = sender.send(BURST as u64);
+    }
+    (sent, sent as f64 / start.elapsed().as_secs_f64())
+}
+
+/// What the kernel grants a socket of the source's.
+fn granted() -> u64 {
+    let address = Address::Inet("127.0.0.1:0".parse().expect("an address"));
+    let options = DatagramOptions { address, so_rcvbuf: Some(RECEIVE_BUFFER), gro: false };
+    let sockets = DatagramSocket::bind(&options, 1).expect("a free port");
+    sockets[0].receive_buffer().granted_bytes
+}

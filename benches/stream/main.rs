@@ -1,0 +1,64 @@
+//! Streams and datagrams, measured: RFC 5424 messages of 250 bytes, their headers parsed, on one core; the sender has
+//! another.
+//!
+//! `cargo bench -p wpgen-engine --bench stream` prints the receiver's CPU time a message, beside receivers that only
+//! copy, in the same run. Words behind `--` choose: a part of a row's name (`-- udp`), or one of
+//!
+//! - `latency` how long a message waits that is followed by silence
+//! - `neighbour` what a source whose sink stalls costs another one
+//! - `udp-capacity` the highest rate without loss, and 30 seconds of 80 % of it
+//! - `against-rsyslog` the same work by rsyslog, in alternation
+//!
+//! Every run checks that all messages arrived, or were counted as lost (UDP). Without `--bench` (under `cargo test`)
+//! everything but the two last runs once in miniature, for the checks alone.
+
+mod against_rsyslog;
+mod capacity;
+mod clock;
+mod floor;
+mod latency;
+mod message;
+mod neighbour;
+mod receiver;
+mod rows;
+mod sender;
+mod table;
+
+use std::time::Duration;
+
+/// Runs of each row.
+const RUNS: usize = 5;
+
+fn main() {
+    let full = std::env::args().any(|a| a == "--bench");
+    let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    if !full {
+        rows::measure("", 1, 100);
+        neighbour::measure(1, 100_000);
+        return latency::measure(5);
+    }
+    match words.join(" ").as_str() {
+        "latency" => latency::measure(300),
+        "neighbour" => {
+            let table = neighbour::measure(RUNS, 4_000_000);
+            table.print();
+            neighbour::print_difference(&table);
+        }
+        "udp-capacity" => {
+            let lossless = capacity::measure(Duration::from_secs(2), Duration::from_secs(30));
+            println!("{}", if lossless { "no loss" } else { "LOSS" });
+        }
+        "against-rsyslog" => match against_rsyslog::measure(RUNS, 1) {
+            Some(table) => {
+                table.print();
+                against_rsyslog::print_ratios(&table);
+            }
+            None => println!("there is no rsyslogd here"),
+        },
+        wanted => {
+            let table = rows::measure(wanted, RUNS, 1);
+            table.print();
+            rows::print_differences(&table);
+        }
+    }
+}
