@@ -353,6 +353,7 @@ impl Work<'_> {
             before,
             next_input: self.engine.next_input(),
             host: &self.host,
+            goes_on: diff::source(self.runs, &source.key).map(|old| &old.params),
             unordered: unordered(self.next, &source.key),
             shards: self.engine.shards(),
         })

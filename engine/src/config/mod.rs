@@ -145,6 +145,13 @@ impl PartialEq for SourceConfig {
     }
 }
 
+impl PartialEq for SinkConfig {
+    /// Whether it does the same: where it is written does not matter.
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same_output(other) && self.sources == other.sources && self.condition == other.condition
+    }
+}
+
 impl SinkConfig {
     /// Whether a reload can keep the sink as it runs: neither where it is written nor what it takes matters.
     pub fn is_same_output(&self, other: &Self) -> bool {

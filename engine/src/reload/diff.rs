@@ -238,7 +238,7 @@ mod tests {
     fn what_takes_a_restart_is_named() {
         let now = config(&[HEAD, &source("a", 1)].concat());
         let head = HEAD.replace("[log]", "workers = 7\ndrain_timeout = \"1s\"\n[log]\nlevel = \"warn\"");
-        let found = needs_restart(&now, &config(&[&head, &source("a", 1)].concat()));
+        let found = needs_restart(&now, &config(&(head + &source("a", 1))));
         let words: Vec<&str> = found.iter().map(|f| f.message.split(" has").next().unwrap()).collect();
         assert_eq!(words, ["[engine] workers", "[log]"]);
         assert!(needs_restart(&now, &now).is_empty());
