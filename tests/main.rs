@@ -1,6 +1,7 @@
 //! End-to-end tests: the real binary, real files, real kill -9.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod bench;
 mod bytes;
 mod cli;
 mod crash;
@@ -10,7 +11,6 @@ mod map;
 mod net;
 mod refusals;
 mod relay;
-mod reload;
 mod rotation;
 mod senders;
 mod start;

@@ -3,12 +3,16 @@
 //! Owns every flag, its one line of help and the examples. Nothing is offered here that does not work.
 //! It refuses to resolve anything: paths are as typed, files are not looked at, the environment is not read.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use log::LevelFilter;
+
+pub use bench::{Bench, Messages, Recv, Send, Verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,6 +86,9 @@ pub enum Command {
         #[arg(value_name = "CODE")]
         words: Vec<String>,
     },
+    /// Load tests: send, receive and check numbered messages, of wpgen or of any other program
+    #[command(subcommand, arg_required_else_help = true)]
+    Bench(Bench),
     /// Make a folder to start from: a commented wpsrc.toml, connectors/, a sample log, a systemd unit
     #[command(after_help = "Examples:\n  wpgen init my-logs\n  wpgen -C my-logs source start")]
     Init {
@@ -171,12 +178,6 @@ pub enum Source {
         #[arg(long)]
         json: bool,
     },
-    /// Have the running engine read its configuration anew; what is the same goes on untouched
-    #[command(after_help = RELOAD_EXAMPLES)]
-    Reload {
-        #[command(flatten)]
-        config: Config,
-    },
     /// Stop the running engine: everything taken in is delivered first
     #[command(after_help = "Example:\n  wpgen source stop")]
     Stop {
@@ -193,15 +194,7 @@ Examples:
   wpgen source start --daemon --pid-file /run/wpgen.pid
 
 SIGTERM or Ctrl-C once: stop taking, deliver what was taken, exit. Twice: exit now.
-SIGHUP: reopen outputs that were moved away, and read the configuration anew, as `wpgen source reload` does.";
-
-const RELOAD_EXAMPLES: &str = "\
-Examples:
-  wpgen source reload
-  wpgen source reload /etc/wpgen/wpsrc.toml
-
-Sources and sinks that did not change keep their sockets, connections, files and positions. A configuration that
-does not load changes nothing; the exit code is 1 then, and the findings are shown.";
+SIGHUP: reopen outputs that were moved away.";
 
 /// Commands on connectors. They look in connectors/source.d and connectors/sink.d of this folder and the ones above it.
 #[derive(Debug, Subcommand)]

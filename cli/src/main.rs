@@ -4,6 +4,7 @@
 //! only. A command is a function from its arguments to an exit code; nothing else ends the process.
 
 mod args;
+mod bench;
 mod commands;
 mod control;
 mod logfile;

@@ -4,8 +4,6 @@
 //! the owner of its outlet and to nobody else. What crosses threads goes through [`Mailbox`]es: sealed batches out,
 //! batches home, and control messages. The shard knows no configuration and reads no file.
 
-mod rewire;
-
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -17,13 +15,11 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::batch::{Batch, LaneId, ShardId, SinkId, Verdict};
 use crate::io::Io;
-use crate::lane::{Lane, Lanes};
+use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::queue::Mailbox;
 use crate::settle::Settle;
 use crate::sink::route::Sink;
-
-pub use rewire::Leaving;
 
 /// What shards send each other.
 #[derive(Debug)]
@@ -61,8 +57,6 @@ pub struct Shard {
     sinks: RefCell<HashMap<SinkId, Arc<dyn Sink>>>,
     settle: RefCell<Settle>,
     lanes: RefCell<Slab<Rc<Lane>>>,
-    /// The lanes of each source that runs here, by the source's number.
-    sources: RefCell<HashMap<u64, Lanes>>,
     pool: RefCell<Pool>,
     intakes: RefCell<HashMap<(SinkId, u32), Rc<Intake>>>,
     settled: Notify,
@@ -81,7 +75,6 @@ impl Shard {
             sinks: RefCell::default(),
             settle: RefCell::default(),
             lanes: RefCell::default(),
-            sources: RefCell::default(),
             pool: RefCell::new(Pool::new(POOL_BATCHES)),
             intakes: RefCell::default(),
             settled: Notify::new(),
@@ -138,13 +131,8 @@ impl Shard {
     }
 
     /// Forgets a lane whose batches are all home.
-    fn remove_lane(&self, lane: &Rc<Lane>) {
-        let mut lanes = self.lanes.borrow_mut();
-        let at = lane.id() as usize;
-        // Its number may be another one's already.
-        if lanes.get(at).is_some_and(|there| Rc::ptr_eq(there, lane)) {
-            lanes.remove(at);
-        }
+    pub fn remove_lane(&self, id: LaneId) {
+        self.lanes.borrow_mut().try_remove(id as usize);
     }
 
     /// Sends a sealed batch to the owner of its outlet.
@@ -302,7 +290,6 @@ pub struct Intake {
     arrived: Notify,
     closed: Cell<bool>,
     ended: Cell<bool>,
-    end: Notify,
 }
 
 impl Intake {
@@ -354,13 +341,5 @@ impl Intake {
     /// The owner has written, closed and ended.
     pub fn ended(&self) {
         self.ended.set(true);
-        self.end.notify_waiters();
-    }
-
-    /// Waits until the owner has ended.
-    async fn until_ended(&self) {
-        while !self.ended.get() {
-            self.end.notified().await;
-        }
     }
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use log::LevelFilter;
 
 use crate::args::{Cli, Command, Connectors, Source};
+use crate::bench;
 use crate::printer::Printer;
 
 /// Done.
@@ -34,6 +35,7 @@ pub fn run(cli: Cli, printer: &Arc<Printer>) -> u8 {
         Command::Source(command) => source(command, cli.global.log_level, printer),
         Command::Connectors(command) => connectors(command, printer),
         Command::Explain { words } => explain::run(&words, printer),
+        Command::Bench(command) => bench::run(command, printer),
         Command::Init { into } => init::run(&into, printer),
         Command::Completions { shell } => shell::completions(shell, printer),
         Command::Man => shell::man(printer),
@@ -50,7 +52,6 @@ fn source(command: Source, log_level: Option<LevelFilter>, printer: &Arc<Printer
         ),
         Source::List { config, json } => running::list(&config.config, json, printer),
         Source::Status { config, json } => running::status(&config.config, json, printer),
-        Source::Reload { config } => running::reload(&config.config, printer),
         Source::Stop { config } => running::stop(&config.config, printer),
     }
 }

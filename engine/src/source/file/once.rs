@@ -116,7 +116,9 @@ async fn read(settings: &Rc<Settings>, around: &Surroundings, job: Job) {
     let around = around.clone();
     let end = at_end.then(|| reader.handed());
     drop(reader);
-    around.lanes.seal(&around.shard);
+    for lane in &*around.lanes {
+        lane.seal(&around.shard);
+    }
     tokio::task::spawn_local(async move { retire(&settings, &around, job.input, slot, end).await });
 }
 

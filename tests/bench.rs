@@ -1,0 +1,285 @@
+//! The bench against itself, with a proxy in between that does what a network does, each thing a known number of times.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cli::{Ran, run, wpgen};
+use crate::harness::{PATIENCE, until};
+
+/// A receiver at work, and where it listens.
+struct Recv {
+    child: Child,
+    address: String,
+    told: JoinHandle<String>,
+}
+
+impl Recv {
+    fn start(folder: &Path, listen: &str, more: &[&str]) -> Self {
+        let args = [&["bench", "recv", "--json", "--listen", listen], more].concat();
+        let mut child = wpgen(folder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap());
+        let mut first = String::new();
+        told.read_line(&mut first).unwrap();
+        let address =
+            first.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{first}")).to_owned();
+        // Somebody has to read what it says later.
+        let told = std::thread::spawn(move || {
+            let mut rest = String::new();
+            told.read_to_string(&mut rest).unwrap();
+            rest
+        });
+        Self { child, address, told }
+    }
+
+    /// `host:port`
+    fn host_port(&self) -> &str {
+        self.address.split_once("//").unwrap().1
+    }
+
+    fn report(self) -> Value {
+        let output = self.child.wait_with_output().unwrap();
+        let told = self.told.join().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {told}"))
+    }
+}
+
+fn send(folder: &Path, to: &str, more: &[&str]) -> Value {
+    let args = [&["bench", "send", "--json", "--to", to], more].concat();
+    let ran = run(folder, &args);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    serde_json::from_str(&ran.out).unwrap()
+}
+
+fn verify(folder: &Path, args: &[&str]) -> (Ran, Value) {
+    let ran = run(folder, &[&["bench", "verify", "--json"], args].concat());
+    let report = serde_json::from_str(&ran.out).unwrap_or_default();
+    (ran, report)
+}
+
+/// The numbers of an account, in this order: received, lost, duplicated, reordered, corrupted.
+fn account(report: &Value) -> [u64; 5] {
+    ["received", "lost", "duplicated", "reordered", "corrupted"].map(|key| report[key].as_u64().unwrap())
+}
+
+/// What happens to message `n` on its way, of ten each: one lost, one there twice, one behind its successor.
+#[derive(Default)]
+struct Mischief {
+    n: u64,
+    held: Option<Vec<u8>>,
+}
+
+impl Mischief {
+    fn pass(&mut self, message: &[u8], mut on: impl FnMut(&[u8])) {
+        match self.n % 10 {
+            2 => {}
+            4 => {
+                on(message);
+                on(message);
+            }
+            6 => self.held = Some(message.to_vec()),
+            _ => {
+                on(message);
+                if let Some(held) = self.held.take() {
+                    on(&held);
+                }
+            }
+        }
+        self.n += 1;
+    }
+}
+
+const MESSAGES: u64 = 2000;
+/// What [`Mischief`] makes of them.
+const ACCOUNT: [u64; 5] = [MESSAGES * 9 / 10, MESSAGES / 10, MESSAGES / 10, MESSAGES / 10, 0];
+
+#[test]
+fn what_a_proxy_does_to_datagrams_is_found_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let recv = Recv::start(folder.path(), "udp://127.0.0.1:0", &[]);
+    let proxy = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = format!("udp://{}", proxy.local_addr().unwrap());
+    let out = UdpSocket::bind("127.0.0.1:0").unwrap();
+    out.connect(recv.host_port()).unwrap();
+    let passing = std::thread::spawn(move || {
+        let (mut mischief, mut buffer) = (Mischief::default(), [0; 2048]);
+        while mischief.n < MESSAGES {
+            let n = proxy.recv(&mut buffer).unwrap();
+            mischief.pass(&buffer[..n], |message| assert_eq!(out.send(message).unwrap(), message.len()));
+        }
+    });
+    let sent = send(folder.path(), &to, &["--rate", "4000", "--count", &MESSAGES.to_string()]);
+    assert_eq!(sent["sent"], MESSAGES);
+    passing.join().unwrap();
+    let report = recv.report();
+    assert_eq!(account(&report), ACCOUNT, "{report:#}");
+    assert_eq!(report["connections_without_end"], 0);
+}
+
+#[test]
+fn what_a_proxy_does_to_a_stream_is_found_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let recv = Recv::start(folder.path(), "tcp://127.0.0.1:0", &[]);
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", proxy.local_addr().unwrap());
+    let mut out = TcpStream::connect(recv.host_port()).unwrap();
+    let passing = std::thread::spawn(move || {
+        let mut mischief = Mischief::default();
+        let from = BufReader::new(proxy.accept().unwrap().0);
+        for line in from.split(b'\n') {
+            let line = [line.unwrap(), b"\n".to_vec()].concat();
+            mischief.pass(&line, |message| out.write_all(message).unwrap());
+        }
+    });
+    let count = MESSAGES.to_string();
+    let sent = send(folder.path(), &to, &["--count", &count, "--format", "ndjson"]);
+    assert_eq!((sent["sent"].as_u64(), sent["unsent"].as_u64()), (Some(MESSAGES), None));
+    passing.join().unwrap();
+    let report = recv.report();
+    assert_eq!(account(&report), ACCOUNT, "{report:#}");
+}
+
+/// Passes bytes on after a time.
+fn delay(from: Receiver<(Instant, Vec<u8>)>, mut to: TcpStream, by: Duration) {
+    let mut waiting: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let mut open = true;
+    while open || !waiting.is_empty() {
+        let pause =
+            waiting.front().map_or(PATIENCE, |(due, _)| due.saturating_duration_since(Instant::now()));
+        match from.recv_timeout(pause) {
+            Ok((came, bytes)) => waiting.push_back((came + by, bytes)),
+            Err(RecvTimeoutError::Disconnected) => {
+                open = false;
+                std::thread::sleep(pause);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        while waiting.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+            to.write_all(&waiting.pop_front().unwrap().1).unwrap();
+        }
+    }
+}
+
+#[test]
+fn latencies_are_those_that_were_put_in() {
+    const DELAY: Duration = Duration::from_millis(400);
+    let folder = tempfile::tempdir().unwrap();
+    let recv = Recv::start(folder.path(), "tcp://127.0.0.1:0", &[]);
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", proxy.local_addr().unwrap());
+    let out = TcpStream::connect(recv.host_port()).unwrap();
+    out.set_nodelay(true).unwrap();
+    let (bytes, later) = channel();
+    let delaying = std::thread::spawn(move || delay(later, out, DELAY));
+    let passing = std::thread::spawn(move || {
+        let (mut from, mut buffer) = (proxy.accept().unwrap().0, [0; 65536]);
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            bytes.send((Instant::now(), buffer[..n].to_vec())).unwrap();
+        }
+    });
+    send(folder.path(), &to, &["--rate", "1000", "--count", "2000"]);
+    passing.join().unwrap();
+    delaying.join().unwrap();
+    let report = recv.report();
+    assert_eq!(account(&report), [2000, 0, 0, 0, 0]);
+    // The fastest cannot be faster than the delay, and half of them are not held up by anything else.
+    let p50 = report["latency_ns"]["p50"].as_f64().unwrap() / 1e6;
+    assert!((400.0..420.0).contains(&p50), "{report:#}");
+}
+
+#[test]
+fn a_file_of_any_program_can_be_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.log");
+    let args = ["--count", "100", "--connections", "3", "--format", "rfc5424", "--rate", "100k"];
+    assert_eq!(send(folder.path(), "file:out.log", &args)["sent"], 100);
+    let (ran, report) = verify(folder.path(), &["out.log"]);
+    assert_eq!((ran.code, account(&report)), (Some(0), [100, 0, 0, 0, 0]));
+    assert_eq!(report["connections"], 3);
+
+    // One line away, one twice, one changed, all in a dress of JSON.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(|line| Value::from(line).to_string()).collect();
+    let twice = lines[20].clone();
+    lines.insert(22, twice);
+    lines[40].pop();
+    lines[40].pop();
+    lines[40].push_str("?\"");
+    lines.remove(10);
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let (ran, report) = verify(folder.path(), &["out.log"]);
+    assert_eq!((ran.code, account(&report)), (Some(1), [99, 1, 1, 0, 1]), "{report:#}");
+    let (_, report) = verify(folder.path(), &["--sent", "200", "out.log"]);
+    assert_eq!(account(&report), [99, 101, 1, 0, 1]);
+}
+
+#[test]
+fn a_sample_with_quotes_and_tabs_comes_as_it_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sample"), "a \"quoted\" 1\nb\ttab \\ 2\n\u{e4} 3\n").unwrap();
+    let socket = folder.path().join("in.sock");
+    let to = format!("unix:{}", socket.display());
+    let recv = Recv::start(folder.path(), &to, &[]);
+    let args = ["--count", "5000", "--sample", "sample", "--format", "ndjson", "--framing", "octet"];
+    assert_eq!(send(folder.path(), &to, &args)["sent"], 5000);
+    assert_eq!(account(&recv.report()), [5000, 0, 0, 0, 0]);
+    assert!(!socket.exists(), "a receiver takes its socket away");
+}
+
+#[test]
+fn a_rate_is_kept_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let sent = send(folder.path(), "file:/dev/null", &["--rate", "20k", "--duration", "500ms"]);
+    assert_eq!(sent["sent"], 10_000);
+    let (rate, asked) = (sent["messages_per_s"].as_f64().unwrap(), sent["asked_per_s"].as_f64().unwrap());
+    assert!(asked == 20_000.0 && rate < asked * 1.01, "never faster: {sent:#}");
+    let most = send(folder.path(), "file:/dev/null", &["--duration", "300ms", "--plot", "rate.svg"]);
+    assert_eq!(most["limit"], "sender", "nothing takes faster than /dev/null: {most:#}");
+    assert!(std::fs::read_to_string(folder.path().join("rate.svg")).unwrap().ends_with("</svg>\n"));
+}
+
+#[test]
+fn ctrl_c_ends_with_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["bench", "send", "--to", "file:out.log", "--rate", "1000", "--duration", "1h", "--json"];
+    let child = wpgen(folder.path(), &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("it sends", || std::fs::metadata(folder.path().join("out.log")).is_ok_and(|found| found.len() > 0));
+    // SAFETY: the process is our child and has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.err);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    let (found, account_of) = verify(folder.path(), &["out.log"]);
+    assert_eq!(found.code, Some(0), "{}", found.err);
+    assert_eq!(account_of["received"], report["sent"], "what it tells is what is there");
+    assert_eq!(account_of["connections_without_end"], 0);
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, code, words) in [
+        (&["send", "--to", "kafka://b:9092/t"][..], 2, "no kafka source so far"),
+        (&["send", "--to", "file:x", "--rate", "fast"], 2, "ramp:1000..50000"),
+        (&["send", "--to", "file:x", "--size", "10"], 2, "bytes"),
+        (&["send", "--to", "tcp://127.0.0.1:1", "--segment"], 2, "--segment is for UDP"),
+        (&["send", "--to", "tcp://127.0.0.1:1"], 1, "cannot send to tcp://127.0.0.1:1: "),
+        (&["send", "--to", "file:x", "--sample", "none"], 1, "cannot use the sample none"),
+        (&["send", "--to", "file:x", "--pid", "999999999"], 1, "no such process"),
+        (&["recv", "--listen", "tcp://192.0.2.1:1"], 1, "cannot listen on tcp://192.0.2.1:1"),
+        (&["verify", "missing"], 1, "cannot read missing"),
+        (&["verify", "/dev/null"], 1, "no message of a bench"),
+    ] {
+        let ran = run(folder.path(), &[&["bench"], args].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (Some(code), ""), "{args:?}");
+        assert!(ran.err.contains(words), "{args:?}: {}", ran.err);
+    }
+    assert!(!folder.path().join("x").exists());
+}
