@@ -11,6 +11,7 @@ mod map;
 mod net;
 mod refusals;
 mod relay;
+mod reload;
 mod rotation;
 mod senders;
 mod start;

@@ -178,6 +178,12 @@ pub enum Source {
         #[arg(long)]
         json: bool,
     },
+    /// Have the running engine read its configuration anew; what is the same goes on untouched
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload {
+        #[command(flatten)]
+        config: Config,
+    },
     /// Stop the running engine: everything taken in is delivered first
     #[command(after_help = "Example:\n  wpgen source stop")]
     Stop {
@@ -194,7 +200,15 @@ Examples:
   wpgen source start --daemon --pid-file /run/wpgen.pid
 
 SIGTERM or Ctrl-C once: stop taking, deliver what was taken, exit. Twice: exit now.
-SIGHUP: reopen outputs that were moved away.";
+SIGHUP: reopen outputs that were moved away, and read the configuration anew, as `wpgen source reload` does.";
+
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  wpgen source reload
+  wpgen source reload /etc/wpgen/wpsrc.toml
+
+Sources and sinks that did not change keep their sockets, connections, files and positions. A configuration that
+does not load changes nothing; the exit code is 1 then, and the findings are shown.";
 
 /// Commands on connectors. They look in connectors/source.d and connectors/sink.d of this folder and the ones above it.
 #[derive(Debug, Subcommand)]

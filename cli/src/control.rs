@@ -25,14 +25,7 @@ pub enum NoAnswer {
 
 /// Asks, and gives the answer's `data`.
 pub fn ask(data_dir: &Path, method: &str, path: &str) -> Result<Value, NoAnswer> {
-    let bytes = exchange(data_dir, method, path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => NoAnswer::NotRunning,
-        _ => NoAnswer::Failed(e.to_string()),
-    })?;
-    let body = bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| &bytes[at + 4..]);
-    let answer: Value = body
-        .and_then(|body| serde_json::from_slice(body).ok())
-        .ok_or_else(|| NoAnswer::Failed("the engine's answer is not understood".to_owned()))?;
+    let answer = answer(data_dir, method, path, ANSWER_MAX)?;
     match answer["code"].as_u64() {
         Some(200) => Ok(answer["data"].clone()),
         _ => {
@@ -41,14 +34,25 @@ pub fn ask(data_dir: &Path, method: &str, path: &str) -> Result<Value, NoAnswer>
     }
 }
 
+/// Asks, and gives the whole answer, whatever its code.
+pub fn answer(data_dir: &Path, method: &str, path: &str, at_most: Duration) -> Result<Value, NoAnswer> {
+    let bytes = exchange(data_dir, method, path, at_most).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => NoAnswer::NotRunning,
+        _ => NoAnswer::Failed(e.to_string()),
+    })?;
+    let body = bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| &bytes[at + 4..]);
+    body.and_then(|body| serde_json::from_slice(body).ok())
+        .ok_or_else(|| NoAnswer::Failed("the engine's answer is not understood".to_owned()))
+}
+
 /// Whether an engine runs on this data folder.
 pub fn is_running(data_dir: &Path) -> bool {
     socket::connect(data_dir).is_ok()
 }
 
-fn exchange(data_dir: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
+fn exchange(data_dir: &Path, method: &str, path: &str, at_most: Duration) -> io::Result<Vec<u8>> {
     let mut stream = socket::connect(data_dir)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_read_timeout(Some(at_most))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
     stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: wpgen\r\n\r\n").as_bytes())?;
     let mut bytes = Vec::new();

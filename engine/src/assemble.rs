@@ -37,6 +37,8 @@ pub struct Making<'a> {
     pub next_input: &'a Arc<AtomicU64>,
     /// This machine's name.
     pub host: &'a Arc<str>,
+    /// What one of its key ran with a moment ago: it goes on where that stopped, whatever `start` says.
+    pub goes_on: Option<&'a SourceParams>,
     /// Whether every sink it feeds does without order.
     pub unordered: bool,
     /// Shards that will run.
@@ -128,7 +130,8 @@ fn make_sinks<'a>(
     (sinks, made)
 }
 
-fn make_sink(
+/// Makes a sink that goes on with what `groups` say it has committed.
+pub(crate) fn make_sink(
     index: usize,
     sink: &SinkConfig,
     groups: Vec<Group>,
@@ -190,8 +193,9 @@ fn make_sources(
     let mut sources = Vec::new();
     for source in config.sources.iter().filter(|s| s.enable) {
         let feeds: Vec<&Made<'_>> = made.iter().filter(|m| m.config.sources.takes(&source.key)).collect();
-        let unordered = feeds.iter().all(|m| !m.config.common.ordered || is_counting(m.config));
-        let making = Making { config: source, before, next_input, host: &host, unordered, shards };
+        let unordered = unordered(config, &source.key);
+        let making =
+            Making { config: source, before, next_input, host: &host, goes_on: None, unordered, shards };
         let routes = feeds.iter().map(|m| (m.index, takes(m.config))).collect();
         match make_source(&making) {
             Ok(running) => sources.push(Wired { source: running, routes }),
@@ -201,7 +205,8 @@ fn make_sources(
     sources
 }
 
-fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+/// Makes a source.
+pub(crate) fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
     match &making.config.params {
         SourceParams::File(params) => file::make::make(making, params),
         SourceParams::Syslog(params) if params.protocol == Protocol::Udp => {
@@ -218,6 +223,12 @@ fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Diagnostic>> 
 
 fn takes(sink: &SinkConfig) -> Where {
     Where { tags: sink.condition.tags.clone(), severity_max: sink.condition.severity_max }
+}
+
+/// Whether every sink that a source feeds does without order.
+pub(crate) fn unordered(config: &Config, source: &str) -> bool {
+    let mut feeds = config.sinks.iter().filter(|sink| sink.enable && sink.sources.takes(source));
+    feeds.all(|sink| !sink.common.ordered || is_counting(sink))
 }
 
 /// A sink that only counts promises no order.

@@ -1,13 +1,15 @@
-//! Life cycle: spawn the shards, wire sources to sinks by lanes, run, drain.
+//! Life cycle: spawn the shards, wire sources to sinks by lanes, run, rewire, drain.
 //!
 //! The engine owns the shard threads and the list of what runs. Draining goes with the stream: sources stop, lanes seal,
 //! sinks write and sync, verdicts come home, the checkpoint is written, shards end. It prints nothing and never exits.
 
+mod rewire;
+
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,11 +20,10 @@ use crate::checkpoint::{Input, Snapshot, Store};
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
 use crate::keeper::{Duty, Keeper};
-use crate::lane::{Lane, Lanes};
 use crate::metrics::{Counter, REASONS, SourceCounters};
 use crate::process::Usage;
 use crate::queue::Mailbox;
-use crate::shard::{MAILBOX_LETTERS, Order, Shard, ShardLink};
+use crate::shard::{Leaving, MAILBOX_LETTERS, Order, Shard, ShardLink};
 use crate::sink::route::{Sink, Where};
 use crate::source::part::{Source, Surroundings};
 use crate::source::stop::Stop;
@@ -68,11 +69,19 @@ pub struct Running {
     pub source: Arc<dyn Source>,
     /// Its counters, one set a shard.
     pub counters: Vec<Arc<SourceCounters>>,
+    /// Its number; another source of its key that takes its place has another one.
+    number: u64,
     stop: Stop,
     parts_left: Arc<AtomicU64>,
+    /// It is configured no more, and forgotten when it has ended.
+    leaving: AtomicBool,
 }
 
 impl Running {
+    fn has_ended(&self) -> bool {
+        self.parts_left.load(Ordering::Acquire) == 0
+    }
+
     /// Adds up its counters over the shards.
     fn status(&self) -> SourceStatus {
         let sum =
@@ -96,7 +105,7 @@ impl Running {
             errors: sum(|c| &c.errors) + self.source.errors(),
             lag_bytes: self.source.lag_bytes(sum(|c| &c.bytes)),
             total_bytes: self.source.total_bytes(),
-            done: self.parts_left.load(Ordering::Acquire) == 0,
+            done: self.has_ended(),
             waits: self.waits(),
         }
     }
@@ -115,13 +124,29 @@ impl Running {
 struct Shared {
     links: Arc<[ShardLink]>,
     running: Mutex<Vec<Arc<Running>>>,
-    sinks: Vec<Arc<dyn Sink>>,
+    sinks: Mutex<Vec<Arc<dyn Sink>>>,
+    /// Sinks that are configured no more and not closed yet.
+    leaving: Mutex<Vec<Arc<Leaving>>>,
     next_input: Arc<AtomicU64>,
+    /// Sources started so far.
+    numbers: AtomicU64,
 }
 
 impl Shared {
     fn running(&self) -> Vec<Arc<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut running = lock(&self.running);
+        running.retain(|r| !(r.leaving.load(Ordering::Acquire) && r.has_ended()));
+        running.clone()
+    }
+
+    fn sinks(&self) -> Vec<Arc<dyn Sink>> {
+        lock(&self.sinks).clone()
+    }
+
+    fn leaving(&self) -> Vec<Arc<Leaving>> {
+        let mut leaving = lock(&self.leaving);
+        leaving.retain(|l| !l.is_gone());
+        leaving.clone()
     }
 
     fn order_all(&self, order: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
@@ -161,7 +186,9 @@ impl Shared {
         let low = self.ask_all(|shard| shard.settle().positions().collect::<Vec<_>>());
         let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
         let inputs: Vec<Input> = self.running().iter().flat_map(|r| r.source.inputs(&low)).collect();
-        let groups = self.sinks.iter().flat_map(|s| s.groups()).collect();
+        // What a sink that leaves has committed counts until it is closed.
+        let leaving = self.leaving().into_iter().map(|leaving| Arc::clone(&leaving.sink));
+        let groups = leaving.chain(self.sinks()).flat_map(|sink| sink.groups()).collect();
         let next_input = inputs.iter().map(|input| input.id + 1).fold(next_input, u64::max);
         Snapshot { next_input, inputs, groups }
     }
@@ -171,7 +198,7 @@ impl Shared {
             elapsed: started.elapsed(),
             usage: Usage::now(),
             sources: self.running().iter().map(|r| r.status()).collect(),
-            sinks: self.sinks.iter().map(|s| s.status()).collect(),
+            sinks: self.sinks().iter().map(|s| s.status()).collect(),
         }
     }
 
@@ -179,7 +206,8 @@ impl Shared {
         self.running().iter().flat_map(|r| &r.counters).map(|c| c.bytes.get()).sum()
     }
 
-    /// A number that differs when a checkpoint may differ: all of it are counters that only grow.
+    /// A number that differs when a checkpoint may differ: all of it are counters that only grow, and a change of
+    /// sources and sinks asks for a checkpoint.
     fn activity(&self) -> u64 {
         let counted = |c: &Arc<SourceCounters>| {
             let dropped: u64 = c.dropped.iter().map(Counter::get).sum();
@@ -190,7 +218,7 @@ impl Shared {
             .iter()
             .map(|r| r.source.revision() + r.counters.iter().map(counted).sum::<u64>())
             .sum();
-        let sinks = self.sinks.iter().map(|s| s.status());
+        let sinks = self.sinks().into_iter().map(|s| s.status());
         sources + sinks.map(|s| s.records + s.bytes + s.errors).sum::<u64>()
     }
 }
@@ -229,13 +257,13 @@ struct Parts {
 impl Parts {
     fn ended(&self) {
         self.left.fetch_sub(1, Ordering::AcqRel);
-        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = lock(&self.lock);
         self.changed.notify_all();
     }
 
     /// Waits until no part runs; `false` when the time is over.
     fn wait(&self, at_most: Duration) -> bool {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = lock(&self.lock);
         let left = |_: &mut ()| self.left.load(Ordering::Acquire) > 0;
         let waited = self.changed.wait_timeout_while(guard, at_most, left);
         let (_guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -258,17 +286,19 @@ impl Engine {
         let shared = Arc::new(Shared {
             links,
             running: Mutex::default(),
-            sinks: wiring.sinks,
+            sinks: Mutex::default(),
+            leaving: Mutex::default(),
             next_input: wiring.next_input,
+            numbers: AtomicU64::new(0),
         });
         let mut engine =
             Self { threads, shared, parts: Arc::default(), keeper: None, started: Instant::now() };
-        for sink in &engine.shared.sinks {
-            let sink = Arc::clone(sink);
-            engine.shared.order_all(move |shard| shard.add_sink(Arc::clone(&sink)));
+        for sink in &wiring.sinks {
+            engine.add_sink(Arc::clone(sink));
         }
         for wired in wiring.sources {
-            engine.start_source(wired);
+            let routes = wired.routes.into_iter().map(|(i, takes)| (Arc::clone(&wiring.sinks[i]), takes));
+            engine.start_source(wired.source, routes.collect());
         }
         if let Some(keeping) = wiring.keeping {
             engine.keep(keeping)?;
@@ -291,7 +321,7 @@ impl Engine {
         let sources =
             self.shared.running().iter().map(|r| (r.source.key().to_owned(), r.source.opened())).collect();
         let mut all: Vec<(String, Vec<String>)> = sources;
-        all.extend(self.shared.sinks.iter().map(|s| (s.status().key, s.opened())));
+        all.extend(self.shared.sinks().iter().map(|s| (s.status().key, s.opened())));
         all
     }
 
@@ -302,9 +332,7 @@ impl Engine {
 
     /// Outputs whose path names another file now are opened anew.
     pub fn reopen_outputs(&self) {
-        for sink in &self.shared.sinks {
-            sink.reopen();
-        }
+        self.shared.sinks().iter().for_each(|sink| sink.reopen());
     }
 
     fn keep(&mut self, keeping: Keeping) -> io::Result<()> {
@@ -322,21 +350,24 @@ impl Engine {
         Ok(())
     }
 
-    fn start_source(&mut self, wired: Wired) {
+    /// Starts a source that feeds these sinks. One of its key that runs already leaves the list with it.
+    pub(crate) fn start_source(&self, source: Arc<dyn Source>, routes: Vec<(Arc<dyn Sink>, Where)>) {
         let stop = Stop::default();
         let links = &self.shared.links;
+        let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
         let counters: Vec<Arc<SourceCounters>> = links.iter().map(|_| Arc::default()).collect();
         let parts_left = Arc::new(AtomicU64::new(links.len() as u64));
-        let routes: Vec<(Arc<dyn Sink>, Where)> =
-            wired.routes.into_iter().map(|(i, takes)| (Arc::clone(&self.shared.sinks[i]), takes)).collect();
         for (link, counters) in links.iter().zip(&counters) {
             self.parts.left.fetch_add(1, Ordering::AcqRel);
-            let (parts, source, stop) = (Arc::clone(&self.parts), Arc::clone(&wired.source), stop.clone());
+            let (parts, source, stop) = (Arc::clone(&self.parts), Arc::clone(&source), stop.clone());
             let (routes, counters, mine) = (routes.clone(), Arc::clone(counters), Arc::clone(&parts_left));
             let order: Order = Box::new(move |shard| {
-                let around = surroundings(shard, &routes, stop, counters);
+                let lanes = shard.add_source(number, &routes, &counters);
+                let around = Surroundings { shard: Rc::clone(shard), lanes, stop, counters };
                 tokio::task::spawn_local(async move {
-                    run_part(source, around).await;
+                    run_part(source, &around).await;
+                    around.shard.remove_source(number);
+                    drop(around);
                     mine.fetch_sub(1, Ordering::AcqRel);
                     parts.ended();
                 });
@@ -344,8 +375,11 @@ impl Engine {
             let sent = link.orders.send(order);
             assert!(sent.is_ok(), "a shard takes orders until the engine ends it");
         }
-        let running = Arc::new(Running { source: wired.source, counters, stop, parts_left });
-        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        let leaving = AtomicBool::new(false);
+        let running = Arc::new(Running { source, counters, number, stop, parts_left, leaving });
+        let mut all = lock(&self.shared.running);
+        all.retain(|r| r.source.key() != running.source.key() || !r.has_ended());
+        all.push(running);
     }
 
     /// Stops taking, lets the sinks have everything that was taken, writes the checkpoint, ends the shards. Returns
@@ -420,26 +454,15 @@ fn spawn(
     Ok(thread)
 }
 
-fn surroundings(
-    shard: &Rc<Shard>,
-    routes: &[(Arc<dyn Sink>, Where)],
-    stop: Stop,
-    counters: Arc<SourceCounters>,
-) -> Surroundings {
-    let lane = |(sink, takes): &(Arc<dyn Sink>, Where)| {
-        shard.add_lane(|id| Lane::new(id, Arc::clone(sink), takes.clone(), Arc::clone(&counters)))
-    };
-    let lanes: Lanes = routes.iter().map(lane).collect();
-    Surroundings { shard: Rc::clone(shard), lanes, stop, counters }
-}
-
 /// A part ends when it has read and everything it read is settled.
-async fn run_part(source: Arc<dyn Source>, around: Surroundings) {
+async fn run_part(source: Arc<dyn Source>, around: &Surroundings) {
     source.run(around.clone()).await;
-    for lane in &*around.lanes {
-        lane.seal(&around.shard);
-    }
-    while !around.lanes.iter().all(|lane| lane.is_idle()) {
+    around.lanes.seal(&around.shard);
+    while !around.lanes.is_idle() {
         around.shard.settled().await;
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

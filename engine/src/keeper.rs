@@ -93,6 +93,17 @@ impl Keeper {
         })
     }
 
+    /// Has a checkpoint written and waits for it; not for a shard's thread.
+    ///
+    /// # Errors
+    /// It cannot be written now. It will be tried again.
+    pub fn write_now(&self) -> io::Result<()> {
+        let (tell, told) = oneshot::channel();
+        let gone = || io::Error::other("the checkpoint's keeper has ended");
+        self.ask.send(Ask::Write(tell)).map_err(|_| gone())?;
+        told.blocking_recv().unwrap_or_else(|_| Err(gone()))
+    }
+
     /// Its figures.
     pub fn state(&self) -> Arc<KeeperState> {
         Arc::clone(&self.state)

@@ -3,6 +3,9 @@
 //! It owns the open batches (one an outlet), the credit that bounds how many batches of this source are out at this
 //! sink, and what the sink takes of the source. A source without credit waits here, and only that source: every other
 //! lane has credit of its own. It knows no file and no socket.
+//!
+//! A source's [`Lanes`] change while it runs: a reload adds lanes and ends them. A lane that has ended takes nothing
+//! more; what waits for its credit goes to the lane that took its place, or on without it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::batch::{Batch, LaneId, Origin, Run, Ticket};
+use crate::batch::{Batch, LaneId, Origin, Run, SinkId, Ticket};
 use crate::metrics::SourceCounters;
 use crate::pool::ARENA_BYTES;
 use crate::shard::Shard;
@@ -36,6 +39,15 @@ pub struct Lane {
     credit: Cell<u32>,
     free: Notify,
     encoding: RefCell<Encoding>,
+    end: RefCell<End>,
+}
+
+/// Whether a lane still takes records.
+enum End {
+    /// It does.
+    Open,
+    /// It does not; the lane in its place does, if there is one.
+    Ended(Option<Rc<Lane>>),
 }
 
 struct Encoding {
@@ -67,7 +79,13 @@ impl Lane {
             credit: Cell::new(CREDIT_BATCHES),
             free: Notify::new(),
             encoding: RefCell::new(encoding),
+            end: RefCell::new(End::Open),
         }
+    }
+
+    /// Its number on the shard.
+    pub fn id(&self) -> LaneId {
+        self.id
     }
 
     /// The sink at its end.
@@ -92,15 +110,32 @@ impl Lane {
     }
 
     /// Takes every record of the run, waiting for credit where there is none.
-    pub async fn push(&self, shard: &Shard, run: &Run<'_>, ticket: &Ticket) {
+    pub async fn push(self: &Rc<Self>, shard: &Shard, run: &Run<'_>, ticket: &Ticket) {
+        let mut lane = Rc::clone(self);
         let mut from = 0;
         loop {
-            from = self.try_push(shard, run, from, ticket);
+            let next = match &*lane.end.borrow() {
+                End::Open => None,
+                End::Ended(Some(next)) => Some(Rc::clone(next)),
+                End::Ended(None) => return,
+            };
+            if let Some(next) = next {
+                lane = next;
+                continue;
+            }
+            from = lane.try_push(shard, run, from, ticket);
             if from >= run.records.len() {
                 return;
             }
-            self.credited().await;
+            lane.credited().await;
         }
+    }
+
+    /// It takes nothing more; `next` takes its place. What is open is sent.
+    fn end(&self, shard: &Shard, next: Option<Rc<Lane>>) {
+        *self.end.borrow_mut() = End::Ended(next);
+        self.seal(shard);
+        self.free.notify_waiters();
     }
 
     /// Waits for credit. Counted in steps, so that a wait is told while it lasts: a sink that blocks for an hour is
@@ -268,19 +303,113 @@ impl Encoding {
     }
 }
 
-/// All lanes of one source on one shard.
-pub type Lanes = Rc<[Rc<Lane>]>;
+/// All lanes of one source on one shard, shared by the source's tasks there.
+#[derive(Clone)]
+pub struct Lanes(Rc<Routes>);
+
+struct Routes {
+    /// Replaced as a whole: a run that is under way keeps the lanes it began with.
+    list: RefCell<Rc<[Rc<Lane>]>>,
+    counters: Arc<SourceCounters>,
+    wants_headers: Cell<bool>,
+    held: Cell<bool>,
+    released: Notify,
+}
+
+impl Lanes {
+    /// The lanes of a source with these counters.
+    pub fn new(lanes: impl IntoIterator<Item = Rc<Lane>>, counters: Arc<SourceCounters>) -> Self {
+        let routes = Routes {
+            list: RefCell::new(Rc::from([])),
+            counters,
+            wants_headers: Cell::new(false),
+            held: Cell::new(false),
+            released: Notify::new(),
+        };
+        let new = Self(Rc::new(routes));
+        new.set(lanes.into_iter().collect());
+        new
+    }
+
+    fn set(&self, lanes: Vec<Rc<Lane>>) {
+        self.0.wants_headers.set(lanes.iter().any(|lane| lane.wants_headers()));
+        *self.0.list.borrow_mut() = lanes.into();
+    }
+
+    /// The lanes there are now.
+    pub fn now(&self) -> Rc<[Rc<Lane>]> {
+        Rc::clone(&self.0.list.borrow())
+    }
+
+    /// The source's counters on this shard.
+    pub fn counters(&self) -> &Arc<SourceCounters> {
+        &self.0.counters
+    }
+
+    /// Whether some lane looks at parsed headers whatever the source makes of them.
+    pub fn wants_headers(&self) -> bool {
+        self.0.wants_headers.get()
+    }
+
+    /// Adds a lane: it takes part from the next run on.
+    pub fn add(&self, lane: Rc<Lane>) {
+        let now = self.now();
+        self.set(now.iter().cloned().chain([lane]).collect());
+    }
+
+    /// Ends the lane to a sink, if there is one; `next` takes its place. The lane that ended is returned.
+    pub fn end(&self, shard: &Shard, sink: SinkId, next: Option<&Rc<Lane>>) -> Option<Rc<Lane>> {
+        let now = self.now();
+        let ended = now.iter().find(|lane| lane.sink.id() == sink).cloned()?;
+        let stay = now.iter().filter(|lane| !Rc::ptr_eq(lane, &ended));
+        self.set(stay.cloned().chain(next.cloned()).collect());
+        ended.end(shard, next.cloned());
+        Some(ended)
+    }
+
+    /// No run begins until [`Lanes::release`]; what is under way goes on.
+    pub fn hold(&self) {
+        self.0.held.set(true);
+    }
+
+    /// Runs may begin again.
+    pub fn release(&self) {
+        self.0.held.set(false);
+        self.0.released.notify_waiters();
+    }
+
+    /// Whether no run is under way.
+    pub fn is_still(&self) -> bool {
+        Rc::strong_count(&self.0.list.borrow()) == 1
+    }
+
+    /// Sends everything that is open.
+    pub fn seal(&self, shard: &Shard) {
+        self.now().iter().for_each(|lane| lane.seal(shard));
+    }
+
+    /// Whether nothing is open and nothing is out.
+    pub fn is_idle(&self) -> bool {
+        self.now().iter().all(|lane| lane.is_idle())
+    }
+
+    async fn enter(&self) -> Rc<[Rc<Lane>]> {
+        while self.0.held.get() {
+            self.0.released.notified().await;
+        }
+        self.now()
+    }
+}
 
 /// Hands a run to every lane and settles what no sink takes. Waits while a sink has no credit left for this source.
-pub async fn deliver(shard: &Shard, lanes: &[Rc<Lane>], slot: u32, run: &Run<'_>, upto: u64) {
+pub async fn deliver(shard: &Shard, lanes: &Lanes, slot: u32, run: &Run<'_>, upto: u64) {
+    let now = lanes.enter().await;
     let records = u32::try_from(run.records.len()).expect("a run is one buffer");
     let ticket = shard.settle().begin(slot, upto, records);
-    for lane in lanes {
+    for lane in &*now {
         lane.push(shard, run, &ticket).await;
     }
     let moved = shard.settle().sealed(&ticket);
-    if let Some(lane) = lanes.first() {
-        lane.counters.delivered.add(moved.delivered);
-        lane.counters.rejected.add(moved.rejected);
-    }
+    lanes.counters().delivered.add(moved.delivered);
+    lanes.counters().rejected.add(moved.rejected);
 }

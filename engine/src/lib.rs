@@ -43,7 +43,7 @@
 //! # What each module is for
 //!
 //! - what the user wrote: [`config`], [`diagnosis`], [`trial`] (what `source test` does), [`escape`]
-//! - life cycle: [`assemble`], [`engine`], [`shard`], [`status`], [`process`], [`metrics`], [`admin`]
+//! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`admin`]
 //! - the record's way: [`io`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
 //! - the currency and its way home: [`batch`], [`pool`], [`queue`], [`settle`]
 //! - what survives: [`checkpoint`], [`keeper`], [`lock`]
@@ -66,6 +66,7 @@ pub mod metrics;
 pub mod pool;
 pub mod process;
 pub mod queue;
+pub mod reload;
 pub mod settle;
 pub mod shard;
 pub mod sink;

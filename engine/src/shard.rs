@@ -4,6 +4,8 @@
 //! the owner of its outlet and to nobody else. What crosses threads goes through [`Mailbox`]es: sealed batches out,
 //! batches home, and control messages. The shard knows no configuration and reads no file.
 
+mod rewire;
+
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -15,11 +17,13 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::batch::{Batch, LaneId, ShardId, SinkId, Verdict};
 use crate::io::Io;
-use crate::lane::Lane;
+use crate::lane::{Lane, Lanes};
 use crate::pool::Pool;
 use crate::queue::Mailbox;
 use crate::settle::Settle;
 use crate::sink::route::Sink;
+
+pub use rewire::Leaving;
 
 /// What shards send each other.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub struct Shard {
     sinks: RefCell<HashMap<SinkId, Arc<dyn Sink>>>,
     settle: RefCell<Settle>,
     lanes: RefCell<Slab<Rc<Lane>>>,
+    /// The lanes of each source that runs here, by the source's number.
+    sources: RefCell<HashMap<u64, Lanes>>,
     pool: RefCell<Pool>,
     intakes: RefCell<HashMap<(SinkId, u32), Rc<Intake>>>,
     settled: Notify,
@@ -75,6 +81,7 @@ impl Shard {
             sinks: RefCell::default(),
             settle: RefCell::default(),
             lanes: RefCell::default(),
+            sources: RefCell::default(),
             pool: RefCell::new(Pool::new(POOL_BATCHES)),
             intakes: RefCell::default(),
             settled: Notify::new(),
@@ -131,8 +138,13 @@ impl Shard {
     }
 
     /// Forgets a lane whose batches are all home.
-    pub fn remove_lane(&self, id: LaneId) {
-        self.lanes.borrow_mut().try_remove(id as usize);
+    fn remove_lane(&self, lane: &Rc<Lane>) {
+        let mut lanes = self.lanes.borrow_mut();
+        let at = lane.id() as usize;
+        // Its number may be another one's already.
+        if lanes.get(at).is_some_and(|there| Rc::ptr_eq(there, lane)) {
+            lanes.remove(at);
+        }
     }
 
     /// Sends a sealed batch to the owner of its outlet.
@@ -290,6 +302,7 @@ pub struct Intake {
     arrived: Notify,
     closed: Cell<bool>,
     ended: Cell<bool>,
+    end: Notify,
 }
 
 impl Intake {
@@ -341,5 +354,13 @@ impl Intake {
     /// The owner has written, closed and ended.
     pub fn ended(&self) {
         self.ended.set(true);
+        self.end.notify_waiters();
+    }
+
+    /// Waits until the owner has ended.
+    async fn until_ended(&self) {
+        while !self.ended.get() {
+            self.end.notified().await;
+        }
     }
 }

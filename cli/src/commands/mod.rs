@@ -52,6 +52,7 @@ fn source(command: Source, log_level: Option<LevelFilter>, printer: &Arc<Printer
         ),
         Source::List { config, json } => running::list(&config.config, json, printer),
         Source::Status { config, json } => running::status(&config.config, json, printer),
+        Source::Reload { config } => running::reload(&config.config, printer),
         Source::Stop { config } => running::stop(&config.config, printer),
     }
 }

@@ -1,4 +1,4 @@
-//! `source list`, `status` and `stop`: commands to the engine that runs on a configuration's data folder.
+//! `source list`, `status`, `reload` and `stop`: commands to the engine that runs on a configuration's data folder.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use crate::table::{Align, Table};
 
 /// How much longer than its own limit for a drain an engine may take to be gone.
 const BEYOND_DRAIN: Duration = Duration::from_secs(10);
+/// How long a reload may take: what stops is drained, and what was held back goes on.
+const RELOAD_MAX: Duration = Duration::from_secs(90);
 
 /// Shows the sources and sinks.
 pub fn list(config: &Path, as_json: bool, printer: &Printer) -> u8 {
@@ -77,6 +79,48 @@ pub fn stop(config: &Path, printer: &Printer) -> u8 {
     }
     printer.result(&format!("stopped process {pid}\n"));
     DONE
+}
+
+/// Has the engine read its configuration anew, and tells what came of it.
+pub fn reload(config: &Path, printer: &Printer) -> u8 {
+    // Where the engine is reached stands in a configuration that may be broken now.
+    let data_dir = match engine::config::load(config, &configuration::environment()) {
+        Ok(loaded) => loaded.config.engine.data_dir,
+        Err(findings) => {
+            printer.line(&configuration::text(&findings, printer.err_paint()));
+            printer.error("the configuration does not load: nothing was changed");
+            return FAILED;
+        }
+    };
+    let answer = match control::answer(&data_dir, "POST", "/api/reload", RELOAD_MAX) {
+        Ok(answer) => answer,
+        Err(e) => return unreachable(e, &data_dir, printer),
+    };
+    let (code, data) = (answer["code"].as_u64(), &answer["data"]);
+    printer.result(&changes(data));
+    let findings = data["text"].as_str().unwrap_or_default();
+    if !findings.is_empty() {
+        printer.line(findings);
+    }
+    if code == Some(200) {
+        return DONE;
+    }
+    printer.error(answer["message"].as_str().unwrap_or("refused without a reason"));
+    FAILED
+}
+
+/// A line for sources and one for sinks: what became of them.
+fn changes(data: &Value) -> String {
+    let line = |what: &str| {
+        let of = |fate: &str| {
+            let keys = data[what][fate].as_array()?;
+            let keys: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
+            (!keys.is_empty()).then(|| format!("{fate} {}", keys.join(", ")))
+        };
+        let fates: Vec<String> = ["kept", "added", "removed", "changed"].into_iter().filter_map(of).collect();
+        if fates.is_empty() { String::new() } else { format!("{what:<9}{}\n", fates.join("; ")) }
+    };
+    format!("{}{}", line("sources"), line("sinks"))
 }
 
 /// What WP106 is about: memory in RAM, and what of it is on its way to sinks.

@@ -4,16 +4,18 @@
 //! whichever way it ends; whoever waits for a daemon learns whether it came up.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::admin::Control;
 use engine::admin::socket::Socket;
+use engine::admin::{Control, Refusal};
 use engine::assemble;
 use engine::config::{Config, SinkConfig};
 use engine::diagnosis::Diagnostics;
-use engine::engine::Engine;
+use engine::engine::{Engine, Observer};
+use engine::reload::{self, Reloaded};
 use engine::sink::SinkParams;
 use engine::status::Status;
 use log::LevelFilter;
@@ -29,15 +31,15 @@ use crate::table::width;
 const TICK: Duration = Duration::from_millis(50);
 /// How often the progress line is written anew.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How long the admin API waits for a status before it tells the last one: beyond this the engine drains.
-const STATUS_MAX: Duration = Duration::from_millis(500);
+/// How long the admin API waits for a reload.
+const RELOAD_MAX: Duration = Duration::from_secs(80);
 
 /// What the main thread is told while it runs the engine.
 #[derive(Debug)]
 enum Event {
     Signal(Signal),
-    /// Somebody outside wants a status.
-    Ask(Sender<Status>),
+    /// Somebody outside wants the configuration read anew.
+    Reload(Sender<Result<Reloaded, Refusal>>),
 }
 
 /// What was typed.
@@ -58,8 +60,12 @@ pub struct Options {
 /// Runs to the end and gives the exit code.
 pub fn run(options: &Options, printer: &Arc<Printer>) -> u8 {
     let Some(loaded) = configuration::load(&options.config, printer) else { return NOT_LOADED };
-    let config = loaded.config;
+    let mut config = loaded.config;
     // Before the fork: afterwards the folder is another one.
+    match std::path::absolute(&config.file) {
+        Ok(path) => config.file = path,
+        Err(e) => return fail(printer, &format!("{}: {e}", config.file.display())),
+    }
     let pid_file = match options.pid_file.as_deref().map(std::path::absolute).transpose() {
         Ok(path) => path,
         Err(e) => return fail(printer, &format!("--pid-file: {e}")),
@@ -81,7 +87,7 @@ pub fn run(options: &Options, printer: &Arc<Printer>) -> u8 {
     if let Err(e) = signals.forward(events.clone(), Event::Signal) {
         return fail(printer, &format!("cannot take signals: {e}"));
     }
-    let code = opened(&config, printer, events, &queue, Terminal { parent, pid_file });
+    let code = opened(config, printer, events, &queue, Terminal { parent, pid_file });
     log.finish();
     code
 }
@@ -93,22 +99,22 @@ struct Terminal {
 }
 
 fn opened(
-    config: &Config,
+    mut config: Config,
     printer: &Arc<Printer>,
     events: Sender<Event>,
     queue: &Receiver<Event>,
     terminal: Terminal,
 ) -> u8 {
-    let engine = match assemble::start(config) {
+    let engine = match assemble::start(&config) {
         Ok(engine) => engine,
         Err(all) => {
             printer.line(&configuration::text(&Diagnostics { all, dropped: 0 }, printer.err_paint()));
             return FAILED;
         }
     };
-    tell_opened(engine.opened(), config, printer);
-    let outside = Arc::new(Outside { last: Mutex::new(engine.status()), events });
-    let socket = listen(&config.engine.data_dir, &outside, printer);
+    tell_opened(engine.opened(), &config, printer);
+    let outside = Arc::new(Outside { observer: engine.observer(), events, stopping: AtomicBool::new(false) });
+    let socket = listen(&config.engine.data_dir, Arc::clone(&outside), printer);
     // Behind the lock on the data folder, so that a second engine leaves the first one's file alone.
     let pid_file = match PidFile::write(terminal.pid_file) {
         Ok(held) => held,
@@ -119,8 +125,8 @@ fn opened(
     {
         return fail(printer, &format!("cannot leave the terminal: {e}"));
     }
-    let stop = watch(&engine, queue, printer);
-    outside.keep(engine.status());
+    let stop = watch(&engine, &mut config, queue, printer);
+    outside.stopping.store(true, Ordering::Release);
     let drain_timeout = config.engine.drain_timeout;
     let (settled, status) = engine.drain(drain_timeout);
     drop(pid_file);
@@ -154,7 +160,7 @@ fn destination(sink: &SinkConfig) -> Option<String> {
 }
 
 /// Runs until the sources are done or a stop is asked for.
-fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<Stop> {
+fn watch(engine: &Engine, runs: &mut Config, queue: &Receiver<Event>, printer: &Printer) -> Option<Stop> {
     let mut progress = Progress::default();
     let mut next = Instant::now() + PROGRESS;
     let stop = loop {
@@ -166,9 +172,11 @@ fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<
             Ok(Event::Signal(Signal::Reopen)) => {
                 log::info!(target: "wpgen::start", "SIGHUP: outputs that were moved away are opened anew");
                 engine.reopen_outputs();
+                // What came of it is in the log.
+                let _ = reload(engine, runs);
             }
             // Whoever asked may have gone.
-            Ok(Event::Ask(answer)) => drop(answer.send(engine.status())),
+            Ok(Event::Reload(answer)) => drop(answer.send(reload(engine, runs))),
             Err(_) => {}
         }
         if printer.shows_progress() && Instant::now() >= next {
@@ -182,6 +190,28 @@ fn watch(engine: &Engine, queue: &Receiver<Event>, printer: &Printer) -> Option<
         printer.note("stopping: delivering what was taken (once more to stop at once)");
     }
     stop
+}
+
+/// Reads the configuration anew and makes the engine run it. What comes of it is said in the log.
+fn reload(engine: &Engine, runs: &mut Config) -> Result<Reloaded, Refusal> {
+    let next = engine::config::load(&runs.file, &configuration::environment());
+    let done = next.and_then(|next| {
+        for finding in &next.warnings.all {
+            log::warn!(target: "wpgen::reload", "{finding}");
+        }
+        reload::apply(engine, runs, &next.config)
+    });
+    match &done {
+        Ok(Reloaded { changes, findings }) => {
+            log::info!(target: "wpgen::reload", "the configuration was read anew: {changes}");
+            findings.iter().for_each(|finding| log::error!(target: "wpgen::reload", "{finding}"));
+        }
+        Err(findings) => {
+            log::error!(target: "wpgen::reload", "the configuration was refused, and nothing was changed");
+            findings.all.iter().for_each(|finding| log::error!(target: "wpgen::reload", "{finding}"));
+        }
+    }
+    done.map_err(Refusal::Findings)
 }
 
 fn ended(stop: Option<Stop>, settled: bool, limit: Duration, status: &Status, printer: &Printer) -> u8 {
@@ -213,9 +243,8 @@ fn start_log(options: &Options, config: &Config, printer: &Arc<Printer>) -> Log 
     logging::start(options, printer)
 }
 
-fn listen(data_dir: &Path, outside: &Arc<Outside>, printer: &Printer) -> Option<Socket> {
-    let control: Arc<dyn Control> = Arc::<Outside>::clone(outside);
-    match Socket::bind(data_dir, control) {
+fn listen(data_dir: &Path, outside: Arc<Outside>, printer: &Printer) -> Option<Socket> {
+    match Socket::bind(data_dir, outside) {
         Ok(socket) => Some(socket),
         Err(e) => {
             let path = data_dir.join(engine::admin::socket::NAME);
@@ -228,33 +257,30 @@ fn listen(data_dir: &Path, outside: &Arc<Outside>, printer: &Printer) -> Option<
     }
 }
 
-/// The engine as the admin API sees it: through the main thread, which alone has it.
+/// The engine as the admin API sees it: looked at from any thread, changed by the main thread alone.
 struct Outside {
-    /// What is told while the engine drains.
-    last: Mutex<Status>,
+    observer: Observer,
     events: Sender<Event>,
-}
-
-impl Outside {
-    fn keep(&self, status: Status) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = status;
-    }
+    /// It drains: events are not looked at any more.
+    stopping: AtomicBool,
 }
 
 impl Control for Outside {
     fn status(&self) -> Status {
-        let (answer, answered) = channel();
-        if self.events.send(Event::Ask(answer)).is_ok()
-            && let Ok(status) = answered.recv_timeout(STATUS_MAX)
-        {
-            return status;
-        }
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.observer.status()
     }
 
     fn stop(&self) {
         // When nobody takes events any more, it is stopping already.
         let _ = self.events.send(Event::Signal(Signal::Drain(Stop::Terminate)));
+    }
+
+    fn reload(&self) -> Result<Reloaded, Refusal> {
+        let (answer, answered) = channel();
+        if self.stopping.load(Ordering::Acquire) || self.events.send(Event::Reload(answer)).is_err() {
+            return Err(Refusal::Stopping);
+        }
+        answered.recv_timeout(RELOAD_MAX).unwrap_or(Err(Refusal::Stopping))
     }
 }
 

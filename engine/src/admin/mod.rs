@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::diagnosis::Diagnostics;
+use crate::reload::{Lists, Reloaded};
 use crate::status::{SinkState, SinkStatus, SourceStatus, Status};
 use http::Request;
 
@@ -20,6 +22,17 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Asks for a drain: stop taking, deliver, end. Returns at once.
     fn stop(&self);
+    /// Reads the configuration anew and waits for what comes of it; the error says why nothing was changed.
+    fn reload(&self) -> Result<Reloaded, Refusal>;
+}
+
+/// Why a reload has changed nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// The engine stops.
+    Stopping,
+    /// What is wrong with the configuration.
+    Findings(Diagnostics),
 }
 
 /// An answer, before it is written.
@@ -50,8 +63,13 @@ impl Answer {
 }
 
 /// Every route.
-const ROUTES: [(&str, &str); 4] =
-    [("GET", "/api/sources"), ("GET", "/api/sinks"), ("GET", "/api/system/health"), ("POST", "/api/stop")];
+const ROUTES: [(&str, &str); 5] = [
+    ("GET", "/api/sources"),
+    ("GET", "/api/sinks"),
+    ("GET", "/api/system/health"),
+    ("POST", "/api/reload"),
+    ("POST", "/api/stop"),
+];
 
 /// Answers one request.
 pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
@@ -59,6 +77,7 @@ pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
         ("GET", "/api/sources") => Answer::ok(json!({ "sources": sources(&engine.status()) })),
         ("GET", "/api/sinks") => Answer::ok(json!({ "sinks": sinks(&engine.status()) })),
         ("GET", "/api/system/health") => Answer::ok(health(&engine.status())),
+        ("POST", "/api/reload") => reloaded(engine.reload()),
         ("POST", "/api/stop") => {
             engine.stop();
             Answer { message: "draining".to_owned(), ..Answer::ok(Value::Null) }
@@ -66,6 +85,39 @@ pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
         (_, path) => match ROUTES.iter().find(|(_, known)| *known == path) {
             Some((method, _)) => Answer::refusal(405, &format!("this takes {method} only")),
             None => Answer::refusal(404, "no such route"),
+        },
+    }
+}
+
+fn reloaded(reloaded: Result<Reloaded, Refusal>) -> Answer {
+    let lists = |lists: &Lists| {
+        let keys = |list: &[std::sync::Arc<str>]| list.iter().map(|key| json!(**key)).collect::<Value>();
+        json!({
+            "kept": keys(&lists.kept),
+            "added": keys(&lists.added),
+            "removed": keys(&lists.removed),
+            "changed": keys(&lists.changed),
+        })
+    };
+    match reloaded {
+        Ok(Reloaded { changes, findings }) => {
+            let findings = Diagnostics { all: findings, dropped: 0 };
+            let data = json!({
+                "sources": lists(&changes.sources),
+                "sinks": lists(&changes.sinks),
+                "findings": findings.all,
+                "text": findings.to_string(),
+            });
+            if findings.errors() == 0 {
+                return Answer::ok(data);
+            }
+            Answer { code: 409, message: "not all of it could be changed".to_owned(), data }
+        }
+        Err(Refusal::Stopping) => Answer::refusal(503, "the engine is stopping"),
+        Err(Refusal::Findings(findings)) => Answer {
+            code: 400,
+            message: "nothing was changed".to_owned(),
+            data: json!({ "findings": findings.all, "text": findings.to_string() }),
         },
     }
 }
@@ -145,6 +197,7 @@ fn sink(sink: &SinkStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::Diagnostic;
     use crate::status::Waits;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -175,6 +228,13 @@ mod tests {
         fn stop(&self) {
             self.stopped.store(true, Ordering::Relaxed);
         }
+
+        fn reload(&self) -> Result<Reloaded, Refusal> {
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(Refusal::Findings(Diagnostic::plain("no").into()));
+            }
+            Ok(Reloaded::default())
+        }
     }
 
     fn ask(method: &'static str, path: &'static str, engine: &Fake) -> Answer {
@@ -198,6 +258,16 @@ mod tests {
         assert!(!engine.stopped.load(Ordering::Relaxed));
         assert_eq!(ask("POST", "/api/stop", &engine).code, 200);
         assert!(engine.stopped.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_reload_tells_what_was_changed_or_why_not() {
+        let engine = Fake::default();
+        let done = ask("POST", "/api/reload", &engine);
+        assert_eq!((done.code, &done.data["sinks"]["kept"]), (200, &json!([])));
+        engine.stop();
+        let refused = ask("POST", "/api/reload", &engine);
+        assert_eq!((refused.code, &refused.data["text"]), (400, &json!("error: no\n")));
     }
 
     #[test]

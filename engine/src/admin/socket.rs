@@ -148,6 +148,8 @@ fn serve(stream: &mut UnixStream, engine: &dyn Control) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Refusal;
+    use crate::reload::Reloaded;
     use crate::status::Status;
 
     struct Fake;
@@ -157,6 +159,9 @@ mod tests {
             Status::default()
         }
         fn stop(&self) {}
+        fn reload(&self) -> Result<Reloaded, Refusal> {
+            Err(Refusal::Stopping)
+        }
     }
 
     fn ask(folder: &Path, request: &str) -> String {

@@ -93,6 +93,11 @@ fn listener(source: &SourceConfig) -> Option<Listener<'_>> {
     })
 }
 
+/// Whether two sources listen where only one can.
+pub fn share_address(a: &SourceConfig, b: &SourceConfig) -> bool {
+    listener(a).zip(listener(b)).is_some_and(|(a, b)| collide(&a, &b))
+}
+
 fn collide(a: &Listener<'_>, b: &Listener<'_>) -> bool {
     match (a.address, b.address) {
         (ListenAddr::Unix(a), ListenAddr::Unix(b)) => a == b,

@@ -31,6 +31,7 @@ mod variables;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use check::share_address;
 pub use connectors::{Connector, Connectors, Side};
 pub use files::FILE_BYTES_MAX;
 pub use resolve::{Resolved, resolve};
@@ -145,12 +146,17 @@ impl PartialEq for SourceConfig {
 }
 
 impl PartialEq for SinkConfig {
-    /// Whether a reload can keep the sink as it runs: where it is written does not matter.
+    /// Whether it does the same: where it is written does not matter.
     fn eq(&self, other: &Self) -> bool {
+        self.is_same_output(other) && self.sources == other.sources && self.condition == other.condition
+    }
+}
+
+impl SinkConfig {
+    /// Whether a reload can keep the sink as it runs: neither where it is written nor what it takes matters.
+    pub fn is_same_output(&self, other: &Self) -> bool {
         self.key == other.key
             && self.enable == other.enable
-            && self.sources == other.sources
-            && self.condition == other.condition
             && self.common == other.common
             && self.params == other.params
     }

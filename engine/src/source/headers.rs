@@ -50,10 +50,15 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Nothing is parsed yet. `wanted`: some sink looks at the header whatever the mode.
-    pub fn new(rules: HeaderRules, wanted: bool) -> Self {
+    /// Nothing is parsed yet.
+    pub fn new(rules: HeaderRules) -> Self {
         let context = TimeContext::new(0, 0, rules.year);
-        Self { rules, wanted, rows: Vec::new(), bad: 0, context, second: i64::MIN }
+        Self { rules, wanted: false, rows: Vec::new(), bad: 0, context, second: i64::MIN }
+    }
+
+    /// Whether some sink looks at the header whatever the mode.
+    pub fn want(&mut self, wanted: bool) {
+        self.wanted = wanted;
     }
 
     /// Parses the headers of a run. Records become messages as the mode says; bad ones go, with their peers, if they are
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn parse_leaves_the_message_and_tells_bad_ones_apart() {
-        let mut headers = Headers::new(rules(HeaderMode::Parse, OnBadMessage::Pass), false);
+        let mut headers = Headers::new(rules(HeaderMode::Parse, OnBadMessage::Pass));
         let mut spans = records(LINES);
         let bad = headers.read(LINES, &mut spans, &mut Vec::new(), 0);
         assert_eq!((bad.records, bad.dropped, bad.first.unwrap().0.of(LINES)), (2, 0, &b"none"[..]));
@@ -200,7 +205,7 @@ mod tests {
 
     #[test]
     fn bad_ones_are_dropped_with_their_peers() {
-        let mut headers = Headers::new(rules(HeaderMode::Strip, OnBadMessage::Drop), false);
+        let mut headers = Headers::new(rules(HeaderMode::Strip, OnBadMessage::Drop));
         let mut spans = records(LINES);
         let mut peers: Vec<SocketAddr> = (1..=4).map(|port| ([127, 0, 0, 1], port).into()).collect();
         let bad = headers.read(LINES, &mut spans, &mut peers, 0);
@@ -214,7 +219,8 @@ mod tests {
     #[test]
     fn keep_touches_nothing_and_parses_only_when_asked() {
         for wanted in [false, true] {
-            let mut headers = Headers::new(rules(HeaderMode::Keep, OnBadMessage::Pass), wanted);
+            let mut headers = Headers::new(rules(HeaderMode::Keep, OnBadMessage::Pass));
+            headers.want(wanted);
             let mut spans = records(LINES);
             headers.read(LINES, &mut spans, &mut Vec::new(), 0);
             assert_eq!(spans, records(LINES));

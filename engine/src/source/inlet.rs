@@ -74,7 +74,6 @@ impl Inlet {
     /// Opens the window.
     pub fn new(around: Surroundings, rules: &InletRules) -> Self {
         let slot = around.shard.settle().open(0, 0);
-        let wanted = around.lanes.iter().any(|lane| lane.wants_headers());
         let origin =
             |tags| Origin { source: Arc::clone(&rules.key), host: Arc::clone(&rules.host), tags, peer: None };
         let mut marked = rules.tags.clone();
@@ -84,7 +83,7 @@ impl Inlet {
             key: Arc::clone(&rules.key),
             plain: origin(rules.tags.clone()),
             marked: origin(marked),
-            headers: rules.headers.clone().map(|rules| Headers::new(rules, wanted)),
+            headers: rules.headers.clone().map(Headers::new),
             rate: rules.rate.clone(),
             started: Instant::now(),
             bad: Seldom::default(),
@@ -140,6 +139,7 @@ impl Inlet {
         let received_ns = self.around.shard.now_ns();
         self.around.counters.records.add(records.len() as u64);
         if let Some(headers) = &mut self.headers {
+            headers.want(self.around.lanes.wants_headers());
             // Where lines lie one behind the other, no record ends in a newline.
             if !verbatim {
                 records.iter_mut().for_each(|r| r.end = r.start + message_len(r.of(bytes)) as u32);

@@ -16,6 +16,7 @@ use crate::config::types::PathPattern;
 use crate::decode::{Encode, OnBad};
 use crate::diagnosis::{Code, Diagnostic};
 use crate::frame::multiline::{Begins, Multiline};
+use crate::source::SourceParams;
 use crate::source::part::Source;
 
 /// Makes the source.
@@ -39,7 +40,7 @@ fn once(making: &Making<'_>, params: &FileParams, settings: Settings, search: &S
         params::Parallel::Ranges(_) => true,
     };
     let start = OnceStart {
-        resume: params.start == params::Start::Checkpoint,
+        resume: making.goes_on.is_some() || params.start == params::Start::Checkpoint,
         parallel: parallel && params.multiline.0.is_none(),
     };
     let files: Vec<_> = found.files.into_iter().map(|f| f.path).collect();
@@ -47,10 +48,16 @@ fn once(making: &Making<'_>, params: &FileParams, settings: Settings, search: &S
 }
 
 fn tail(making: &Making<'_>, params: &FileParams, settings: Settings, search: Search) -> Arc<dyn Source> {
-    let start =
-        if params.start == params::Start::End { catalog::Start::End } else { catalog::Start::Beginning };
+    // What appears while a source is made anew is not older than the source.
+    let had = |old: &FileParams| {
+        (&old.path, &old.base, &old.file, &old.exclude)
+            == (&params.path, &params.base, &params.file, &params.exclude)
+    };
+    let goes_on = matches!(making.goes_on, Some(SourceParams::File(old)) if had(old));
+    let at_end = params.start == params::Start::End && !goes_on;
+    let start = if at_end { catalog::Start::End } else { catalog::Start::Beginning };
     let mut catalog = Catalog::new(&settings.key, start, true);
-    if params.start == params::Start::Checkpoint {
+    if making.goes_on.is_some() || params.start == params::Start::Checkpoint {
         catalog.resume(&making.before.inputs);
     }
     let packing = params.compression != params::Compression::None;

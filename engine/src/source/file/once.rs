@@ -116,9 +116,7 @@ async fn read(settings: &Rc<Settings>, around: &Surroundings, job: Job) {
     let around = around.clone();
     let end = at_end.then(|| reader.handed());
     drop(reader);
-    for lane in &*around.lanes {
-        lane.seal(&around.shard);
-    }
+    around.lanes.seal(&around.shard);
     tokio::task::spawn_local(async move { retire(&settings, &around, job.input, slot, end).await });
 }
 

@@ -1,0 +1,150 @@
+//! Changing what runs: sources and sinks come, go and change their routes, while the others never notice.
+//!
+//! Only mechanism: which ones, and in which order, is decided by [`crate::reload`]. Each change is an order to every
+//! shard, done between two turns. What a source that stops or a sink that leaves still has is delivered; whoever waits
+//! for that waits for a bounded time, and it goes on behind their back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::{Engine, POLL, Running, lock};
+use crate::batch::SinkId;
+use crate::checkpoint::Snapshot;
+use crate::keeper::{Keeper, Persist};
+use crate::shard::Leaving;
+use crate::sink::route::{Sink, Where};
+
+impl Engine {
+    /// An id for a new sink: none that is in use, and none of those `taken` by sinks that are not known yet.
+    pub(crate) fn free_sink_id(&self, taken: &[SinkId]) -> Option<SinkId> {
+        let leaving = self.shared.leaving();
+        let sinks = self.shared.sinks();
+        let used: Vec<SinkId> =
+            sinks.iter().chain(leaving.iter().map(|l| &l.sink)).map(|sink| sink.id()).collect();
+        (0..SinkId::MAX).find(|id| !used.contains(id) && !taken.contains(id))
+    }
+
+    /// Makes a sink known to all shards. Nobody feeds it yet.
+    pub(crate) fn add_sink(&self, sink: Arc<dyn Sink>) {
+        let known = Arc::clone(&sink);
+        self.shared.order_all(move |shard| shard.add_sink(Arc::clone(&known)));
+        lock(&self.shared.sinks).push(sink);
+    }
+
+    /// The sink with this key.
+    pub(crate) fn sink(&self, key: &str) -> Option<Arc<dyn Sink>> {
+        self.shared.sinks().into_iter().find(|sink| sink.status().key == key)
+    }
+
+    /// Takes a sink out: nobody feeds it from now on, and it is closed when it has written what it was given.
+    pub(crate) fn remove_sink(&self, sink: &Arc<dyn Sink>) -> Arc<Leaving> {
+        let leaving = Leaving::new(Arc::clone(sink), self.shared.links.len());
+        lock(&self.shared.leaving).push(Arc::clone(&leaving));
+        lock(&self.shared.sinks).retain(|other| !Arc::ptr_eq(other, sink));
+        let order = Arc::clone(&leaving);
+        self.shared.order_all(move |shard| shard.leave(Arc::clone(&order)));
+        leaving
+    }
+
+    fn numbers(&self, key: &str) -> Vec<u64> {
+        let running = self.shared.running();
+        let of_key = running.iter().filter(|r| r.source.key() == key && !r.stop.is_raised());
+        of_key.map(|r| r.number).collect()
+    }
+
+    /// From now on a sink takes of a source what `takes` says, in the place of `before` if that took of it.
+    pub(crate) fn connect(&self, source: &str, sink: &Arc<dyn Sink>, takes: &Where, before: Option<SinkId>) {
+        for number in self.numbers(source) {
+            let (sink, takes) = (Arc::clone(sink), takes.clone());
+            self.shared.order_all(move |shard| shard.connect(number, &sink, &takes, before));
+        }
+    }
+
+    /// A sink takes nothing more of a source.
+    pub(crate) fn disconnect(&self, source: &str, sink: SinkId) {
+        for number in self.numbers(source) {
+            self.shared.order_all(move |shard| shard.disconnect(number, sink));
+        }
+    }
+
+    /// Holds sources back, or lets them go on: their sockets stay as they are, and nothing is read.
+    pub(crate) fn hold(&self, sources: &[&str], held: bool) {
+        for number in sources.iter().flat_map(|key| self.numbers(key)) {
+            self.shared.order_all(move |shard| shard.hold(number, held));
+        }
+    }
+
+    /// Waits until sources that are held have nothing on its way; `false` when the time is over first.
+    pub(crate) fn wait_quiet(&self, sources: &[&str], until: Instant) -> bool {
+        let numbers: Arc<[u64]> = sources.iter().flat_map(|key| self.numbers(key)).collect();
+        self.wait_for(until, move |shard| numbers.iter().all(|number| shard.is_quiet(*number)))
+    }
+
+    /// Asks a source to stop.
+    pub(crate) fn stop_source(&self, key: &str) {
+        self.with_key(key, |running| running.stop.raise());
+    }
+
+    /// A source that was asked to stop is configured no more: it is forgotten when it has ended.
+    pub(crate) fn forget_source(&self, key: &str) {
+        self.with_key(key, |running| {
+            if running.stop.is_raised() {
+                running.leaving.store(true, Ordering::Release);
+            }
+        });
+    }
+
+    fn with_key(&self, key: &str, act: impl Fn(&Running)) {
+        self.shared.running().iter().filter(|r| r.source.key() == key).for_each(|r| act(r));
+    }
+
+    /// Waits until a source that was asked to stop has ended; `false` when the time is over first.
+    pub(crate) fn wait_source(&self, key: &str, until: Instant) -> bool {
+        loop {
+            let running = self.shared.running();
+            let mut stopping = running.iter().filter(|r| r.source.key() == key && r.stop.is_raised());
+            if stopping.all(|r| r.has_ended()) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Sources and sinks are told in this order from now on.
+    pub(crate) fn put_in_order(&self, sources: &[&str], sinks: &[&str]) {
+        let at = |keys: &[&str], key: &str| keys.iter().position(|other| *other == key).unwrap_or(usize::MAX);
+        lock(&self.shared.running).sort_by_key(|r| at(sources, r.source.key()));
+        lock(&self.shared.sinks).sort_by_key(|sink| at(sinks, &sink.status().key));
+    }
+
+    /// How far everything is.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    /// Where new inputs get their identities from.
+    pub(crate) fn next_input(&self) -> &Arc<AtomicU64> {
+        &self.shared.next_input
+    }
+
+    /// Shards that run.
+    pub(crate) fn shards(&self) -> usize {
+        self.shared.links.len()
+    }
+
+    /// A way for new sinks to ask for a checkpoint; none in an engine that keeps none.
+    pub(crate) fn persist(&self) -> Option<Persist> {
+        self.keeper.as_ref().map(Keeper::persist)
+    }
+
+    /// Has the checkpoint say what runs now. A failure is the keeper's to tell and to try again.
+    pub(crate) fn keep_now(&self) {
+        if let Some(keeper) = &self.keeper {
+            let _ = keeper.write_now();
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Reading the configuration anew while the engine runs.
+//!
+//! In two steps. First everything new is opened that needs nothing of what runs: if any of that fails, all of it is
+//! dropped and nothing has changed. Then sources that are configured no more, or otherwise, stop and drain; sinks come
+//! and go; and what needed a port or a file of an old one is opened when that has let go of it, while the sources that
+//! feed it are held back, so that no record is without its sink. Should that fail, the old one is opened again.
+//!
+//! What is the same keeps its sockets, connections, files and positions. What cannot be drained in time is told, and
+//! goes on draining by itself.
+
+mod diff;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::assemble::{Making, make_sink, make_source, unordered};
+use crate::batch::SinkId;
+use crate::checkpoint::Snapshot;
+use crate::config::{Config, SinkConfig, SourceConfig};
+use crate::diagnosis::{Code, Diagnostic, Diagnostics};
+use crate::engine::Engine;
+use crate::io::host;
+use crate::keeper::Persist;
+use crate::shard::Leaving;
+use crate::sink::SinkParams;
+use crate::sink::file::params::Existing;
+use crate::sink::route::{Sink, Where};
+use crate::source::part::Source;
+
+pub use diff::{Changes, Lists};
+
+/// The longest wait for what stops to be drained, and for sources that are held back; `drain_timeout` when that is less.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long something that its owner has let go of may still be taken.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+
+/// What a reload has done.
+#[derive(Clone, Debug, Default)]
+pub struct Reloaded {
+    /// What became of everything.
+    pub changes: Changes,
+    /// What could not be done as configured, or not yet.
+    pub findings: Vec<Diagnostic>,
+}
+
+/// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards.
+///
+/// # Errors
+/// Why nothing was changed.
+pub fn apply(engine: &Engine, runs: &mut Config, next: &Config) -> Result<Reloaded, Diagnostics> {
+    let refused = |all| Diagnostics { all, dropped: 0 };
+    let restarts = diff::needs_restart(runs, next);
+    if !restarts.is_empty() {
+        return Err(refused(restarts));
+    }
+    let Some(persist) = engine.persist() else {
+        return Err(refused(vec![Diagnostic::plain(
+            "this engine keeps no checkpoint and cannot be changed",
+        )]));
+    };
+    let changes = diff::changes(runs, next);
+    let mut work = Work {
+        engine,
+        runs,
+        next,
+        changes,
+        persist,
+        host: host::name().into(),
+        sinks: HashMap::new(),
+        sources: HashMap::new(),
+        findings: Vec::new(),
+    };
+    work.open_ahead();
+    if !work.findings.is_empty() {
+        return Err(refused(work.findings));
+    }
+    work.change();
+    let Work { changes, findings, .. } = work;
+    runs.engine.drain_timeout = next.engine.drain_timeout;
+    engine.keep_now();
+    Ok(Reloaded { changes, findings })
+}
+
+/// A reload under way.
+struct Work<'a> {
+    engine: &'a Engine,
+    runs: &'a mut Config,
+    next: &'a Config,
+    changes: Changes,
+    persist: Persist,
+    host: Arc<str>,
+    /// What was opened ahead, by key.
+    sinks: HashMap<Arc<str>, Arc<dyn Sink>>,
+    sources: HashMap<Arc<str>, Arc<dyn Source>>,
+    findings: Vec<Diagnostic>,
+}
+
+impl Work<'_> {
+    /// Opens what is new and needs nothing of what runs.
+    fn open_ahead(&mut self) {
+        for key in self.new_sinks() {
+            let Some(sink) = diff::sink(self.next, &key) else { continue };
+            let old = self.changes.sinks.removed.iter().chain(&self.changes.sinks.changed);
+            let mut old = old.filter_map(|key| diff::sink(self.runs, key));
+            if old.any(|old| diff::is_sink_held(sink, old)) {
+                continue;
+            }
+            match self.make_sink(sink, &Snapshot::default()) {
+                Ok(made) => drop(self.sinks.insert(key, made)),
+                Err(finding) => self.findings.push(finding),
+            }
+        }
+        let before = self.engine.snapshot();
+        for key in self.new_sources() {
+            let Some(source) = diff::source(self.next, &key) else { continue };
+            let old = self.changes.sources.removed.iter().chain(&self.changes.sources.changed);
+            let mut old = old.filter_map(|key| diff::source(self.runs, key));
+            if old.any(|old| diff::is_source_held(source, old)) {
+                continue;
+            }
+            // One of this key may still be draining since an earlier reload.
+            if !self.engine.wait_source(&key, Instant::now()) {
+                self.findings.push(still_draining(source));
+                continue;
+            }
+            match self.make_source(source, &before) {
+                Ok(made) => drop(self.sources.insert(key, made)),
+                Err(found) => self.findings.extend(found),
+            }
+        }
+    }
+
+    fn new_sinks(&self) -> Vec<Arc<str>> {
+        self.changes.sinks.added.iter().chain(&self.changes.sinks.changed).cloned().collect()
+    }
+
+    fn new_sources(&self) -> Vec<Arc<str>> {
+        self.changes.sources.added.iter().chain(&self.changes.sources.changed).cloned().collect()
+    }
+
+    fn until(&self) -> Instant {
+        Instant::now() + self.next.engine.drain_timeout.min(DRAIN_MAX)
+    }
+
+    fn change(&mut self) {
+        self.stop_sources();
+        let late: Vec<Arc<str>> =
+            self.new_sinks().into_iter().filter(|key| !self.sinks.contains_key(key)).collect();
+        let held = self.feeding(&late);
+        let held: Vec<&str> = held.iter().map(|key| &**key).collect();
+        self.engine.hold(&held, true);
+        let quiet = self.engine.wait_quiet(&held, self.until());
+        self.connect_kept();
+        let leaving = self.connect_new();
+        self.wait_gone(leaving);
+        for key in late {
+            self.exchange(&key, quiet);
+        }
+        self.engine.hold(&held, false);
+        self.start_sources();
+        self.write_down();
+    }
+
+    /// Kept sources of which some sink of these takes records.
+    fn feeding(&self, sinks: &[Arc<str>]) -> Vec<Arc<str>> {
+        let feeds = |source: &Arc<str>| {
+            sinks.iter().any(|sink| {
+                diff::route(self.next, source, sink).or(diff::route(self.runs, source, sink)).is_some()
+            })
+        };
+        self.changes.sources.kept.iter().filter(|source| feeds(source)).cloned().collect()
+    }
+
+    /// Stops the sources that are configured no more, or otherwise.
+    fn stop_sources(&mut self) {
+        let (removed, changed) = (self.changes.sources.removed.clone(), self.changes.sources.changed.clone());
+        removed.iter().chain(&changed).for_each(|key| self.engine.stop_source(key));
+        let until = self.until();
+        for key in removed.iter().chain(&changed) {
+            if self.engine.wait_source(key, until) {
+                continue;
+            }
+            let Some(source) = diff::source(self.runs, key) else { continue };
+            self.findings.push(still_draining(source));
+            self.engine.forget_source(key);
+            // It ends when it is drained; only then can one run that needs its port or positions.
+            if changed.contains(key) && !self.sources.contains_key(key) {
+                self.changes.sources.fall_back(key, false);
+            }
+        }
+        removed.iter().for_each(|key| self.engine.forget_source(key));
+    }
+
+    /// Between sources and sinks that both stay: what the sinks take of the sources may have changed.
+    fn connect_kept(&self) {
+        for sink in &self.changes.sinks.kept {
+            let Some(running) = self.engine.sink(sink) else { continue };
+            for source in &self.changes.sources.kept {
+                match (diff::route(self.runs, source, sink), diff::route(self.next, source, sink)) {
+                    (None, Some(takes)) => self.engine.connect(source, &running, &takes, None),
+                    (Some(_), None) => self.engine.disconnect(source, running.id()),
+                    (Some(before), Some(takes)) if before != takes => {
+                        self.engine.connect(source, &running, &takes, Some(running.id()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Connects the sinks that were opened ahead, in the place of their older selves, and takes those out.
+    fn connect_new(&mut self) -> Vec<Arc<Leaving>> {
+        let mut leaving = Vec::new();
+        for (key, sink) in &self.sinks {
+            let old = self.engine.sink(key);
+            self.engine.add_sink(Arc::clone(sink));
+            self.connect_all(key, sink, old.as_ref().map(|old| old.id()));
+            leaving.extend(old.map(|old| self.engine.remove_sink(&old)));
+        }
+        for key in &self.changes.sinks.removed {
+            leaving.extend(self.engine.sink(key).map(|old| self.engine.remove_sink(&old)));
+        }
+        leaving
+    }
+
+    fn connect_all(&self, key: &str, sink: &Arc<dyn Sink>, before: Option<SinkId>) {
+        for source in &self.changes.sources.kept {
+            if let Some(takes) = diff::route(self.next, source, key) {
+                self.engine.connect(source, sink, &takes, before);
+            }
+        }
+    }
+
+    fn wait_gone(&mut self, leaving: Vec<Arc<Leaving>>) {
+        let until = self.until();
+        for leaving in leaving {
+            if !leaving.wait(until) {
+                let key = leaving.sink.status().key;
+                let message = format!("sink '{key}' was taken out and still writes what it was given before");
+                self.findings.push(Diagnostic::warning(None, message));
+            }
+        }
+    }
+
+    /// Opens a sink that needs what another one held: its file. The sources that feed it are held back.
+    fn exchange(&mut self, key: &Arc<str>, quiet: bool) {
+        let Some(new) = diff::sink(self.next, key) else { return };
+        let old = diff::sink(self.runs, key).cloned();
+        if !quiet {
+            let message = format!("sink '{key}' does not take what it was given: it is left as it is");
+            self.findings
+                .push(Diagnostic::plain(message).at(new.place.clone()).help("reload again when it does"));
+            return self.changes.sinks.fall_back(key, old.is_some());
+        }
+        let before = match self.engine.sink(key) {
+            Some(sink) => {
+                let leaving = self.engine.remove_sink(&sink);
+                let gone = leaving.wait(self.until());
+                if !gone {
+                    let message = format!("sink '{key}' does not close: it is not opened anew");
+                    self.findings.push(Diagnostic::plain(message).at(new.place.clone()).help("reload again"));
+                    return self.changes.sinks.fall_back(key, false);
+                }
+                Snapshot { groups: sink.groups(), ..Snapshot::default() }
+            }
+            None => Snapshot::default(),
+        };
+        let going_on_new = going_on(new);
+        let made = patiently(|| self.make_sink(&going_on_new, &before).map_err(|finding| vec![finding]));
+        let made = made.or_else(|found| {
+            self.findings.extend(found);
+            self.changes.sinks.fall_back(key, old.is_some());
+            let old = old.as_ref().map(going_on).ok_or_else(Vec::new)?;
+            patiently(|| self.make_sink(&old, &before).map_err(|finding| vec![finding]))
+        });
+        match made {
+            Ok(sink) => {
+                self.engine.add_sink(Arc::clone(&sink));
+                self.connect_all(key, &sink, None);
+            }
+            Err(found) => {
+                self.findings.extend(found);
+                self.changes.sinks.fall_back(key, false);
+            }
+        }
+    }
+
+    /// Starts the new sources; those that needed a port or the positions of an older one are opened now.
+    fn start_sources(&mut self) {
+        let before = self.engine.snapshot();
+        for key in self.new_sources() {
+            let Some(new) = diff::source(self.next, &key) else { continue };
+            let made = match self.sources.remove(&key) {
+                Some(made) => Ok(made),
+                None => patiently(|| self.make_source(new, &before)),
+            };
+            let made = made.or_else(|found| {
+                self.findings.extend(found);
+                let old = diff::source(self.runs, &key).cloned();
+                self.changes.sources.fall_back(&key, old.is_some());
+                let old = old.ok_or_else(Vec::new)?;
+                patiently(|| self.make_source(&old, &before))
+            });
+            match made {
+                Ok(source) => self.engine.start_source(source, self.routes(&key)),
+                Err(found) => {
+                    self.findings.extend(found);
+                    self.changes.sources.fall_back(&key, false);
+                    self.engine.forget_source(&key);
+                }
+            }
+        }
+    }
+
+    fn routes(&self, source: &str) -> Vec<(Arc<dyn Sink>, Where)> {
+        let sinks = self.next.sinks.iter().filter(|sink| sink.enable);
+        sinks
+            .filter_map(|sink| {
+                Some((self.engine.sink(&sink.key)?, diff::route(self.next, source, &sink.key)?))
+            })
+            .collect()
+    }
+
+    /// Writes down what runs now, in the order of the configuration.
+    fn write_down(&mut self) {
+        let Changes { sources, sinks } = &self.changes;
+        let (all_sources, all_sinks) = (diff::sources(self.next), diff::sinks(self.next));
+        self.runs.sources =
+            sources.what_runs(&self.runs.sources, &all_sources, |source| &source.key, PartialEq::eq);
+        self.runs.sinks =
+            sinks.what_runs(&self.runs.sinks, &all_sinks, |sink| &sink.key, SinkConfig::is_same_output);
+        let sources: Vec<&str> = self.runs.sources.iter().map(|source| &*source.key).collect();
+        let sinks: Vec<&str> = self.runs.sinks.iter().map(|sink| &*sink.key).collect();
+        self.engine.put_in_order(&sources, &sinks);
+    }
+
+    fn make_sink(&self, sink: &SinkConfig, before: &Snapshot) -> Result<Arc<dyn Sink>, Diagnostic> {
+        let taken: Vec<SinkId> = self.sinks.values().map(|sink| sink.id()).collect();
+        let Some(id) = self.engine.free_sink_id(&taken) else {
+            return Err(Diagnostic::plain(format!("sink '{}': there are too many sinks", sink.key)));
+        };
+        make_sink(usize::from(id), sink, before.groups.clone(), &self.persist).map_err(|finding| *finding)
+    }
+
+    fn make_source(
+        &self,
+        source: &SourceConfig,
+        before: &Snapshot,
+    ) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        make_source(&Making {
+            config: source,
+            before,
+            next_input: self.engine.next_input(),
+            host: &self.host,
+            goes_on: diff::source(self.runs, &source.key).map(|old| &old.params),
+            unordered: unordered(self.next, &source.key),
+            shards: self.engine.shards(),
+        })
+    }
+}
+
+fn still_draining(source: &SourceConfig) -> Diagnostic {
+    let message =
+        format!("source '{}' was stopped, and its sinks do not take the last of it yet", source.key);
+    Diagnostic::plain(message)
+        .at(source.place.clone())
+        .help("it ends by itself when they do; reload again then")
+}
+
+/// A sink that goes on with the file that it has had: the file is not emptied.
+fn going_on(sink: &SinkConfig) -> SinkConfig {
+    let mut sink = sink.clone();
+    if let SinkParams::File(file) = &mut sink.params {
+        file.existing = Existing::Append;
+    }
+    sink
+}
+
+/// Tries again for a while what fails because a port or file is taken: the kernel may not have let go of it yet.
+fn patiently<T>(mut make: impl FnMut() -> Result<T, Vec<Diagnostic>>) -> Result<T, Vec<Diagnostic>> {
+    let until = Instant::now() + RELEASE_MAX;
+    loop {
+        let made = make();
+        let taken = |found: &Vec<Diagnostic>| {
+            found.iter().all(|finding| matches!(finding.code, Some(Code::WP301 | Code::WP104)))
+        };
+        match made {
+            Err(found) if taken(&found) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            made => return made,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `source reload` and SIGHUP: what is the same is not touched, what is new runs, and nothing is lost on the way.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::cli::{Ran, run};
+use crate::harness::{Started, Writer, numbers, status, until};
+
+/// A port that nobody has now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A folder whose configuration is written anew again and again.
+struct Site {
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), port: free_port() }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A TCP source and a file sink for it, and what is added to them.
+    fn configure(&self, more: &str) {
+        let config = format!(
+            "[engine]\nworkers = 2\n[admin]\nlisten = \"\"\n\
+             [[sources]]\nkey = \"net\"\nconnect = \"tcp_src\"\nparams = {{ addr = \"127.0.0.1\", port = {} }}\n{more}\n\
+             [[sinks]]\nkey = \"kept\"\nconnect = \"file_sink\"\nsources = [\"net\"]\nparams = {{ path = \"kept.log\" }}\n",
+            self.port
+        );
+        std::fs::write(self.path().join("wpsrc.toml"), config).unwrap();
+    }
+
+    fn reload(&self) -> Ran {
+        run(self.path(), &["source", "reload"])
+    }
+
+    fn reload_well(&self) -> String {
+        let ran = self.reload();
+        assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+        ran.out
+    }
+
+    fn numbers(&self, name: &str) -> Vec<u64> {
+        numbers(&std::fs::read(self.path().join(name)).unwrap_or_default())
+    }
+}
+
+/// Every number below `upto` once, in order.
+fn all_in_order(numbers: &[u64], upto: u64) {
+    let wrong = numbers.iter().zip(0..).position(|(number, wanted)| *number != wanted);
+    let around = wrong.map(|at| &numbers[at.saturating_sub(2)..numbers.len().min(at + 3)]);
+    assert_eq!((around, numbers.len() as u64), (None, upto), "at {wrong:?}");
+}
+
+fn sink(key: &str, more: &str) -> String {
+    format!(
+        "[[sinks]]\nkey = \"{key}\"\nconnect = \"file_sink\"\nsources = [\"net\", \"app\"]\nparams = {{ path = \"{key}.log\"{more} }}\n"
+    )
+}
+
+fn app(tags: &str) -> String {
+    format!(
+        "[[sources]]\nkey = \"app\"\nconnect = \"file_src\"\ntags = [{tags}]\nparams = {{ path = \"app.log\", start = \"beginning\" }}\n"
+    )
+}
+
+/// One connection that sends numbered lines until it is told to end; it fails if the connection does.
+struct Sender {
+    ending: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Sender {
+    fn start(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let ending = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&ending);
+        let thread = std::thread::spawn(move || {
+            let mut next = 0;
+            while !seen.load(Ordering::Relaxed) {
+                let mut text = String::new();
+                for number in next..next + 50 {
+                    writeln!(text, "{number:08} a message over a connection that lasts").unwrap();
+                }
+                stream.write_all(text.as_bytes()).unwrap();
+                next += 50;
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            next
+        });
+        Self { ending, thread }
+    }
+
+    fn end(self) -> u64 {
+        self.ending.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+#[test]
+fn a_connection_outlives_twenty_reloads_and_no_message_is_lost() {
+    let site = Site::new();
+    site.configure("");
+    let engine = Started::in_folder(site.path());
+    let sender = Sender::start(site.port);
+    for round in 0..20 {
+        // A sink comes, is made anew at its path, takes something else, and goes.
+        let more = match round % 4 {
+            0 => sink("more", ""),
+            1 => sink("more", ", fsync = \"batch\""),
+            2 => sink("more", ", fsync = \"batch\"") + "where = { env = \"nowhere\" }\n",
+            _ => String::new(),
+        };
+        site.configure(&more);
+        let out = site.reload_well();
+        assert!(out.starts_with("sources  kept net\nsinks    kept "), "{out}");
+        let fate = ["added more", "changed more", "kept more, kept", "removed more"][round % 4];
+        assert!(out.contains(fate), "{fate}: {out}");
+        let before = site.numbers("kept.log").len();
+        until("messages go on", || site.numbers("kept.log").len() > before);
+    }
+    let sent = sender.end();
+    engine.stop();
+    all_in_order(&site.numbers("kept.log"), sent);
+    let more = site.numbers("more.log");
+    assert!(more.len() > 100 && more.windows(2).all(|pair| pair[0] < pair[1]), "in order, none twice");
+}
+
+#[test]
+fn a_source_that_changes_goes_on_at_its_position_and_a_sink_at_its_end() {
+    let site = Site::new();
+    let writer = Writer::start(&site.path().join("app.log"));
+    site.configure(&(app("") + &sink("all", "")));
+    let engine = Started::in_folder(site.path());
+    for round in 0..6usize {
+        writer.await_lines(200);
+        // Now the one, now the other, and both at first.
+        let tags = format!("\"round:{}\"", round.div_ceil(2));
+        let fsync = [", fsync = \"batch\"", ", existing = \"truncate\""][round / 2 % 2];
+        site.configure(&(app(&tags) + &sink("all", fsync)));
+        let out = site.reload_well();
+        assert!(out.contains("changed"), "{out}");
+    }
+    writer.await_lines(200);
+    let written = writer.end();
+    until("all lines are there", || site.numbers("all.log").len() as u64 >= written);
+    engine.stop();
+    all_in_order(&site.numbers("all.log"), written);
+}
+
+#[test]
+fn what_is_wrong_changes_nothing_and_is_told() {
+    let site = Site::new();
+    site.configure("");
+    let engine = Started::in_folder(site.path());
+    let sender = Sender::start(site.port);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let other = format!(
+        "[[sources]]\nkey = \"b\"\nconnect = \"tcp_src\"\nparams = {{ addr = \"127.0.0.1\", port = {port} }}\n"
+    );
+    for (more, words) in [
+        ("[[sources]]\nkey = 7\n".to_owned(), "WP404"),
+        (sink("more", "") + &other, "WP301"),
+        (sink("more", ""), "[engine] workers has changed"),
+    ] {
+        site.configure(&more);
+        if words.starts_with("[engine]") {
+            let path = site.path().join("wpsrc.toml");
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace("workers = 2", "workers = 1")).unwrap();
+        }
+        let ran = site.reload();
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{}", ran.err);
+        assert!(ran.err.contains(words) && ran.err.contains("nothing was changed"), "{words}: {}", ran.err);
+        let status = status_when_loadable(&site);
+        assert_eq!(status["sinks"].as_array().unwrap().len(), 1, "{status:#}");
+    }
+    // The same by a signal: the log says it.
+    site.configure("nonsense");
+    engine.signal(libc::SIGHUP);
+    let log = || std::fs::read_to_string(site.path().join("logs/wpgen.log")).unwrap_or_default();
+    until("the log says it", || log().contains("the configuration was refused") && log().contains("WP401"));
+    site.configure(&sink("more", ""));
+    engine.signal(libc::SIGHUP);
+    until("it is there", || log().contains("sinks: 1 kept, 1 added (more)"));
+    let sent = sender.end();
+    engine.stop();
+    all_in_order(&site.numbers("kept.log"), sent);
+}
+
+/// The status, which the command asks for at the place that a sound configuration names.
+fn status_when_loadable(site: &Site) -> serde_json::Value {
+    site.configure("");
+    status(site.path())
+}
+
+#[test]
+fn a_source_that_goes_delivers_what_it_took_and_frees_its_port() {
+    let site = Site::new();
+    site.configure("");
+    let engine = Started::in_folder(site.path());
+    let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    stream.write_all(b"00000000 first\n").unwrap();
+    until("it is taken", || status(site.path())["records_in"] == 1);
+    // Its successor has its port and another name.
+    let old = std::fs::read_to_string(site.path().join("wpsrc.toml")).unwrap();
+    std::fs::write(site.path().join("wpsrc.toml"), old.replace("\"net\"", "\"net2\"")).unwrap();
+    let out = site.reload_well();
+    assert!(out.contains("sources  added net2; removed net\n"), "{out}");
+    let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    stream.write_all(b"00000001 second\n").unwrap();
+    until("both are there", || site.numbers("kept.log") == [0, 1]);
+    engine.stop();
+}
