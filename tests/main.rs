@@ -8,6 +8,7 @@ mod crash;
 mod fallback;
 mod harness;
 mod map;
+mod metrics;
 mod net;
 mod refusals;
 mod relay;

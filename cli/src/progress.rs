@@ -277,6 +277,7 @@ mod tests {
                 bytes: 2 * bytes_in,
                 ..SinkStatus::default()
             }],
+            checkpoint: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::batch::ShardId;
 use crate::checkpoint::{Input, Snapshot, Store};
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
-use crate::keeper::{Duty, Keeper};
+use crate::keeper::{Duty, Keeper, KeeperState};
 use crate::metrics::{Counter, REASONS, SourceCounters};
 use crate::process::Usage;
 use crate::queue::Mailbox;
@@ -73,13 +73,28 @@ pub struct Running {
     number: u64,
     stop: Stop,
     parts_left: Arc<AtomicU64>,
+    /// The engine has asked it to stop; a source may also stop itself.
+    stopping: AtomicBool,
     /// It is configured no more, and forgotten when it has ended.
     leaving: AtomicBool,
 }
 
 impl Running {
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.stop.raise();
+    }
+
     fn has_ended(&self) -> bool {
         self.parts_left.load(Ordering::Acquire) == 0
+    }
+
+    /// A part has ended, nobody asked for it, and the source has no end.
+    fn has_failed(&self) -> bool {
+        let left = self.parts_left.load(Ordering::Acquire);
+        left < self.counters.len() as u64
+            && !self.source.is_finite()
+            && !self.stopping.load(Ordering::Acquire)
     }
 
     /// Adds up its counters over the shards.
@@ -90,13 +105,17 @@ impl Running {
             let n = self.counters.iter().map(|c| c.dropped[*reason as usize].get()).sum();
             ((*name).to_owned(), n)
         });
+        let (delivered, rejected) = (sum(|c| &c.delivered), sum(|c| &c.rejected));
+        let dropped = dropped.filter(|(_, n)| *n > 0).collect();
+        // Read last: see the law.
+        let records_in = sum(|c| &c.records);
         SourceStatus {
             key: self.source.key().to_owned(),
-            records_in: sum(|c| &c.records),
+            records_in,
             bytes_in: sum(|c| &c.bytes),
-            delivered: sum(|c| &c.delivered),
-            rejected: sum(|c| &c.rejected),
-            dropped: dropped.filter(|(_, n)| *n > 0).collect(),
+            delivered,
+            rejected,
+            dropped,
             malformed: sum(|c| &c.malformed),
             truncated: sum(|c| &c.truncated),
             split: sum(|c| &c.split),
@@ -106,6 +125,8 @@ impl Running {
             lag_bytes: self.source.lag_bytes(sum(|c| &c.bytes)),
             total_bytes: self.source.total_bytes(),
             done: self.has_ended(),
+            failed: self.has_failed(),
+            has_datagrams: self.source.has_datagrams(),
             waits: self.waits(),
         }
     }
@@ -130,6 +151,8 @@ struct Shared {
     next_input: Arc<AtomicU64>,
     /// Sources started so far.
     numbers: AtomicU64,
+    /// The figures of the checkpoint's keeper, once it works.
+    keeper: OnceLock<Arc<KeeperState>>,
 }
 
 impl Shared {
@@ -199,7 +222,19 @@ impl Shared {
             usage: Usage::now(),
             sources: self.running().iter().map(|r| r.status()).collect(),
             sinks: self.sinks().iter().map(|s| s.status()).collect(),
+            checkpoint: self.keeper.get().map(|keeper| keeper.status(started)),
         }
+    }
+
+    /// Whether every shard takes an order within the time: none hangs.
+    fn is_alive(&self, at_most: Duration) -> bool {
+        let until = Instant::now() + at_most;
+        let (tell, told) = std::sync::mpsc::channel();
+        self.order_all(move |_| {
+            let _ = tell.send(());
+        });
+        let answer = || told.recv_timeout(until.saturating_duration_since(Instant::now())).is_ok();
+        self.links.iter().all(|_| answer())
     }
 
     fn bytes(&self) -> u64 {
@@ -234,6 +269,11 @@ impl Observer {
     /// All counters, added up.
     pub fn status(&self) -> Status {
         self.shared.status(self.started)
+    }
+
+    /// Whether every shard takes an order within the time: none hangs.
+    pub fn is_alive(&self, at_most: Duration) -> bool {
+        self.shared.is_alive(at_most)
     }
 }
 
@@ -290,6 +330,7 @@ impl Engine {
             leaving: Mutex::default(),
             next_input: wiring.next_input,
             numbers: AtomicU64::new(0),
+            keeper: OnceLock::new(),
         });
         let mut engine =
             Self { threads, shared, parts: Arc::default(), keeper: None, started: Instant::now() };
@@ -346,6 +387,8 @@ impl Engine {
             interval,
         };
         keeper.start(store, duty)?;
+        // It is kept once.
+        let _ = self.shared.keeper.set(keeper.state());
         self.keeper = Some(keeper);
         Ok(())
     }
@@ -375,8 +418,8 @@ impl Engine {
             let sent = link.orders.send(order);
             assert!(sent.is_ok(), "a shard takes orders until the engine ends it");
         }
-        let leaving = AtomicBool::new(false);
-        let running = Arc::new(Running { source, counters, number, stop, parts_left, leaving });
+        let (stopping, leaving) = (AtomicBool::new(false), AtomicBool::new(false));
+        let running = Arc::new(Running { source, counters, number, stop, parts_left, stopping, leaving });
         let mut all = lock(&self.shared.running);
         all.retain(|r| r.source.key() != running.source.key() || !r.has_ended());
         all.push(running);
@@ -386,9 +429,7 @@ impl Engine {
     /// whether all of it was settled within `at_most`, and the last status.
     pub fn drain(mut self, at_most: Duration) -> (bool, Status) {
         let until = Instant::now() + at_most;
-        for running in self.shared.running() {
-            running.stop.raise();
-        }
+        self.shared.running().iter().for_each(|running| running.stop());
         let mut settled = self.parts.wait(at_most);
         self.shared.order_all(|shard| shard.seal_all());
         settled &= self.wait_for(until, |shard| shard.settle().is_all_idle());

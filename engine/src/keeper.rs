@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::{Snapshot, Store};
+use crate::status::CheckpointStatus;
 
 /// Bytes received after which a checkpoint is written before its interval is over.
 const BYTES_BETWEEN: u64 = 64 << 20;
@@ -56,6 +57,21 @@ pub struct KeeperState {
     pub failed: AtomicU64,
     /// What the last attempt failed with; `None` when it went well.
     pub trouble: Mutex<Option<String>>,
+    /// When what is on disk was last known to be up to date.
+    fresh: Mutex<Option<Instant>>,
+}
+
+impl KeeperState {
+    /// The figures at this moment; `started` is when there was nothing to write yet.
+    pub fn status(&self, started: Instant) -> CheckpointStatus {
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(started);
+        CheckpointStatus {
+            written: self.written.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            age: fresh.elapsed(),
+            trouble: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
 }
 
 /// The keeper before the engine runs: sinks are made with its [`Keeper::persist`].
@@ -182,6 +198,15 @@ impl Work {
 
     /// Writes what changed; `force` writes all the same.
     fn write(&mut self, force: bool) -> io::Result<()> {
+        let began = Instant::now();
+        let written = self.write_changes(force);
+        if written.is_ok() {
+            *self.state.fresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        }
+        written
+    }
+
+    fn write_changes(&mut self, force: bool) -> io::Result<()> {
         let active = (self.duty.activity)();
         if !force && self.last.is_some() && active == self.active {
             return Ok(());

@@ -43,7 +43,8 @@
 //! # What each module is for
 //!
 //! - what the user wrote: [`config`], [`diagnosis`], [`trial`] (what `source test` does), [`escape`]
-//! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`admin`]
+//! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`exposition`],
+//!   [`admin`]
 //! - the record's way: [`io`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
 //! - the currency and its way home: [`batch`], [`pool`], [`queue`], [`settle`]
 //! - what survives: [`checkpoint`], [`keeper`], [`lock`]
@@ -57,6 +58,7 @@ pub mod decode;
 pub mod diagnosis;
 pub mod engine;
 pub mod escape;
+pub mod exposition;
 pub mod frame;
 pub mod io;
 pub mod keeper;

@@ -4,7 +4,9 @@
 //! They are added to once a run or a batch, never once a record.
 //!
 //! The law for every source, at every moment its shard is between turns:
-//! `received = delivered + rejected + dropped + in flight`.
+//! `received = delivered + rejected + dropped + in flight`. A record is counted as received before it is counted as
+//! anything else, and the writes are seen in that order; so whoever reads `received` last reads none too few, and what
+//! is in flight is the difference.
 //!
 //! What the kernel drops of datagrams was never received: it stands beside that law, in one of its own:
 //! `sent = received + dropped by the kernel`, whenever the socket is empty. With `gro` it is `sent >= ...`, since the kernel
@@ -20,19 +22,19 @@ impl Counter {
     /// Adds; only the owning shard calls it.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
     }
 
     /// Sets; only the owning shard calls it.
     #[inline]
     pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
+        self.0.store(n, Ordering::Release);
     }
 
     /// The value.
     #[inline]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 

@@ -19,6 +19,21 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// One entry a sink, in the configuration's order.
     pub sinks: Vec<SinkStatus>,
+    /// The checkpoint, in an engine that keeps one.
+    pub checkpoint: Option<CheckpointStatus>,
+}
+
+/// The checkpoint at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CheckpointStatus {
+    /// Checkpoints written.
+    pub written: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Time since what is on disk was up to date.
+    pub age: Duration,
+    /// What the last attempt failed with; `None` when it went well.
+    pub trouble: Option<String>,
 }
 
 /// One source at one moment.
@@ -54,8 +69,21 @@ pub struct SourceStatus {
     pub total_bytes: Option<u64>,
     /// Whether the source has finished. Only sources with an end ever do.
     pub done: bool,
+    /// Whether it ended, on some shard at least, though it has no end.
+    pub failed: bool,
+    /// Whether it receives datagrams, which the kernel may drop.
+    pub has_datagrams: bool,
     /// What its tasks waited for.
     pub waits: Waits,
+}
+
+impl SourceStatus {
+    /// Records received, and not yet delivered, rejected or dropped.
+    pub fn in_flight(&self) -> u64 {
+        let dropped: u64 = self.dropped.iter().map(|(_, n)| n).sum();
+        // Too large to be true where the law is broken, rather than 0.
+        self.records_in.wrapping_sub(self.delivered).wrapping_sub(self.rejected).wrapping_sub(dropped)
+    }
 }
 
 /// Where a source's time went on the shard where it waited longest, beside its own work.
@@ -147,9 +175,27 @@ impl Status {
 
     /// Records that were taken and left behind: received, and neither delivered, rejected nor dropped on purpose.
     pub fn left_behind(&self) -> u64 {
-        let accounted =
-            |s: &SourceStatus| s.delivered + s.rejected + s.dropped.iter().map(|(_, n)| n).sum::<u64>();
-        self.sources.iter().map(|s| s.records_in.saturating_sub(accounted(s))).sum()
+        self.sources.iter().map(SourceStatus::in_flight).fold(0, u64::wrapping_add)
+    }
+
+    /// Everything that keeps the engine from doing its work, in words; nothing when it is well.
+    pub fn troubles(&self) -> Vec<String> {
+        let sources = self.sources.iter().filter(|source| source.failed);
+        let sources = sources.map(|source| format!("source '{}' has failed", source.key));
+        let sinks = self.sinks.iter().filter_map(|sink| match &sink.state {
+            SinkState::Ready => None,
+            SinkState::Waiting(why) => Some(format!("sink '{}' waits: {why}", sink.key)),
+            SinkState::Closed => Some(format!("sink '{}' is closed", sink.key)),
+        });
+        let trouble = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.trouble.as_ref());
+        let checkpoint = trouble.map(|why| format!("the checkpoint cannot be written: {why}"));
+        sources.chain(sinks).chain(checkpoint).collect()
+    }
+
+    /// Whether some pipeline is dead: it does not come back by itself.
+    pub fn is_dead(&self) -> bool {
+        self.sources.iter().any(|source| source.failed)
+            || self.sinks.iter().any(|sink| sink.state == SinkState::Closed)
     }
 
     /// Bytes that wait at all sources.

@@ -10,10 +10,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use engine::admin::socket::Socket;
+use engine::admin::tcp::{Bound, Served};
 use engine::admin::{Control, Refusal};
 use engine::assemble;
-use engine::config::{Config, SinkConfig};
-use engine::diagnosis::Diagnostics;
+use engine::config::{AdminListen, Config, SinkConfig};
+use engine::diagnosis::{Diagnostic, Diagnostics};
 use engine::engine::{Engine, Observer};
 use engine::reload::{self, Reloaded};
 use engine::sink::SinkParams;
@@ -33,6 +34,9 @@ const TICK: Duration = Duration::from_millis(50);
 const PROGRESS: Duration = Duration::from_secs(1);
 /// How long the admin API waits for a reload.
 const RELOAD_MAX: Duration = Duration::from_secs(80);
+
+/// How long a shard may take to answer before it is said to hang: a turn takes milliseconds.
+const ALIVE_MAX: Duration = Duration::from_secs(3);
 
 /// What the main thread is told while it runs the engine.
 #[derive(Debug)]
@@ -105,16 +109,22 @@ fn opened(
     queue: &Receiver<Event>,
     terminal: Terminal,
 ) -> u8 {
+    let refused = |all| {
+        printer.line(&configuration::text(&Diagnostics { all, dropped: 0 }, printer.err_paint()));
+        FAILED
+    };
+    let admin = match bind_admin(&config, printer) {
+        Ok(bound) => bound,
+        Err(finding) => return refused(vec![finding]),
+    };
     let engine = match assemble::start(&config) {
         Ok(engine) => engine,
-        Err(all) => {
-            printer.line(&configuration::text(&Diagnostics { all, dropped: 0 }, printer.err_paint()));
-            return FAILED;
-        }
+        Err(all) => return refused(all),
     };
     tell_opened(engine.opened(), &config, printer);
     let outside = Arc::new(Outside { observer: engine.observer(), events, stopping: AtomicBool::new(false) });
     let socket = listen(&config.engine.data_dir, Arc::clone(&outside), printer);
+    let admin = admin.and_then(|bound| serve(bound, Arc::clone(&outside), printer));
     // Behind the lock on the data folder, so that a second engine leaves the first one's file alone.
     let pid_file = match PidFile::write(terminal.pid_file) {
         Ok(held) => held,
@@ -130,6 +140,7 @@ fn opened(
     let drain_timeout = config.engine.drain_timeout;
     let (settled, status) = engine.drain(drain_timeout);
     drop(pid_file);
+    drop(admin);
     drop(socket);
     ended(stop, settled, drain_timeout, &status, printer)
 }
@@ -243,6 +254,34 @@ fn start_log(options: &Options, config: &Config, printer: &Arc<Printer>) -> Log 
     logging::start(options, printer)
 }
 
+/// The address of the admin API, if there is to be one. The default gives way where it is taken; one that was chosen
+/// does not.
+fn bind_admin(config: &Config, printer: &Printer) -> Result<Option<Bound>, Diagnostic> {
+    let AdminListen::On(at) = config.admin.listen else { return Ok(None) };
+    match Bound::bind(at, config.admin.token_file.0.as_deref()) {
+        Ok(bound) => Ok(Some(bound)),
+        Err(finding) if config.admin_listen_given => Err(finding),
+        Err(finding) => {
+            printer.warning(&format!("no admin API: {}", finding.message));
+            printer.note("  help: choose another address, or none: [admin] listen = \"\"");
+            Ok(None)
+        }
+    }
+}
+
+fn serve(bound: Bound, outside: Arc<Outside>, printer: &Printer) -> Option<Served> {
+    match bound.serve(outside) {
+        Ok(served) => {
+            log::info!(target: "wpgen::start", "admin API: http://{}", served.address());
+            Some(served)
+        }
+        Err(e) => {
+            printer.warning(&format!("no admin API: {e}"));
+            None
+        }
+    }
+}
+
 fn listen(data_dir: &Path, outside: Arc<Outside>, printer: &Printer) -> Option<Socket> {
     match Socket::bind(data_dir, outside) {
         Ok(socket) => Some(socket),
@@ -268,6 +307,10 @@ struct Outside {
 impl Control for Outside {
     fn status(&self) -> Status {
         self.observer.status()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) || self.observer.is_alive(ALIVE_MAX)
     }
 
     fn stop(&self) {

@@ -11,7 +11,7 @@ pub const HEAD_BYTES_MAX: usize = 8 << 10;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// A whole request, borrowed from the connection's buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request<'a> {
     /// `GET`, `POST`, ...
     pub method: &'a str,
@@ -21,6 +21,10 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// The body.
     pub body: &'a [u8],
+    /// What stands behind `Authorization: Bearer`.
+    pub bearer: Option<&'a str>,
+    /// Whether a page in a browser asks.
+    pub from_a_page: bool,
 }
 
 /// What the bytes so far are.
@@ -54,47 +58,62 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     else {
         return Parsed::Refused(400, "the first line is not: METHOD PATH HTTP/1.1");
     };
-    let body_len = match body_length(lines) {
-        Ok(n) => n,
+    let headers = match headers(lines) {
+        Ok(headers) => headers,
         Err((code, why)) => return Parsed::Refused(code, why),
     };
+    let body_len = headers.body_len.unwrap_or(0);
     let body = &bytes[head_len + 4..];
     if body.len() < body_len {
         return Parsed::More;
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Parsed::Whole(Request { method, path, query, body: &body[..body_len] })
+    let Headers { bearer, from_a_page, .. } = headers;
+    Parsed::Whole(Request { method, path, query, body: &body[..body_len], bearer, from_a_page })
 }
 
-fn body_length<'a>(headers: impl Iterator<Item = &'a str>) -> Result<usize, (u16, &'static str)> {
-    let mut length = None;
-    for header in headers {
-        let Some((name, value)) = header.split_once(':') else { return Err((400, "a header has no colon")) };
-        if name.eq_ignore_ascii_case("transfer-encoding") {
+/// What is looked at of the headers.
+#[derive(Default)]
+struct Headers<'a> {
+    body_len: Option<usize>,
+    bearer: Option<&'a str>,
+    from_a_page: bool,
+}
+
+fn headers<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Headers<'a>, (u16, &'static str)> {
+    let mut headers = Headers::default();
+    for line in lines {
+        let Some((name, value)) = line.split_once(':') else { return Err((400, "a header has no colon")) };
+        let value = value.trim();
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        if is("transfer-encoding") {
             return Err((411, "send the body with a Content-Length"));
-        }
-        if name.eq_ignore_ascii_case("content-length") {
-            let value = value.trim();
-            if length.is_some() || value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
+        } else if is("content-length") {
+            if headers.body_len.is_some() || value.is_empty() || !value.bytes().all(|b| b.is_ascii_digit()) {
                 return Err((400, "Content-Length is not one number"));
             }
-            length = Some(value.parse().unwrap_or(usize::MAX));
+            headers.body_len = Some(value.parse().unwrap_or(usize::MAX));
+        } else if is("authorization") {
+            let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+            headers.bearer = scheme.eq_ignore_ascii_case("bearer").then(|| token.trim());
+        } else if is("origin") {
+            headers.from_a_page = true;
         }
     }
-    match length.unwrap_or(0) {
-        n if n > BODY_BYTES_MAX => Err((413, "the body is too long")),
-        n => Ok(n),
+    match headers.body_len {
+        Some(n) if n > BODY_BYTES_MAX => Err((413, "the body is too long")),
+        _ => Ok(headers),
     }
 }
 
 /// An answer as bytes; the connection is closed behind it.
 pub fn write(answer: &Answer) -> Vec<u8> {
     let body = answer.body();
+    let (code, reason, kind, len) = (answer.code, reason(answer.code), answer.content_type(), body.len());
+    // A client that is refused must be told how to ask.
+    let how = if code == 401 { "WWW-Authenticate: Bearer\r\n" } else { "" };
     let mut out = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        answer.code,
-        reason(answer.code),
-        body.len()
+        "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n{how}Connection: close\r\n\r\n"
     )
     .into_bytes();
     out.extend_from_slice(body.as_bytes());
@@ -105,6 +124,8 @@ fn reason(code: u16) -> &'static str {
     match code {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -123,11 +144,18 @@ mod tests {
 
     #[test]
     fn a_request_is_whole_at_its_last_byte_and_not_before() {
-        let bytes = b"POST /api/tap?source=a HTTP/1.1\r\nHost: x\r\ncontent-length: 3\r\n\r\nabc";
+        let bytes = b"POST /api/tap?source=a HTTP/1.1\r\nHost: x\r\ncontent-length: 3\r\nAuthorization: bearer  t \r\n\r\nabc";
         for end in 0..bytes.len() {
             assert_eq!(parse(&bytes[..end]), Parsed::More, "{end}");
         }
-        let whole = Request { method: "POST", path: "/api/tap", query: "source=a", body: b"abc" };
+        let whole = Request {
+            method: "POST",
+            path: "/api/tap",
+            query: "source=a",
+            body: b"abc",
+            bearer: Some("t"),
+            from_a_page: false,
+        };
         assert_eq!(parse(bytes), Parsed::Whole(whole));
     }
 

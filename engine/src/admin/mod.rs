@@ -1,17 +1,23 @@
 //! The admin API: what a running engine tells and takes from outside.
 //!
 //! Owns the routes and their answers; [`http`] owns the wire, [`socket`] the unix socket in the data folder, which is
-//! always there. Invariants: an answer is `{"code": N, "message": "...", "data": {...}}` with the HTTP status equal to
-//! `code`; a request changes nothing unless it is a POST. It refuses requests of more than [`http::HEAD_BYTES_MAX`].
+//! always there, [`tcp`] the configured address, [`metrics`] what Prometheus reads. Invariants: an answer is
+//! `{"code": N, "message": "...", "data": {...}}` (but for the metrics) with the HTTP status equal to `code`; a request
+//! changes nothing unless it is a POST, and no page in a browser can make one. It refuses requests of more than
+//! [`http::HEAD_BYTES_MAX`].
 
 pub mod http;
+pub mod metrics;
+mod serve;
 pub mod socket;
+pub mod tcp;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::diagnosis::Diagnostics;
+use crate::exposition;
 use crate::reload::{Lists, Reloaded};
 use crate::status::{SinkState, SinkStatus, SourceStatus, Status};
 use http::Request;
@@ -20,6 +26,8 @@ use http::Request;
 pub trait Control: Send + Sync + 'static {
     /// The engine at this moment.
     fn status(&self) -> Status;
+    /// Whether every shard answers.
+    fn is_alive(&self) -> bool;
     /// Asks for a drain: stop taking, deliver, end. Returns at once.
     fn stop(&self);
     /// Reads the configuration anew and waits for what comes of it; the error says why nothing was changed.
@@ -44,26 +52,43 @@ pub struct Answer {
     pub message: String,
     /// What was asked for.
     pub data: Value,
+    /// What was asked for, where it is no JSON; the only thing that is sent then.
+    pub page: Option<String>,
 }
 
 impl Answer {
     fn ok(data: Value) -> Self {
-        Self { code: 200, message: "ok".to_owned(), data }
+        Self { code: 200, message: "ok".to_owned(), data, page: None }
+    }
+
+    fn page(text: String) -> Self {
+        Self { page: Some(text), ..Self::ok(Value::Null) }
     }
 
     /// An answer that is only a refusal.
     pub fn refusal(code: u16, message: &str) -> Self {
-        Self { code, message: message.to_owned(), data: Value::Null }
+        Self { code, message: message.to_owned(), data: Value::Null, page: None }
+    }
+
+    /// What the body is.
+    pub fn content_type(&self) -> &'static str {
+        if self.page.is_some() { exposition::CONTENT_TYPE } else { "application/json" }
     }
 
     /// The body.
     pub fn body(&self) -> String {
+        if let Some(page) = &self.page {
+            return page.clone();
+        }
         json!({ "code": self.code, "message": self.message, "data": self.data }).to_string()
     }
 }
 
 /// Every route.
-const ROUTES: [(&str, &str); 5] = [
+const ROUTES: [(&str, &str); 8] = [
+    ("GET", "/metrics"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
     ("GET", "/api/sources"),
     ("GET", "/api/sinks"),
     ("GET", "/api/system/health"),
@@ -73,7 +98,14 @@ const ROUTES: [(&str, &str); 5] = [
 
 /// Answers one request.
 pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
+    if request.method == "POST" && request.from_a_page {
+        return Answer::refusal(403, "pages of a browser may not change anything");
+    }
     match (request.method, request.path) {
+        ("GET", "/metrics") => Answer::page(metrics::page(&engine.status())),
+        ("GET", "/health/live") if engine.is_alive() => Answer::ok(Value::Null),
+        ("GET", "/health/live") => Answer::refusal(503, "a shard does not answer"),
+        ("GET", "/health/ready") => ready(&engine.status()),
         ("GET", "/api/sources") => Answer::ok(json!({ "sources": sources(&engine.status()) })),
         ("GET", "/api/sinks") => Answer::ok(json!({ "sinks": sinks(&engine.status()) })),
         ("GET", "/api/system/health") => Answer::ok(health(&engine.status())),
@@ -111,22 +143,37 @@ fn reloaded(reloaded: Result<Reloaded, Refusal>) -> Answer {
             if findings.errors() == 0 {
                 return Answer::ok(data);
             }
-            Answer { code: 409, message: "not all of it could be changed".to_owned(), data }
+            Answer { data, ..Answer::refusal(409, "not all of it could be changed") }
         }
         Err(Refusal::Stopping) => Answer::refusal(503, "the engine is stopping"),
-        Err(Refusal::Findings(findings)) => Answer {
-            code: 400,
-            message: "nothing was changed".to_owned(),
-            data: json!({ "findings": findings.all, "text": findings.to_string() }),
-        },
+        Err(Refusal::Findings(findings)) => {
+            let data = json!({ "findings": findings.all, "text": findings.to_string() });
+            Answer { data, ..Answer::refusal(400, "nothing was changed") }
+        }
+    }
+}
+
+/// Whether everything works: what balancers and orchestrators ask.
+fn ready(status: &Status) -> Answer {
+    let troubles = status.troubles();
+    let answer =
+        if troubles.is_empty() { Answer::ok(Value::Null) } else { Answer::refusal(503, "not ready") };
+    Answer { data: json!({ "overall": overall(status), "troubles": troubles }), ..answer }
+}
+
+fn overall(status: &Status) -> &'static str {
+    match (status.is_dead(), status.troubles().is_empty()) {
+        (true, _) => "unhealthy",
+        (false, false) => "degraded",
+        (false, true) => "healthy",
     }
 }
 
 fn health(status: &Status) -> Value {
     let (batches, in_flight_bytes) = status.in_flight();
-    let waiting = status.sinks.iter().any(|s| matches!(s.state, SinkState::Waiting(_)));
     json!({
-        "overall": if waiting { "degraded" } else { "healthy" },
+        "overall": overall(status),
+        "troubles": status.troubles(),
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": status.elapsed.as_secs_f64(),
@@ -153,11 +200,16 @@ fn source(source: &SourceStatus, elapsed: Duration) -> Value {
         source.dropped.iter().map(|(reason, n)| (reason.clone(), json!(n))).collect();
     json!({
         "key": source.key,
-        "state": if source.done { "done" } else { "running" },
+        "state": match (source.failed, source.done) {
+            (true, _) => "failed",
+            (false, true) => "done",
+            (false, false) => "running",
+        },
         "records_in": source.records_in,
         "bytes_in": source.bytes_in,
         "delivered": source.delivered,
         "rejected": source.rejected,
+        "in_flight": source.in_flight(),
         "dropped": dropped,
         "malformed": source.malformed,
         "truncated": source.truncated,
@@ -225,6 +277,10 @@ mod tests {
             }
         }
 
+        fn is_alive(&self) -> bool {
+            !self.stopped.load(Ordering::Relaxed)
+        }
+
         fn stop(&self) {
             self.stopped.store(true, Ordering::Relaxed);
         }
@@ -238,7 +294,7 @@ mod tests {
     }
 
     fn ask(method: &'static str, path: &'static str, engine: &Fake) -> Answer {
-        answer(&Request { method, path, query: "", body: &[] }, engine)
+        answer(&Request { method, path, ..Request::default() }, engine)
     }
 
     #[test]
@@ -272,8 +328,31 @@ mod tests {
 
     #[test]
     fn every_route_in_the_table_exists() {
-        for (method, path) in ROUTES {
+        for (method, path) in ROUTES.into_iter().filter(|(_, path)| *path != "/health/ready") {
             assert_eq!(ask(method, path, &Fake::default()).code, 200, "{path}");
         }
+    }
+
+    #[test]
+    fn health_is_not_green_while_a_pipeline_is_dead() {
+        let engine = Fake::default();
+        let waiting = ask("GET", "/health/ready", &engine);
+        assert_eq!((waiting.code, &waiting.data["troubles"]), (503, &json!(["sink '' waits: full"])));
+        let code = |status: &Status| (ready(status).code, overall(status));
+        assert_eq!(code(&Status::default()), (200, "healthy"));
+        let failed = SourceStatus { failed: true, ..Default::default() };
+        assert_eq!(code(&Status { sources: vec![failed], ..Status::default() }), (503, "unhealthy"));
+        let closed = SinkStatus { state: SinkState::Closed, ..Default::default() };
+        assert_eq!(code(&Status { sinks: vec![closed], ..Status::default() }), (503, "unhealthy"));
+        engine.stop();
+        assert_eq!(ask("GET", "/health/live", &engine).code, 503);
+    }
+
+    #[test]
+    fn a_page_in_a_browser_changes_nothing() {
+        let engine = Fake::default();
+        let request = Request { method: "POST", path: "/api/stop", from_a_page: true, ..Request::default() };
+        assert_eq!(answer(&request, &engine).code, 403);
+        assert!(!engine.stopped.load(Ordering::Relaxed));
     }
 }

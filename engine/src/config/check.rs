@@ -20,6 +20,7 @@ use crate::source::syslog::{HeaderMode, Protocol};
 /// Tells what is wrong with the whole.
 pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) {
     check_any(config, root, findings);
+    check_admin(config, root, findings);
     check_ports(config, root, findings);
     check_memory(config, cpus, findings);
     for sink in &config.sinks {
@@ -38,6 +39,22 @@ fn check_any(config: &Config, root: &Table, findings: &mut Findings) {
     }
     let finding = Diagnostic::warning(None, "there is no source to run").at(root.place());
     findings.push(finding.help("add one:\n[[sources]]\nkey = \"file_1\"\nconnect = \"file_src\"\n[sources.params_override]\npath = \"/var/log/app.log\""));
+}
+
+/// Whoever reaches the admin API can stop the engine: beyond this machine that takes a token.
+fn check_admin(config: &Config, root: &Table, findings: &mut Findings) {
+    let AdminListen::On(at) = config.admin.listen else { return };
+    if at.ip().is_loopback() || config.admin.token_file.0.is_some() {
+        return;
+    }
+    let place = root.get("admin").map_or_else(|| root.place(), |node| node.place());
+    let message = format!("admin.listen = \"{at}\" is open to other machines, and there is no token_file");
+    findings.push(
+        Diagnostic::error(Code::WP404, message)
+            .at(place)
+            .help("[admin]\ntoken_file = \"/etc/wpgen/token\"")
+            .help(format!("or, for this machine alone: listen = \"127.0.0.1:{}\"", at.port())),
+    );
 }
 
 /// A port that is listened on.

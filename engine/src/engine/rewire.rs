@@ -83,7 +83,7 @@ impl Engine {
 
     /// Asks a source to stop.
     pub(crate) fn stop_source(&self, key: &str) {
-        self.with_key(key, |running| running.stop.raise());
+        self.with_key(key, Running::stop);
     }
 
     /// A source that was asked to stop is configured no more: it is forgotten when it has ended.

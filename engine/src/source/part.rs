@@ -55,6 +55,11 @@ pub trait Source: Send + Sync {
         0
     }
 
+    /// Whether it receives datagrams: the kernel drops those that nobody takes in time.
+    fn has_datagrams(&self) -> bool {
+        false
+    }
+
     /// Whether the kernel merges its datagrams, so that it drops several and counts one.
     fn merges_datagrams(&self) -> bool {
         false

@@ -167,6 +167,10 @@ impl Source for DatagramSource {
         &self.rules.inlet.key
     }
 
+    fn has_datagrams(&self) -> bool {
+        true
+    }
+
     fn merges_datagrams(&self) -> bool {
         self.gro
     }

@@ -1,0 +1,217 @@
+//! `/metrics`: the engine's figures by Prometheus' conventions (base units, `_total` for what only grows).
+//!
+//! The law of conservation can be read off it: for each source, received = delivered + rejected + dropped (all reasons)
+//! + in flight, at every scrape. Datagrams that the kernel dropped were never received and have a counter of their own.
+
+use std::time::Duration;
+
+use crate::exposition::{Kind, Page};
+use crate::metrics::REASONS;
+use crate::status::{SinkState, SinkStatus, SourceStatus, Status};
+
+/// The whole page.
+pub fn page(status: &Status) -> String {
+    let mut page = Page::default();
+    process(&mut page, status);
+    checkpoint(&mut page, status);
+    records(&mut page, &status.sources);
+    sources(&mut page, &status.sources);
+    sinks(&mut page, &status.sinks);
+    page.finish()
+}
+
+fn process(page: &mut Page, status: &Status) {
+    page.family("wpgen_build_info", Kind::Gauge, "The version that runs; always 1.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family("wpgen_uptime_seconds", Kind::Gauge, "Time since the engine started.")
+        .sample(&[], status.elapsed.as_secs_f64());
+    page.family("wpgen_process_resident_memory_bytes", Kind::Gauge, "Memory of the process that is in RAM.")
+        .sample(&[], status.usage.resident_bytes);
+    page.family("wpgen_process_cpu_seconds_total", Kind::Counter, "CPU time of the process.")
+        .sample(&[], status.usage.cpu.as_secs_f64());
+    page.family("wpgen_in_flight_bytes", Kind::Gauge, "Memory of batches that wait for a sink's verdict.")
+        .sample(&[], status.in_flight().1);
+}
+
+fn checkpoint(page: &mut Page, status: &Status) {
+    let Some(checkpoint) = &status.checkpoint else { return };
+    page.family(
+        "wpgen_checkpoint_age_seconds",
+        Kind::Gauge,
+        "Time since the checkpoint on disk was up to date.",
+    )
+    .sample(&[], checkpoint.age.as_secs_f64());
+    page.family("wpgen_checkpoint_writes_total", Kind::Counter, "Checkpoints written.")
+        .sample(&[], checkpoint.written);
+    page.family("wpgen_checkpoint_failures_total", Kind::Counter, "Checkpoints that could not be written.")
+        .sample(&[], checkpoint.failed);
+}
+
+/// One family with one sample a source.
+fn each_source(
+    page: &mut Page,
+    sources: &[SourceStatus],
+    (name, kind, help): (&'static str, Kind, &str),
+    of: impl Fn(&SourceStatus) -> u64,
+) {
+    let mut family = page.family(name, kind, help);
+    for source in sources {
+        family.sample(&[("source", &source.key)], of(source));
+    }
+}
+
+/// The terms of the law.
+fn records(page: &mut Page, sources: &[SourceStatus]) {
+    use Kind::{Counter, Gauge};
+    each_source(
+        page,
+        sources,
+        (
+            "wpgen_source_received_records_total",
+            Counter,
+            "Records received, the dropped and rejected ones included.",
+        ),
+        |source| source.records_in,
+    );
+    each_source(
+        page,
+        sources,
+        ("wpgen_source_delivered_records_total", Counter, "Records that every sink has which takes them."),
+        |source| source.delivered,
+    );
+    each_source(
+        page,
+        sources,
+        ("wpgen_source_rejected_records_total", Counter, "Records that a sink refused for good."),
+        |source| source.rejected,
+    );
+    let help = "Records left out on purpose, by reason.";
+    let mut family = page.family("wpgen_source_dropped_records_total", Counter, help);
+    for source in sources {
+        // All reasons from the beginning: a rate needs the zero before the first drop.
+        for (_, reason) in REASONS {
+            let n = source.dropped.iter().find(|(other, _)| other == reason).map_or(0, |(_, n)| *n);
+            family.sample(&[("source", &source.key), ("reason", reason)], n);
+        }
+    }
+    each_source(
+        page,
+        sources,
+        (
+            "wpgen_source_in_flight_records",
+            Gauge,
+            "Records received, and not yet delivered, rejected or dropped.",
+        ),
+        SourceStatus::in_flight,
+    );
+    let help = "Datagrams that the kernel dropped at the socket; they count as neither received nor dropped.";
+    let mut family = page.family("wpgen_udp_kernel_drops_total", Counter, help);
+    for source in sources {
+        if source.has_datagrams {
+            family.sample(&[("source", &source.key)], source.kernel_drops);
+        }
+    }
+}
+
+fn sources(page: &mut Page, sources: &[SourceStatus]) {
+    use Kind::{Counter, Gauge};
+    type Row = ((&'static str, Kind, &'static str), fn(&SourceStatus) -> u64);
+    let rows: [Row; 7] = [
+        (("wpgen_source_received_bytes_total", Counter, "Bytes received, before any decoding."), |s| {
+            s.bytes_in
+        }),
+        (("wpgen_source_errors_total", Counter, "Failures that are not of one record."), |s| s.errors),
+        (("wpgen_source_malformed_records_total", Counter, "Messages with a malformed header."), |s| {
+            s.malformed
+        }),
+        (("wpgen_source_truncated_records_total", Counter, "Records cut at their longest."), |s| s.truncated),
+        (("wpgen_source_split_records_total", Counter, "Long lines that became several records."), |s| {
+            s.split
+        }),
+        (("wpgen_source_lag_bytes", Gauge, "Bytes that are there and not read yet."), |s| s.lag_bytes),
+        (
+            (
+                "wpgen_source_up",
+                Gauge,
+                "1 while the source does its work, or has ended it; 0 when it failed.",
+            ),
+            |s| u64::from(!s.failed),
+        ),
+    ];
+    for (family, of) in rows {
+        each_source(page, sources, family, of);
+    }
+    let help = "Time that the source waited, on the shard where it waited longest, by what for.";
+    let mut family = page.family("wpgen_source_waited_seconds_total", Counter, help);
+    for source in sources {
+        for (what, ns) in [("read", source.waits.read_ns), ("sink", source.waits.sink_ns)] {
+            let labels = [("source", source.key.as_str()), ("for", what)];
+            family.sample(&labels, Duration::from_nanos(ns).as_secs_f64());
+        }
+    }
+}
+
+fn sinks(page: &mut Page, sinks: &[SinkStatus]) {
+    use Kind::{Counter, Gauge};
+    type Row = ((&'static str, Kind, &'static str), fn(&SinkStatus) -> u64);
+    let rows: [Row; 4] = [
+        (("wpgen_sink_delivered_records_total", Counter, "Records that are durable at the sink."), |s| {
+            s.records
+        }),
+        (("wpgen_sink_delivered_bytes_total", Counter, "Encoded bytes that are durable at the sink."), |s| {
+            s.bytes
+        }),
+        (("wpgen_sink_errors_total", Counter, "Failed attempts of the sink."), |s| s.errors),
+        (("wpgen_sink_in_flight_batches", Gauge, "Batches that wait for the sink's verdict."), |s| {
+            s.batches_in_flight
+        }),
+    ];
+    for ((name, kind, help), of) in rows {
+        let mut family = page.family(name, kind, help);
+        for sink in sinks {
+            family.sample(&[("sink", &sink.key)], of(sink));
+        }
+    }
+    let help =
+        "1 for the state that the sink is in: ready, waiting (it tries again), closed (it takes no more).";
+    let mut family = page.family("wpgen_sink_state", Gauge, help);
+    for sink in sinks {
+        let is = match sink.state {
+            SinkState::Ready => "ready",
+            SinkState::Waiting(_) => "waiting",
+            SinkState::Closed => "closed",
+        };
+        for state in ["ready", "waiting", "closed"] {
+            family.sample(&[("sink", &sink.key), ("state", state)], u8::from(state == is));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_of_the_law_stand_on_the_page() {
+        let source = SourceStatus {
+            key: "a\"b".into(),
+            records_in: 10,
+            delivered: 4,
+            rejected: 1,
+            dropped: vec![("too_long".into(), 2)],
+            kernel_drops: 99,
+            has_datagrams: true,
+            ..SourceStatus::default()
+        };
+        let text = page(&Status { sources: vec![source], ..Status::default() });
+        for line in [
+            "wpgen_source_received_records_total{source=\"a\\\"b\"} 10",
+            "wpgen_source_dropped_records_total{source=\"a\\\"b\",reason=\"too_long\"} 2",
+            "wpgen_source_dropped_records_total{source=\"a\\\"b\",reason=\"malformed\"} 0",
+            "wpgen_source_in_flight_records{source=\"a\\\"b\"} 3",
+            "wpgen_udp_kernel_drops_total{source=\"a\\\"b\"} 99",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}: {text}");
+        }
+    }
+}
