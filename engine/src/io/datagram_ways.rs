@@ -37,6 +37,8 @@ pub(super) struct RingWay {
     provided: Provided,
     memory: Mapping,
     slot_bytes: usize,
+    /// What of a slot the kernel may fill: a longer datagram is cut as it is without a ring.
+    filled_bytes_max: usize,
     /// What the kernel reads to lay out a buffer; it must not move while the receive is out.
     header: Box<libc::msghdr>,
     receiving: bool,
@@ -62,14 +64,25 @@ impl Way {
         let provided = ring.register_buffers(GROUP, SLOTS)?;
         // An odd number of cache lines: payloads at equal offsets must not compete for the same ways.
         let front = 16 + layout.name + layout.control;
-        let slot_bytes = (front + layout.payload).next_multiple_of(128) + 64;
+        let filled_bytes_max = front + layout.payload;
+        let slot_bytes = filled_bytes_max.next_multiple_of(128) + 64;
         let memory = Mapping::new(usize::from(SLOTS) * slot_bytes, false)?;
         // SAFETY: all zeroes is a valid header of plain integers and null pointers.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         header.msg_namelen = layout.name as u32;
         header.msg_controllen = layout.control;
         let (done, waiting) = (Vec::new(), VecDeque::new());
-        let mut way = RingWay { ring, provided, memory, slot_bytes, header, receiving: false, done, waiting };
+        let mut way = RingWay {
+            ring,
+            provided,
+            memory,
+            slot_bytes,
+            filled_bytes_max,
+            header,
+            receiving: false,
+            done,
+            waiting,
+        };
         (0..SLOTS).for_each(|slot| way.give(slot));
         way.provided.store_tail();
         way.start(fd.as_fd());
@@ -147,7 +160,7 @@ impl EpollWay {
 impl RingWay {
     fn give(&mut self, slot: u16) {
         let at = self.memory.at(usize::from(slot) * self.slot_bytes);
-        self.provided.put(slot, at, self.slot_bytes);
+        self.provided.put(slot, at, self.filled_bytes_max);
     }
 
     fn start(&mut self, fd: BorrowedFd<'_>) {
@@ -175,7 +188,8 @@ impl RingWay {
             let start = self.memory.at(usize::from(slot) * self.slot_bytes);
             let bytes = done.result.max(0) as usize;
             // SAFETY: within the slot, which the kernel has filled and does not use again before it is given back.
-            let filled = unsafe { std::slice::from_raw_parts(start.as_ptr(), bytes.min(self.slot_bytes)) };
+            let filled =
+                unsafe { std::slice::from_raw_parts(start.as_ptr(), bytes.min(self.filled_bytes_max)) };
             let mut room = true;
             if let Ok(out) = RecvMsgOut::parse(filled, &self.header) {
                 room = each(Message {
