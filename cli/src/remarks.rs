@@ -11,7 +11,7 @@ use crate::progress::count;
 pub fn of_status(source: &SourceStatus) -> String {
     said(
         source.dropped.iter().map(|(why, n)| (why.as_str(), *n)),
-        [source.malformed, source.truncated, source.split, source.kernel_drops],
+        [source.malformed, source.misframed, source.truncated, source.split, source.kernel_drops],
         source.kernel_drops_are_a_lower_bound,
     )
 }
@@ -22,20 +22,25 @@ pub fn of_answer(source: &Value) -> String {
     let dropped = source["dropped"].as_object().into_iter().flatten();
     said(
         dropped.map(|(why, n)| (why.as_str(), number(n))),
-        ["malformed", "truncated", "split", "kernel_drops"].map(|name| number(&source[name])),
+        ["malformed", "misframed", "truncated", "split", "kernel_drops"].map(|name| number(&source[name])),
         source["kernel_drops_are_a_lower_bound"] == true,
     )
 }
 
 fn said<'a>(
     dropped: impl Iterator<Item = (&'a str, u64)>,
-    [malformed, truncated, split, kernel_drops]: [u64; 4],
+    [malformed, misframed, truncated, split, kernel_drops]: [u64; 5],
     at_least: bool,
 ) -> String {
     let dropped = dropped.map(|(why, n)| (format!("dropped as {why} "), n));
     let kernel = if at_least { "lost in the kernel, at least " } else { "lost in the kernel " };
-    let others =
-        [("malformed ", malformed), ("truncated ", truncated), ("split ", split), (kernel, kernel_drops)];
+    let others = [
+        ("malformed ", malformed),
+        ("misframed ", misframed),
+        ("truncated ", truncated),
+        ("split ", split),
+        (kernel, kernel_drops),
+    ];
     let all = dropped.chain(others.map(|(name, n)| (name.to_owned(), n)));
     let told: Vec<String> = all.filter(|(_, n)| *n > 0).map(|(name, n)| name + &count(n)).collect();
     told.join(", ")

@@ -117,6 +117,7 @@ impl Running {
             rejected,
             dropped,
             malformed: sum(|c| &c.malformed),
+            misframed: sum(|c| &c.misframed),
             truncated: sum(|c| &c.truncated),
             split: sum(|c| &c.split),
             kernel_drops: sum(|c| &c.kernel_drops),

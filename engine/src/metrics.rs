@@ -93,6 +93,8 @@ pub struct SourceCounters {
     pub truncated: Counter,
     /// Records that are no messages by their source's rules, passed on or dropped.
     pub malformed: Counter,
+    /// Frames that did not begin as their framing demands, taken as lines.
+    pub misframed: Counter,
 }
 
 impl SourceCounters {

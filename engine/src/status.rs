@@ -53,6 +53,8 @@ pub struct SourceStatus {
     pub dropped: Vec<(String, u64)>,
     /// Records that are no messages by their source's rules, dropped or passed on as they came.
     pub malformed: u64,
+    /// Frames that did not begin as their framing demands; they were taken as lines.
+    pub misframed: u64,
     /// Records that lost their end to a limit.
     pub truncated: u64,
     /// Cuts that made one long record two.

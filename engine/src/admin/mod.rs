@@ -212,6 +212,7 @@ fn source(source: &SourceStatus, elapsed: Duration) -> Value {
         "in_flight": source.in_flight(),
         "dropped": dropped,
         "malformed": source.malformed,
+        "misframed": source.misframed,
         "truncated": source.truncated,
         "split": source.split,
         "kernel_drops": source.kernel_drops,

@@ -123,7 +123,7 @@ impl Worker {
                 let peer = connection.peer;
                 self.connections[conn.slot()] = None;
                 self.streams.close(conn);
-                self.broke(peer, why);
+                self.broke(peer, why, 1);
                 None
             }
         }
@@ -179,11 +179,11 @@ impl Worker {
         self.count(&counts, peer);
         let header = connection.header.is_some_and(|header| !header.is_empty());
         match how {
-            Closed::Failed(kind) => self.broke(peer, &kind.to_string()),
-            Closed::Late => self.broke(peer, "its PROXY header did not come in time"),
-            Closed::Unread => self.broke(peer, "it does not read its answers"),
+            Closed::Failed(kind) => self.broke(peer, &kind.to_string(), 1),
+            Closed::Late => self.broke(peer, "its PROXY header did not come in time", 1),
+            Closed::Unread => self.broke(peer, "it does not read its answers", 1),
             Closed::Idle | Closed::ByPeer | Closed::ByUs if header => {
-                self.broke(peer, "it ended within its PROXY header");
+                self.broke(peer, "it ended within its PROXY header", 1);
             }
             Closed::Idle | Closed::ByPeer | Closed::ByUs => {}
         }
@@ -222,20 +222,22 @@ impl Worker {
         counters.truncated.add(counts.truncated);
         counters.split.add(counts.cuts);
         self.inlet.drop_records(Reason::TooLong, counts.dropped);
-        let (framing, unfinished) = (counts.malformed, counts.unfinished);
-        if framing > 0 {
-            counters.malformed.add(framing);
-            self.broke(peer, "a frame does not begin as its framing demands; it is taken as a line");
-        }
-        if unfinished > 0 || counts.malformed_bytes > 0 {
-            self.broke(peer, "it ended within a counted frame; what came of it is a record");
-        }
+        counters.misframed.add(counts.malformed);
+        self.broke(
+            peer,
+            "a frame does not begin as its framing demands; it is taken as a line",
+            counts.malformed,
+        );
+        self.broke(peer, "it ended within a counted frame; what came of it is a record", counts.unfinished);
     }
 
-    /// A connection did what it should not.
-    fn broke(&self, peer: Option<SocketAddr>, how: &str) {
-        self.inlet.around().counters.errors.add(1);
-        if let Some(times) = self.broken.happened(1) {
+    /// A connection did so often what it should not.
+    fn broke(&self, peer: Option<SocketAddr>, how: &str, times: u64) {
+        if times == 0 {
+            return;
+        }
+        self.inlet.around().counters.errors.add(times);
+        if let Some(times) = self.broken.happened(times) {
             let from = peer.map_or_else(String::new, |peer| format!(" from {peer}"));
             log::warn!(
                 target: "wpgen::net",
