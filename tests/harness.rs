@@ -151,6 +151,13 @@ impl Drop for Started {
     }
 }
 
+/// Makes a FIFO.
+pub fn fifo(path: &Path) {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the path is a string that ends in a zero.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o644) }, 0);
+}
+
 /// The status of the engine in a folder.
 pub fn status(folder: &Path) -> serde_json::Value {
     let ran = run(folder, &["source", "status", "--json"]);

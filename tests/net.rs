@@ -1,17 +1,24 @@
 //! What the tests of sources that listen share: an engine at an address of its own, and what it made of what was sent.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::harness::{Site, Started, status, until_ok};
+use crate::harness::{Site, Started, fifo, status, until, until_ok};
 
 /// Both ways to receive.
 pub const BACKENDS: [&str; 2] = ["uring", "epoll"];
 /// The port of every engine here; they differ in their addresses.
 pub const PORT: u16 = 15_140;
+
+/// A file sink of lines, and one of JSON.
+pub const RAW: &str = "path = \"out\"\nformat = \"raw\"";
+pub const NDJSON: &str = "path = \"out\"\nformat = \"ndjson\"";
 
 /// How an engine listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +66,22 @@ pub struct Net {
 impl Net {
     /// A syslog source that keeps records as they are, and raw lines; `params` are further lines of TOML.
     pub fn start(io: &str, by: By, params: &str) -> Self {
-        Self::with(io, by, &format!("header_mode = \"keep\"\n{params}"), "path = \"out\"\nformat = \"raw\"")
+        Self::with(io, by, &format!("header_mode = \"keep\"\n{params}"), RAW)
+    }
+
+    /// As [`Net::start`], with a sink that takes nothing until there is a [`Net::reader`].
+    pub fn stalled(io: &str, by: By, params: &str) -> Self {
+        let site = Site::empty();
+        fifo(&site.path("out"));
+        Self::at(site, io, by, &format!("header_mode = \"keep\"\n{params}"), RAW)
     }
 
     /// A syslog source and a file sink with these parameters.
     pub fn with(io: &str, by: By, params: &str, sink: &str) -> Self {
-        let site = Site::empty();
+        Self::at(Site::empty(), io, by, params, sink)
+    }
+
+    fn at(site: Site, io: &str, by: By, params: &str, sink: &str) -> Self {
         let at: SocketAddr = match by {
             // Loopback has one address of IPv6: its ports are looked for.
             By::Tcp6 => TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap(),
@@ -85,6 +102,26 @@ impl Net {
     /// The path of a unix socket.
     pub fn socket(&self) -> PathBuf {
         self.site.path("socket")
+    }
+
+    /// A connection.
+    pub fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.at).unwrap()
+    }
+
+    /// Reads the FIFO of a stalled sink from now on.
+    pub fn reader(&self) -> Reader {
+        let read: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (path, into) = (self.site.path("out"), Arc::clone(&read));
+        std::thread::spawn(move || {
+            let mut fifo = File::open(path).unwrap();
+            let mut piece = [0; 1 << 16];
+            // It ends with the engine.
+            while let Ok(n @ 1..) = fifo.read(&mut piece) {
+                into.lock().unwrap().extend_from_slice(&piece[..n]);
+            }
+        });
+        Reader(read)
     }
 
     /// How the source is.
@@ -110,6 +147,18 @@ impl Net {
     pub fn lines(self) -> Vec<String> {
         self.engine.stop();
         let text = String::from_utf8(self.site.read("out")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// What comes out of a FIFO.
+pub struct Reader(Arc<Mutex<Vec<u8>>>);
+
+impl Reader {
+    /// Waits for so many lines.
+    pub fn lines(&self, n: usize) -> Vec<String> {
+        until("the FIFO has them", || self.0.lock().unwrap().iter().filter(|b| **b == b'\n').count() >= n);
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 }

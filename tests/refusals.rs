@@ -4,18 +4,11 @@ use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 
 use crate::cli::{Ran, run, wpgen};
-use crate::harness::{Site, status, until};
+use crate::harness::{Site, fifo, status, until};
 
 const SINK: &str = "path = \"out\"\nformat = \"raw\"";
-
-fn fifo(path: &Path) {
-    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-    // SAFETY: the path is a string that ends in a zero.
-    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o644) }, 0);
-}
 
 fn stalls_and_goes_on(io: &str) {
     let site = Site::new(io, "path = \"in/*\"", SINK);

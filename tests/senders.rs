@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use crate::harness::until;
-use crate::net::{BACKENDS, By, Net};
+use crate::net::{BACKENDS, By, NDJSON, Net, RAW};
 
 /// Programs of Debian, unpacked.
 struct Debian {
@@ -205,7 +205,7 @@ const LOGGER: [(By, &str, &str); 9] = [
 fn logger_over_everything_it_speaks() {
     for (i, (by, params, args)) in LOGGER.into_iter().enumerate() {
         let params = format!("header_mode = \"parse\"\n{params}");
-        let net = Net::with(BACKENDS[i % 2], by, &params, "path = \"out\"\nformat = \"ndjson\"");
+        let net = Net::with(BACKENDS[i % 2], by, &params, NDJSON);
         // logger waits for nothing: what UDP is sent fits into the socket's buffer.
         let texts = texts(500);
         let mut command = Command::new("logger");
@@ -235,7 +235,7 @@ fn the_guides_test_message_through_netcat() {
     for (by, args) in
         [(By::Tcp, "-N"), (By::Udp, "-u -w1"), (By::UnixStream, "-N -U"), (By::UnixDatagram, "-u -w1 -U")]
     {
-        let net = Net::with("uring", by, "header_mode = \"parse\"", "path = \"out\"\nformat = \"raw\"");
+        let net = Net::with("uring", by, "header_mode = \"parse\"", RAW);
         let mut command = debian.command("bin/nc.openbsd");
         command.args(args.split(' '));
         match by {
@@ -324,7 +324,7 @@ fn rsyslog_forwards_over_tcp_both_framings_and_udp() {
     let Some(debian) = Debian::unpacked() else { return };
     for (i, (by, params, action, messages)) in OMFWD.into_iter().enumerate() {
         let params = format!("header_mode = \"parse\"\n{params}");
-        let net = Net::with(BACKENDS[i % 2], by, &params, "path = \"out\"\nformat = \"raw\"");
+        let net = Net::with(BACKENDS[i % 2], by, &params, RAW);
         let texts = texts(messages);
         let file = net.site.path("texts");
         std::fs::write(&file, texts.join("\n") + "\n").unwrap();
@@ -368,8 +368,7 @@ fn forward(socket: &UnixDatagram, pieces: &[&str]) {
 #[test]
 fn journald_forwards_with_credentials_to_a_unix_datagram_socket() {
     for io in BACKENDS {
-        let net =
-            Net::with(io, By::UnixDatagram, "header_mode = \"parse\"", "path = \"out\"\nformat = \"ndjson\"");
+        let net = Net::with(io, By::UnixDatagram, "header_mode = \"parse\"", NDJSON);
         let socket = UnixDatagram::unbound().unwrap();
         socket.connect(net.socket()).unwrap();
         for i in 0..2000 {

@@ -1,0 +1,75 @@
+//! Streams at full speed: every message arrives once and in order within its connection, whenever the sender closes.
+//!
+//! WPGEN_MESSAGES sets how many; ten million and a release build make it the long run that the README names.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::harness::Random;
+use crate::net::{BACKENDS, By, Net};
+
+/// Messages of a run where the environment names no other number.
+const MESSAGES: u64 = 200_000;
+/// Bytes a sender writes at once, about.
+const WRITE_BYTES: usize = 256 << 10;
+
+fn message(who: usize, n: u64) -> String {
+    format!("<34>{who} {n} {}", &"x".repeat(100)[..(n * 7 % 100) as usize])
+}
+
+/// Sends `messages` and closes; the last one ends with the connection.
+fn send(at: SocketAddr, who: usize, messages: u64) {
+    let mut stream = TcpStream::connect(at).unwrap();
+    let mut text = String::new();
+    for n in 0..messages {
+        text.push_str(&message(who, n));
+        if n + 1 < messages {
+            text.push('\n');
+        }
+        if text.len() > WRITE_BYTES {
+            stream.write_all(text.as_bytes()).unwrap();
+            text.clear();
+        }
+    }
+    stream.write_all(text.as_bytes()).unwrap();
+}
+
+fn arrive(io: &str, connections: usize) {
+    let wanted = std::env::var("WPGEN_MESSAGES").map_or(MESSAGES, |n| n.parse().unwrap());
+    let net = Net::start(io, By::Tcp, "");
+    let mut random = Random::new(connections as u64);
+    // They close one after the other: none has as much to say as the next.
+    let each = wanted / connections as u64;
+    let shares: Vec<u64> =
+        (0..connections).map(|_| each / 2 + random.below(each as usize + 1) as u64).collect();
+    let senders: Vec<_> = shares
+        .iter()
+        .enumerate()
+        .map(|(who, share)| {
+            let (at, share) = (net.at, *share);
+            std::thread::spawn(move || send(at, who, share))
+        })
+        .collect();
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    net.await_delivered(shares.iter().sum());
+    net.engine.stop();
+    let mut next = vec![0; connections];
+    for line in BufReader::new(File::open(net.site.path("out")).unwrap()).lines() {
+        let line = line.unwrap();
+        let who: usize = line[4..].split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(line, message(who, next[who]), "of connection {who} through {io}");
+        next[who] += 1;
+    }
+    assert!(next == shares, "{next:?} of {shares:?}");
+}
+
+#[test]
+fn one_connection() {
+    BACKENDS.into_iter().for_each(|io| arrive(io, 1));
+}
+
+#[test]
+fn sixty_four_connections() {
+    BACKENDS.into_iter().for_each(|io| arrive(io, 64));
+}
