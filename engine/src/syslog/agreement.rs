@@ -135,6 +135,7 @@ fn on_its_own_inputs() {
         "<34>2020-10-11T22:14:15.00Z mymachine app[323]: a message",
         "<131>Jun 8 11:54:08 master apache_error [Tue Jun 08 11:54:08.929301 2021] [php7:emerg] [pid 1374899] rest of message",
         "<134>Dec 28 2008 16:49:07 host app: text",
+        "<134>Aug 4 2020 16:49:07 host app: text",
         "<134>Dec 28 16:49:07: host app: text",
         "complete and utter gobbledegook",
         "I am an invalid syslog message, but I do like cheese",
@@ -160,6 +161,26 @@ fn on_the_shapes_of_public_logs() {
     }
 }
 
+/// Every line of the files in the folder that WPGEN_LOGS names, as it is and with a PRI: both say the same, or the
+/// difference is one of three rows of the table.
+#[test]
+fn on_a_folder_of_logs() {
+    let Some(folder) = std::env::var_os("WPGEN_LOGS") else { return };
+    for file in std::fs::read_dir(folder).unwrap().flatten().filter(|file| file.path().is_file()) {
+        let bytes = std::fs::read(file.path()).unwrap();
+        for line in String::from_utf8_lossy(&bytes).lines() {
+            for text in [line.to_owned(), format!("<13>{line}")] {
+                let (header, ours) = ours(&text);
+                let theirs = theirs(&text);
+                let is_in_table = header.kind == Kind::Bare
+                    || text.starts_with("- ")
+                    || ours.message.strip_prefix('-').is_some_and(|rest| rest.trim() == theirs.message);
+                assert!(ours == theirs || is_in_table, "{text}\n{ours:?}\n{theirs:?}");
+            }
+        }
+    }
+}
+
 /// The differences in the table above: what we say, and that it is not what `syslog_loose` says.
 #[test]
 fn differences() {
@@ -179,6 +200,8 @@ fn differences() {
     differs("<190>2019-02-13T21:53:30.605850+00:00 h liblogging:  [origin software=\"rsyslogd\"] start");
 
     assert_eq!(differs("Jul  7 08:06:15 combo  -- root[2421]: LOGIN").1.message, "-- root[2421]: LOGIN");
+    let (leap_day, dashes) = differs("<134> Feb 29 14:07:19 myhostname sshd - - - this is my message");
+    assert_eq!((leap_day.kind, dashes.message.as_str()), (Kind::Rfc3164, "- - - this is my message"));
     assert_eq!(differs("<13>2015-10-18 18:01:47 fw01 text text").1.host, "fw01");
     assert_eq!(differs("<13>2015-10-18 18:01:47,978 INFO [main] text").0.kind, Kind::Bare);
 
