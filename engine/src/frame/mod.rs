@@ -28,7 +28,7 @@ pub mod multiline;
 pub mod newline;
 mod simd;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use self::carry::Carry;
 use self::header::{Header, Proof};

@@ -7,7 +7,7 @@ use proptest::{prop_assert, prop_assert_eq, proptest};
 use super::header::{self, Header, Proof};
 use super::{Carried, Counts, Framer, Framing, Oversize, Rules};
 
-const FRAMINGS: [Framing; 5] =
+pub(crate) const FRAMINGS: [Framing; 5] =
     [Framing::Auto, Framing::Newline, Framing::Octet, Framing::Nul, Framing::Len32];
 const POLICIES: [Oversize; 3] = [Oversize::Truncate, Oversize::Drop, Oversize::Split];
 
@@ -193,7 +193,7 @@ const ODD: &[&str] = &[
 ];
 
 /// Input in which frames of every framing begin, end, overlap and break off.
-fn input() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn input() -> impl Strategy<Value = Vec<u8>> {
     let octet = (vec(any::<u8>(), 0..40), 0usize..9).prop_map(|(body, lie)| {
         let mut frame = format!("{} <{}>", body.len() + 4 + lie / 7, lie * 11).into_bytes();
         frame.extend(body);
@@ -229,7 +229,7 @@ fn some_rules() -> impl Strategy<Value = Rules> {
 }
 
 /// Cuts an input at the given places.
-fn chunks<'a>(input: &'a [u8], cuts: &[proptest::sample::Index]) -> Vec<&'a [u8]> {
+pub(crate) fn chunks<'a>(input: &'a [u8], cuts: &[proptest::sample::Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
     places.extend([0, input.len()]);
     places.sort_unstable();

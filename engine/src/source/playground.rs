@@ -32,10 +32,14 @@ impl Keep {
         Arc::new(Self { id, format, ..Self::default() })
     }
 
-    /// The records without their newlines, as text.
+    /// The records without their newlines.
+    pub(super) fn bytes(&self) -> Vec<Vec<u8>> {
+        self.records.lock().unwrap().iter().map(|record| record[..record.len() - 1].to_vec()).collect()
+    }
+
+    /// The records as text.
     pub(super) fn records(&self) -> Vec<String> {
-        let text = |record: &Vec<u8>| String::from_utf8_lossy(&record[..record.len() - 1]).into_owned();
-        self.records.lock().unwrap().iter().map(text).collect()
+        self.bytes().iter().map(|record| String::from_utf8_lossy(record).into_owned()).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -8,6 +8,8 @@
 //! When the source is stopped it accepts no more, takes what the kernel holds of each connection, and ends.
 
 mod consumer;
+#[cfg(test)]
+mod cut_tests;
 mod make;
 #[cfg(test)]
 mod tests;

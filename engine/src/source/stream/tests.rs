@@ -16,7 +16,7 @@ use crate::source::playground::{BACKENDS, Keep, SHARDS, drain, start, until};
 use crate::source::syslog::{HeaderMode, OnBadMessage};
 use crate::syslog::YearPolicy;
 
-fn rules(framing: Framing) -> StreamRules {
+pub(super) fn rules(framing: Framing) -> StreamRules {
     StreamRules {
         inlet: InletRules { key: "s".into(), host: "h".into(), tags: Vec::new(), headers: None, rate: None },
         framing: Rules {
@@ -38,7 +38,7 @@ fn syslog_rules(mode: HeaderMode, on_bad: OnBadMessage) -> StreamRules {
     rules
 }
 
-fn source(rules: StreamRules) -> (Arc<StreamSource>, SocketAddr) {
+pub(super) fn source(rules: StreamRules) -> (Arc<StreamSource>, SocketAddr) {
     let at = Address::Inet("127.0.0.1:0".parse().unwrap());
     let source = StreamSource::new(rules, Listening::bind(&at, SHARDS, None).unwrap());
     let Address::Inet(at) = *source.address() else { panic!("bound to a port") };
