@@ -45,7 +45,7 @@
 //! - what the user wrote: [`config`], [`diagnosis`], [`trial`] (what `source test` does), [`escape`]
 //! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`exposition`],
 //!   [`admin`]
-//! - the record's way: [`io`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
+//! - the record's way: [`io`], [`tls`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
 //! - the currency and its way home: [`batch`], [`pool`], [`queue`], [`settle`]
 //! - what survives: [`checkpoint`], [`keeper`], [`lock`]
 
@@ -75,4 +75,5 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod syslog;
+pub mod tls;
 pub mod trial;
