@@ -16,7 +16,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -502,6 +502,15 @@ impl Deref for Lease {
         // SAFETY: the first `len` bytes were written by the kernel, which no longer uses these buffers, and nothing
         // else reaches them while the lease lives.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len as usize) }
+    }
+}
+
+/// For whoever decrypts where it lies.
+impl DerefMut for Lease {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; the buffers are leased to this value alone, which is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len as usize) }
     }
 }
 

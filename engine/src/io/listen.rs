@@ -139,6 +139,11 @@ impl Listening {
         self.receive_buffer
     }
 
+    /// How many shards may take part.
+    pub fn seats(&self) -> usize {
+        self.seats.len()
+    }
+
     /// Open connections at all seats.
     pub fn connections(&self) -> u32 {
         self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).sum()

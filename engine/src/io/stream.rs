@@ -315,7 +315,8 @@ impl Streams {
         }
     }
 
-    /// Closes the connection at a time unless that is changed before: for handshakes. Checked four times a second.
+    /// Closes the connection at a time, if it may receive then, unless that is changed before: for handshakes. Checked
+    /// four times a second.
     pub fn set_deadline(&self, conn: Conn, after: Option<Duration>) {
         let deadline_ns =
             after.map_or(NEVER, |after| self.elapsed_ns().saturating_add(after.as_nanos() as u64));

@@ -447,9 +447,9 @@ impl Core {
             let idle = self.sources[connection.source as usize].options.idle;
             let idle_ns = idle.map_or(NEVER, |idle| idle.as_nanos() as u64);
             again |= connection.deadline_ns != NEVER;
-            // A connection that may not receive is not idle by its own doing.
+            // A connection that may not receive is neither late nor idle by its own doing.
             let silent_ns = now_ns.saturating_sub(connection.received_ns);
-            if now_ns >= connection.deadline_ns {
+            if connection.receiving && now_ns >= connection.deadline_ns {
                 late.push((slot as u32, Closed::Late));
             } else if connection.receiving && silent_ns >= idle_ns {
                 late.push((slot as u32, Closed::Idle));
