@@ -16,6 +16,7 @@ use crate::sink::SinkParams;
 use crate::sink::format::Format;
 use crate::source::SourceParams;
 use crate::source::syslog::{HeaderMode, Protocol};
+use crate::tls;
 
 /// Tells what is wrong with the whole.
 pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) {
@@ -292,28 +293,36 @@ fn check_outputs(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// TLS is described and not built: nobody may take a plain connection for an encrypted one.
+/// The files of TLS, as they are now. A sink's TLS is described and not built: nobody may take a plain connection for an
+/// encrypted one.
 fn check_tls(config: &Config, findings: &mut Findings) {
-    let source = |params: &SourceParams| match params {
-        SourceParams::Syslog(syslog) => syslog.protocol == Protocol::Tls,
-        SourceParams::Tcp(tcp) => tcp.tls.is_some(),
-        _ => false,
-    };
-    let sink = |params: &SinkParams| match params {
+    for source in config.sources.iter().filter(|source| source.enable) {
+        let listen = match &source.params {
+            SourceParams::Syslog(syslog) if syslog.protocol == Protocol::Tls => syslog.tls.as_ref(),
+            SourceParams::Tcp(tcp) => tcp.tls.as_ref(),
+            _ => None,
+        };
+        // That a name is missing was told where it is missing.
+        let Some(listen) = listen.filter(|listen| listen.cert.is_some() && listen.key.is_some()) else {
+            continue;
+        };
+        let found = tls::server::check(listen).unwrap_or_else(|finding| vec![finding]);
+        for mut finding in found {
+            finding.message.insert_str(0, &format!("source '{}': ", source.key));
+            findings.push(finding.at(source.place.clone()));
+        }
+    }
+    let asks = |params: &SinkParams| match params {
         SinkParams::Syslog(syslog) => syslog.tls.is_some(),
         SinkParams::Tcp(tcp) => tcp.tls.is_some(),
         _ => false,
     };
-    let sources = config.sources.iter().filter(|s| s.enable && source(&s.params));
-    let sinks = config.sinks.iter().filter(|s| s.enable && sink(&s.params));
-    let found =
-        sources.map(|s| ("source", &s.key, &s.place)).chain(sinks.map(|s| ("sink", &s.key, &s.place)));
-    for (what, key, place) in found {
-        let message = format!("{what} '{key}' asks for TLS, which this build does not have yet");
+    for sink in config.sinks.iter().filter(|sink| sink.enable && asks(&sink.params)) {
+        let message = format!("sink '{}' asks for TLS, which this build does not have yet", sink.key);
         findings.push(
             Diagnostic::error(Code::WP404, message)
-                .at(place.clone())
-                .help("until then: protocol = \"tcp\" without 'tls', behind a TLS proxy such as stunnel or HAProxy")
+                .at(sink.place.clone())
+                .help("until then: without 'tls', behind a TLS proxy such as stunnel or HAProxy")
                 .help("or enable = false"),
         );
     }

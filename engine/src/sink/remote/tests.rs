@@ -34,6 +34,7 @@ fn rules(framing: crate::frame::Framing) -> StreamRules {
         options: StreamOptions::default(),
         allow: Vec::new(),
         proxied: false,
+        tls: None,
     }
 }
 

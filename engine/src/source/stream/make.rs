@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{StreamRules, StreamSource};
 use crate::assemble::Making;
+use crate::config::tls::TlsListen;
 use crate::diagnosis::Diagnostic;
 use crate::frame::{Framing, Oversize, Rules};
 use crate::io::listen::Listening;
@@ -16,11 +17,12 @@ use crate::source::rate::Rate;
 use crate::source::syslog::{self, SyslogParams};
 use crate::source::tcp::{self, TcpParams};
 use crate::syslog::YearPolicy;
+use crate::tls::server::Server;
 
 /// A syslog source over TCP or a unix stream.
 ///
 /// # Errors
-/// An address that cannot be bound.
+/// An address that cannot be bound, or files of TLS that cannot be used.
 pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Source>, Diagnostic> {
     let rules = StreamRules {
         inlet: syslog_inlet(making, params),
@@ -46,6 +48,7 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
         },
         allow: params.allow.0.clone(),
         proxied: params.proxy_protocol,
+        tls: tls(making, params.tls.as_ref().filter(|_| params.protocol == syslog::Protocol::Tls))?,
     };
     let at = address(&params.addr, params.port);
     bind(making, rules, &at, params.so_rcvbuf.map(|size| size.0))
@@ -54,7 +57,7 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
 /// A tcp source.
 ///
 /// # Errors
-/// An address that cannot be bound.
+/// An address that cannot be bound, or files of TLS that cannot be used.
 pub fn tcp(making: &Making<'_>, params: &TcpParams) -> Result<Arc<dyn Source>, Diagnostic> {
     let rules = StreamRules {
         inlet: inlet(making, "tcp", params.rate_limit),
@@ -80,9 +83,19 @@ pub fn tcp(making: &Making<'_>, params: &TcpParams) -> Result<Arc<dyn Source>, D
         },
         allow: params.allow.0.clone(),
         proxied: params.proxy_protocol,
+        tls: tls(making, params.tls.as_ref())?,
     };
     let at = address(&params.addr, params.port);
     bind(making, rules, &at, params.so_rcvbuf.map(|size| size.0))
+}
+
+fn tls(making: &Making<'_>, listen: Option<&TlsListen>) -> Result<Option<Arc<Server>>, Diagnostic> {
+    let key = &making.config.key;
+    let opened = listen.map(Server::open).transpose();
+    opened.map_err(|mut finding| {
+        finding.message.insert_str(0, &format!("source '{key}': "));
+        finding.at(making.config.place.clone())
+    })
 }
 
 /// How records of a syslog source enter, whatever brings them.

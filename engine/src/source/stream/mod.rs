@@ -1,7 +1,8 @@
 //! The one path of every stream source: syslog and tcp, over TCP and unix sockets.
 //!
 //! A listener is bound when the engine is made, so that a port that is taken refuses the start. On each shard the source
-//! has a part: a [`consumer`] that gets what was received, and a [`worker`] that makes records of it. The worker runs
+//! has a part: a [`consumer`] that gets what was received, an [`entrance`] where a PROXY header and a TLS handshake are
+//! taken, and a [`worker`] that decrypts and makes records. The worker runs
 //! at once where the bytes arrive; when a sink has no credit it stays behind with what it has, the receive budget fills
 //! up, and the source's receives stop. Nothing else on the shard notices.
 //!
@@ -10,13 +11,19 @@
 mod consumer;
 #[cfg(test)]
 mod cut_tests;
+mod entrance;
 mod make;
+mod renewal;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
+mod trouble;
 mod worker;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,8 +34,10 @@ use crate::io::listen::{Address, Listening};
 use crate::io::stream::StreamOptions;
 use crate::source::inlet::{Inlet, InletRules};
 use crate::source::part::{Part, Source, Surroundings};
+use crate::tls::server::Server;
 
 use consumer::Consumer;
+use entrance::GUESTS_MAX;
 use worker::Worker;
 
 pub use make::{syslog, syslog_inlet, tcp, warn_if_short};
@@ -51,18 +60,35 @@ pub struct StreamRules {
     pub allow: Vec<Cidr>,
     /// Whether a PROXY header begins each connection.
     pub proxied: bool,
+    /// What TLS is spoken with; none is plain.
+    pub tls: Option<Arc<Server>>,
+}
+
+impl StreamRules {
+    /// As for records, and with room for those who are on their way in: they are counted apart.
+    fn receiving(&self, shards: usize) -> StreamOptions {
+        let mut options = self.options;
+        if self.proxied || self.tls.is_some() {
+            // Twice: one that has to leave is gone a little later than the next one comes.
+            let guests = u32::try_from(2 * GUESTS_MAX * shards).unwrap_or(u32::MAX);
+            options.connections_max = options.connections_max.saturating_add(guests);
+        }
+        options
+    }
 }
 
 /// A source of streams.
 pub struct StreamSource {
     rules: StreamRules,
     listening: Arc<Listening>,
+    /// Connections that came through the entrance, on all shards.
+    inside: Arc<AtomicU32>,
 }
 
 impl StreamSource {
     /// A source at a bound listener that has a seat for each shard.
     pub fn new(rules: StreamRules, listening: Arc<Listening>) -> Self {
-        Self { rules, listening }
+        Self { rules, listening, inside: Arc::default() }
     }
 
     /// Where it listens, with the port that the kernel chose.
@@ -76,11 +102,13 @@ impl StreamSource {
             Err(error) => return self.cannot_receive(&around, &error),
         };
         let inlet = Inlet::new(around.clone(), &self.rules.inlet);
-        let consumer = Consumer::new(&self.rules, Rc::clone(&streams), around.clone());
+        let inside = Arc::clone(&self.inside);
+        let consumer = Consumer::new(&self.rules, inside, Rc::clone(&streams), around.clone());
         let queue = Rc::clone(consumer.desk.queue());
         let worker = Worker::new(inlet, &self.rules, Rc::clone(&streams), queue);
         consumer.desk.employ(Box::pin(worker.work()));
-        let source = streams.add(self.rules.options, Rc::clone(&consumer) as _);
+        let options = self.rules.receiving(self.listening.seats());
+        let source = streams.add(options, Rc::clone(&consumer) as _);
         let seat = usize::from(around.shard.id());
         let receiving = async {
             match streams.listen(source, Arc::clone(&self.listening), seat) {
@@ -99,7 +127,12 @@ impl StreamSource {
             }
             consumer.desk.close();
         };
-        tokio::join!(receiving, consumer.desk.ended());
+        let renewing = async {
+            if let Some(tls) = self.rules.tls.as_ref().filter(|_| seat == 0) {
+                renewal::watch(tls, &self.rules.inlet.key, &around).await;
+            }
+        };
+        tokio::join!(receiving, consumer.desk.ended(), renewing);
     }
 
     fn cannot_receive(&self, around: &Surroundings, error: &std::io::Error) {
@@ -118,6 +151,7 @@ impl Source for StreamSource {
 
     fn opened(&self) -> Vec<String> {
         match self.listening.address() {
+            address @ Address::Inet(_) if self.rules.tls.is_some() => vec![format!("tls {address}")],
             address @ Address::Inet(_) => vec![format!("tcp {address}")],
             address @ Address::Unix(_) => vec![format!("{address} (stream)")],
         }

@@ -28,6 +28,7 @@ pub(super) fn rules(framing: Framing) -> StreamRules {
         options: StreamOptions { budget_bytes: 1 << 20, ..StreamOptions::default() },
         allow: Vec::new(),
         proxied: false,
+        tls: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Makes records of what connections bring: PROXY header, framing, and the way into the engine, one item at a time.
+//! Makes records of what connections bring: decryption, framing, and the way into the engine, one item at a time.
 //!
 //! Invariants: what a connection sent before its end is framed before its end, and what it left unfinished is a record;
 //! unfinished records of all connections together stay within the source's receive budget: beyond it the largest is cut
@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::StreamRules;
 use super::consumer::Item;
+use super::trouble::Trouble;
 use crate::batch::Span;
 use crate::frame::{Carried, Counts, Framer, Rules};
 use crate::io::bufring::Lease;
@@ -16,8 +17,8 @@ use crate::io::stream::{Closed, Conn, Streams};
 use crate::metrics::Reason;
 use crate::source::desk::Queue;
 use crate::source::inlet::{Framed, Inlet};
-use crate::source::proxy::{HEADER_BYTES_MAX, Proxied, parse};
 use crate::source::seldom::Seldom;
+use crate::tls::session::{Session, speaks_tls};
 
 /// See above.
 pub(super) struct Worker {
@@ -25,24 +26,28 @@ pub(super) struct Worker {
     streams: Rc<Streams>,
     queue: Rc<Queue<Item>>,
     framing: Rules,
-    proxied: bool,
     /// By the connection's slot.
     connections: Vec<Option<Connection>>,
     records: Vec<Span>,
-    /// Bytes received, by which positions go.
+    /// What was decrypted last, and what is to be sent for it.
+    plaintext: Vec<u8>,
+    reply: Vec<u8>,
+    /// Bytes to frame that were received, by which positions go.
     received: u64,
     /// Memory in the carries, and how much it may be.
     carried_bytes: usize,
     carried_bytes_max: usize,
-    broken: Seldom,
+    broken: Trouble,
     cut: Seldom,
 }
 
 struct Connection {
     framer: Framer,
     peer: Option<SocketAddr>,
-    /// What came of a PROXY header that is not whole.
-    header: Option<Vec<u8>>,
+    /// Its keys, under TLS.
+    session: Option<Box<Session>>,
+    /// Whether nothing of it was framed yet.
+    fresh: bool,
 }
 
 impl Worker {
@@ -53,18 +58,20 @@ impl Worker {
         streams: Rc<Streams>,
         queue: Rc<Queue<Item>>,
     ) -> Self {
+        let broken = Trouble::new(&rules.inlet.key, &inlet.around().counters);
         Self {
             inlet,
             streams,
             queue,
             framing: rules.framing,
-            proxied: rules.proxied,
             connections: Vec::new(),
             records: Vec::new(),
+            plaintext: Vec::new(),
+            reply: Vec::new(),
             received: 0,
             carried_bytes: 0,
             carried_bytes_max: rules.options.budget_bytes.max(rules.framing.record_bytes_max),
-            broken: Seldom::default(),
+            broken,
             cut: Seldom::default(),
         }
     }
@@ -74,63 +81,80 @@ impl Worker {
         let queue = Rc::clone(&self.queue);
         while let Some(item) = queue.next().await {
             match item {
-                Item::Open(conn, peer) => self.open(conn, peer),
-                Item::Bytes(conn, lease) => self.bytes(conn, lease).await,
+                Item::Open(conn, peer, session) => self.open(conn, peer, session),
+                Item::Bytes(conn, lease, from) => self.bytes(conn, lease, from).await,
                 Item::Close(conn, how) => self.close(conn, how).await,
             }
         }
         self.inlet.close();
     }
 
-    fn open(&mut self, conn: Conn, peer: Option<SocketAddr>) {
+    fn open(&mut self, conn: Conn, peer: Option<SocketAddr>, session: Option<Box<Session>>) {
         let slot = conn.slot();
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a slot is free before it is used again");
-        let header = self.proxied.then(Vec::new);
-        self.connections[slot] = Some(Connection { framer: Framer::new(self.framing), peer, header });
+        let framer = Framer::new(self.framing);
+        self.connections[slot] = Some(Connection { framer, peer, session, fresh: true });
     }
 
-    async fn bytes(&mut self, conn: Conn, lease: Lease) {
-        let base = self.received;
-        self.received += lease.len() as u64;
-        self.inlet.around().counters.bytes.add(lease.len() as u64);
-        let Some(start) = self.behind_header(conn, &lease) else { return };
-        self.frame(conn, &lease, start, base).await;
+    async fn bytes(&mut self, conn: Conn, mut lease: Lease, from: usize) {
+        let Some(Some(connection)) = self.connections.get_mut(conn.slot()) else { return };
+        if connection.session.is_some() {
+            self.decrypt(conn, &mut lease[from..]).await;
+        } else {
+            if std::mem::take(&mut connection.fresh) && speaks_tls(&lease[from..]) {
+                let peer = connection.peer;
+                self.broken.told(peer, SPEAKS_TLS);
+            }
+            self.frame(conn, &lease, from).await;
+        }
         if self.carried_bytes > self.carried_bytes_max {
             self.cut_largest().await;
         }
     }
 
-    /// Where in the segment the records begin; `None` while the PROXY header is not whole.
-    fn behind_header(&mut self, conn: Conn, segment: &[u8]) -> Option<usize> {
-        let connection = self.connections.get_mut(conn.slot())?.as_mut()?;
-        let Some(header) = &mut connection.header else { return Some(0) };
-        let before = header.len();
-        let wanted = (HEADER_BYTES_MAX - before).min(segment.len());
-        header.extend_from_slice(&segment[..wanted]);
-        match parse(header) {
-            Proxied::More => None,
-            Proxied::Header { len, peer } => {
-                connection.header = None;
-                connection.peer = peer.or(connection.peer);
-                self.streams.set_deadline(conn, None);
-                self.streams.set_interactive(conn, false);
-                Some(len - before)
+    /// Frames what a TLS connection sent, some records at a time, so that they are framed while they are in the cache.
+    async fn decrypt(&mut self, conn: Conn, ciphertext: &mut [u8]) {
+        let mut used = 0;
+        loop {
+            let Some(Some(Connection { session: Some(session), peer, .. })) =
+                self.connections.get_mut(conn.slot())
+            else {
+                return;
+            };
+            let peer = *peer;
+            let (mut plaintext, mut reply) =
+                (std::mem::take(&mut self.plaintext), std::mem::take(&mut self.reply));
+            let step = session.read(&mut ciphertext[used..], &mut plaintext, &mut reply);
+            let is_over = session.is_ended() || step.is_err();
+            if !reply.is_empty() {
+                self.streams.send(conn, &reply);
+                reply.clear();
             }
-            Proxied::Wrong(why) => {
-                let peer = connection.peer;
-                self.connections[conn.slot()] = None;
-                self.streams.close(conn);
-                self.broke(peer, why, 1);
-                None
+            self.frame(conn, &plaintext, 0).await;
+            plaintext.clear();
+            (self.plaintext, self.reply) = (plaintext, reply);
+            if let Err(fault) = &step {
+                self.broken.told(peer, &format!("TLS: {fault}"));
+            }
+            if is_over {
+                self.finish(conn).await;
+                return self.streams.close(conn);
+            }
+            used += step.unwrap_or(0);
+            if used == ciphertext.len() {
+                return;
             }
         }
     }
 
     /// Frames a segment from `start` on and hands the records in.
-    async fn frame(&mut self, conn: Conn, segment: &[u8], start: usize, base: u64) {
+    async fn frame(&mut self, conn: Conn, segment: &[u8], start: usize) {
+        let base = self.received;
+        self.received += segment.len() as u64;
+        self.inlet.around().counters.bytes.add((segment.len() - start) as u64);
         let Self { connections, records, inlet, .. } = self;
         let Some(Some(connection)) = connections.get_mut(conn.slot()) else { return };
         let Connection { framer, peer, .. } = connection;
@@ -166,10 +190,9 @@ impl Worker {
         }
     }
 
-    async fn close(&mut self, conn: Conn, how: Closed) {
-        let Some(Some(mut connection)) = self.connections.get_mut(conn.slot()).map(Option::take) else {
-            return;
-        };
+    /// A connection ended; what it left unfinished becomes a record.
+    async fn finish(&mut self, conn: Conn) -> Option<Connection> {
+        let mut connection = self.connections.get_mut(conn.slot())?.take()?;
         let (peer, upto) = (connection.peer, self.received);
         self.carried_bytes -= connection.framer.held_bytes();
         while let Some(carried) = connection.framer.finish() {
@@ -177,15 +200,21 @@ impl Worker {
         }
         let counts = connection.framer.take_counts();
         self.count(&counts, peer);
-        let header = connection.header.is_some_and(|header| !header.is_empty());
+        Some(connection)
+    }
+
+    async fn close(&mut self, conn: Conn, how: Closed) {
+        let Some(Connection { peer, session, .. }) = self.finish(conn).await else { return };
         match how {
-            Closed::Failed(kind) => self.broke(peer, &kind.to_string(), 1),
-            Closed::Late => self.broke(peer, "its PROXY header did not come in time", 1),
-            Closed::Unread => self.broke(peer, "it does not read its answers", 1),
-            Closed::Idle | Closed::ByPeer | Closed::ByUs if header => {
-                self.broke(peer, "it ended within its PROXY header", 1);
+            Closed::Failed(kind) => self.broken.told(peer, &kind.to_string()),
+            Closed::Unread => self.broken.told(peer, "it does not read its answers"),
+            Closed::Idle | Closed::Late | Closed::ByUs => {}
+            Closed::ByPeer => {
+                // When the source stops, it is we who end the stream.
+                if let Some(session) = session.filter(|_| !self.inlet.around().stop.is_raised()) {
+                    self.broken.told(peer, &cut_off(&session));
+                }
             }
-            Closed::Idle | Closed::ByPeer | Closed::ByUs => {}
         }
     }
 
@@ -223,27 +252,23 @@ impl Worker {
         counters.split.add(counts.cuts);
         self.inlet.drop_records(Reason::TooLong, counts.dropped);
         counters.misframed.add(counts.malformed);
-        self.broke(
-            peer,
-            "a frame does not begin as its framing demands; it is taken as a line",
-            counts.malformed,
-        );
-        self.broke(peer, "it ended within a counted frame; what came of it is a record", counts.unfinished);
+        let misframed = "a frame does not begin as its framing demands; it is taken as a line";
+        self.broken.told_times(peer, misframed, counts.malformed);
+        let unfinished = "it ended within a counted frame; what came of it is a record";
+        self.broken.told_times(peer, unfinished, counts.unfinished);
     }
+}
 
-    /// A connection did so often what it should not.
-    fn broke(&self, peer: Option<SocketAddr>, how: &str, times: u64) {
-        if times == 0 {
-            return;
-        }
-        self.inlet.around().counters.errors.add(times);
-        if let Some(times) = self.broken.happened(times) {
-            let from = peer.map_or_else(String::new, |peer| format!(" from {peer}"));
-            log::warn!(
-                target: "wpgen::net",
-                "source '{}': connection{from}: {how} ({times} such since this was said last)", self.inlet.key()
-            );
-        }
+/// What a client does that speaks TLS to a port without.
+const SPEAKS_TLS: &str =
+    "[WP304] it speaks TLS, which this port does not; switch TLS on here with 'tls', or off at the client";
+
+/// A TLS stream ended without its farewell: whoever cut it may have cut off records.
+fn cut_off(session: &Session) -> String {
+    match session.unread() {
+        0 => "TLS: it ended without close_notify; what came is taken, whether it is all cannot be known"
+            .to_owned(),
+        n => format!("TLS: it ended within a record, of which {n} bytes came and cannot be decrypted"),
     }
 }
 
