@@ -8,6 +8,7 @@ use super::owner::Owner;
 use super::params::Existing;
 use super::place::{self, Opened, Regular};
 use super::stream::Stream;
+use super::trouble::Attempt;
 use super::writer::Writer;
 use crate::io::IoFile;
 
@@ -47,10 +48,10 @@ impl Owner {
             match self.try_open(path).await {
                 Ok(kind) => {
                     self.current = Some(Output { path: path.to_owned(), kind });
-                    self.patience.worked();
+                    self.patience.worked(Attempt::Opening);
                     return;
                 }
-                Err(error) => self.patience.failed("opening", &error).await,
+                Err(error) => self.patience.failed(Attempt::Opening, &error).await,
             }
         }
     }

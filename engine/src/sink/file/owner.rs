@@ -21,7 +21,7 @@ use super::output::{Kind, Output};
 use super::packer::Packer;
 use super::rotate;
 use super::settings::{Fsync, Settings};
-use super::trouble::Patience;
+use super::trouble::{Attempt, Patience};
 use super::writer::Job;
 use crate::batch::{Batch, Verdict};
 use crate::io::{Backend, IoFile};
@@ -194,12 +194,12 @@ impl Owner {
                 Kind::Stream(stream) => (stream.write(job).await, true),
             };
             match result {
-                Ok(()) => return self.patience.worked(),
+                Ok(()) => return self.patience.worked(Attempt::Writing),
                 Err(error) => {
                     if is_stream {
                         self.current = None;
                     }
-                    self.patience.failed("writing", &error).await;
+                    self.patience.failed(Attempt::Writing, &error).await;
                 }
             }
         }
@@ -209,7 +209,7 @@ impl Owner {
         while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
             match file.writer.flush().await {
                 Ok(()) => return,
-                Err(error) => self.patience.failed("writing", &error).await,
+                Err(error) => self.patience.failed(Attempt::Writing, &error).await,
             }
         }
     }
@@ -258,7 +258,7 @@ impl Owner {
 
     async fn synced(&mut self, synced: Result<Synced, JoinError>) {
         match synced {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.patience.worked(Attempt::Syncing),
             Ok(Err((error, batches))) => self.write_again(&error, batches).await,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
@@ -267,13 +267,13 @@ impl Owner {
     /// A sync failed: what it should have covered may be lost, whatever the next one says. The file goes back to its
     /// committed length and gets everything again.
     async fn write_again(&mut self, error: &std::io::Error, mut batches: Vec<Box<Batch>>) {
-        self.patience.failed("syncing", error).await;
+        self.patience.failed(Attempt::Syncing, error).await;
         batches.append(&mut self.unsynced);
         while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
             let Some(len) = self.around.ledger.committed_len(file.dev, file.ino) else { break };
             match file.writer.cut(len) {
                 Ok(()) => break,
-                Err(error) => self.patience.failed("cutting", &error).await,
+                Err(error) => self.patience.failed(Attempt::Cutting, &error).await,
             }
         }
         let path = self.current.as_ref().map(|current| current.path.clone()).unwrap_or_default();
@@ -347,8 +347,8 @@ impl Owner {
     pub(super) async fn persist(&mut self) {
         loop {
             match (self.around.persist)().await {
-                Ok(()) => return self.patience.worked(),
-                Err(error) => self.patience.failed("writing the checkpoint", &error).await,
+                Ok(()) => return self.patience.worked(Attempt::Checkpoint),
+                Err(error) => self.patience.failed(Attempt::Checkpoint, &error).await,
             }
         }
     }
