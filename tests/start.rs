@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::cli::{run, wpgen};
+use crate::cli::{Ran, run, wpgen};
 use crate::harness::{Started, status, until};
 
 fn folder(sink: &str, source: &str) -> tempfile::TempDir {
@@ -45,6 +45,28 @@ fn standard_output_that_takes_nothing_is_a_failure_and_a_reader_that_leaves_is_n
     drop(reader);
     let output = wpgen(folder.path(), &["source", "start"]).stdout(writer).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_a_reader_took_before_it_left_is_counted() {
+    let folder = once("stdout_sink");
+    // More than the pipe holds, in one batch.
+    let line = format!("{}\n", "x".repeat(999));
+    std::fs::write(folder.path().join("app.log"), line.repeat(200)).unwrap();
+    let mut child = wpgen(folder.path(), &["source", "start"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 1000];
+    std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut first).unwrap();
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("its reader left"), "{}", ran.err);
+    let row =
+        ran.err.lines().find(|line| line.starts_with("out ") && line.contains("its reader left")).unwrap();
+    let records: u64 = row.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!((1..200).contains(&records), "{}", ran.err);
 }
 
 #[test]

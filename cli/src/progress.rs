@@ -124,6 +124,7 @@ pub fn summary(status: &Status, paint: Paint) -> String {
             SinkState::Ready | SinkState::Closed if sink.repeated > 0 => {
                 format!("{} sent again", count(sink.repeated))
             }
+            SinkState::Closed if sink.errors == 0 => "its reader left".into(),
             SinkState::Ready | SinkState::Closed => String::new(),
         };
         sinks.row(vec![sink.key.clone(), count(sink.records), bytes(sink.bytes), count(sink.errors), state]);

@@ -144,7 +144,7 @@ pub enum SinkState {
     Ready,
     /// It cannot write and tries again; the text says what the last attempt met.
     Waiting(String),
-    /// It was closed in order.
+    /// Its reader has left, or it failed for good: it takes no more.
     Closed,
 }
 

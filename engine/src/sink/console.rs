@@ -1,11 +1,13 @@
 //! Standard output, written by a thread of its own: a pipe that nobody reads holds up that thread and the lanes' credit,
 //! never a shard.
 //!
-//! A record is delivered when it is written. When the reader goes away the sink is closed: what is out is given up, so
-//! that no position moves past it, and the engine is to stop.
+//! A record is delivered when it is written. When the reader goes away the sink is closed: a batch that is not written
+//! whole is given up, so that no position moves past it, though what was written of it counts; and the engine is to stop.
 
 use std::any::Any;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -33,13 +35,20 @@ struct State {
     records: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
+    /// Batches that the writer has or is to have.
+    held: AtomicU64,
     closed: AtomicBool,
 }
 
 impl Stdout {
     /// The sink, writing to the process's standard output.
     pub fn new(id: SinkId, key: &str, format: Format) -> Arc<Self> {
-        Self::over(id, key, format, Box::new(io::stdout()))
+        // Without a buffer of its own, so that what it took is what the reader can have.
+        let out: Box<dyn Write + Send> = match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(fd) => Box::new(File::from(fd)),
+            Err(_) => Box::new(io::stdout()),
+        };
+        Self::over(id, key, format, out)
     }
 
     /// The sink, writing elsewhere.
@@ -49,7 +58,8 @@ impl Stdout {
     }
 }
 
-type Written = (Box<Batch>, io::Result<()>);
+/// A batch, how much of it was written, and why not all of it.
+type Written = (Box<Batch>, usize, io::Result<()>);
 
 /// Writes batches until there are no more; each goes back with what became of it.
 fn write_batches(
@@ -58,11 +68,25 @@ fn write_batches(
     back: &UnboundedSender<Written>,
 ) {
     for batch in batches {
-        let result = out.write_all(batch.arena.filled()).and_then(|()| out.flush());
-        if back.send((batch, result)).is_err() {
+        let (written, result) = write(&mut *out, batch.bytes());
+        if back.send((batch, written, result)).is_err() {
             return;
         }
     }
+}
+
+/// Writes all of `bytes`, and tells how much of it was taken.
+fn write(out: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(n) => written += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, out.flush())
 }
 
 impl Sink for Stdout {
@@ -91,10 +115,10 @@ impl Sink for Stdout {
         }
         let (shard, state) = (Rc::clone(shard), Arc::clone(&self.state));
         let feeder = Rc::clone(&intake);
-        tokio::task::spawn_local(feed(feeder, batches));
+        tokio::task::spawn_local(feed(feeder, batches, Arc::clone(&state)));
         tokio::task::spawn_local(async move {
-            while let Some((batch, result)) = written.recv().await {
-                let verdict = state.judge(&batch, result);
+            while let Some((batch, written, result)) = written.recv().await {
+                let verdict = state.judge(&batch, written, result);
                 shard.send_home(batch, verdict);
             }
             intake.ended();
@@ -108,6 +132,7 @@ impl Sink for Stdout {
             key: state.key.clone(),
             records: state.records.load(Ordering::Relaxed),
             bytes: state.bytes.load(Ordering::Relaxed),
+            batches_in_flight: state.held.load(Ordering::Relaxed),
             errors: state.errors.load(Ordering::Relaxed),
             state: if closed { SinkState::Closed } else { SinkState::Ready },
             ..SinkStatus::default()
@@ -123,8 +148,9 @@ impl Sink for Stdout {
     }
 }
 
-async fn feed(intake: Rc<Intake>, batches: Sender<Box<Batch>>) {
+async fn feed(intake: Rc<Intake>, batches: Sender<Box<Batch>>, state: Arc<State>) {
     while let Some(batch) = intake.next().await {
+        state.held.fetch_add(1, Ordering::Relaxed);
         if batches.send(batch).is_err() {
             return;
         }
@@ -132,21 +158,32 @@ async fn feed(intake: Rc<Intake>, batches: Sender<Box<Batch>>) {
 }
 
 impl State {
-    fn judge(&self, batch: &Batch, result: io::Result<()>) -> Verdict {
-        match result {
-            Ok(()) => {
-                self.records.fetch_add(u64::from(batch.records), Ordering::Relaxed);
-                self.bytes.fetch_add(batch.arena.len() as u64, Ordering::Relaxed);
-                Verdict::Delivered
-            }
-            Err(error) => {
-                let first = !self.closed.swap(true, Ordering::AcqRel);
-                if first && error.kind() != io::ErrorKind::BrokenPipe {
-                    self.errors.fetch_add(1, Ordering::Relaxed);
-                    log::error!(target: "wpgen::sink", "sink '{}': writing to standard output: {error}", self.key);
-                }
-                Verdict::Abandoned
-            }
+    fn judge(&self, batch: &Batch, written: usize, result: io::Result<()>) -> Verdict {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_add(written as u64, Ordering::Relaxed);
+        let Err(error) = result else {
+            self.records.fetch_add(u64::from(batch.records), Ordering::Relaxed);
+            return Verdict::Delivered;
+        };
+        // No record is written whole without its newline; one with newlines in it counts as one at most.
+        let newlines = memchr::memchr_iter(b'\n', &batch.bytes()[..written]).count() as u64;
+        self.records.fetch_add(newlines.min(u64::from(batch.records)), Ordering::Relaxed);
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.say(&error);
+        }
+        Verdict::Abandoned
+    }
+
+    fn say(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            let records = self.records.load(Ordering::Relaxed);
+            log::info!(
+                target: "wpgen::sink",
+                "sink '{}': the reader of standard output has left, after {records} records", self.key
+            );
+        } else {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+            log::error!(target: "wpgen::sink", "sink '{}': writing to standard output: {error}", self.key);
         }
     }
 }
