@@ -25,6 +25,7 @@ pub mod tls;
 pub mod top;
 pub mod tree;
 pub mod types;
+mod unclosed;
 pub mod units;
 mod variables;
 

@@ -60,7 +60,9 @@ fn not_allowed(connector: &Connector, entry: &Entry) -> Diagnostic {
     else {
         return finding;
     };
-    let mut all: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    // A star names no parameter, and would still be none in the list to write.
+    let named = || names.iter().filter(|name| *name != "*");
+    let mut all: Vec<String> = named().map(|name| format!("\"{name}\"")).collect();
     let near =
         nearest_of(key, names.iter().map(String::as_str)).map(|near| format!("did you mean '{near}'?"));
     let allowed = if all.is_empty() { "nothing may be changed".to_owned() } else { all.join(", ") };

@@ -4,8 +4,23 @@ use toml::de::Error;
 
 use crate::diagnosis::{Code, Diagnostic, SourceText};
 
+/// The findings for the parser's errors. Where an array is not closed, what comes behind is that one mistake.
+pub fn explain_all(file: &SourceText, errors: &[Error]) -> Vec<Diagnostic> {
+    let start = |error: &Error| error.span().map_or(0, |span| span.start);
+    let open = super::unclosed::array(file.text()).filter(|open| errors.iter().any(|e| start(e) >= *open));
+    let before = errors.iter().filter(|error| open.is_none_or(|open| start(error) < open));
+    let mut told: Vec<Diagnostic> = before.map(|error| explain(file, error)).collect();
+    told.extend(open.map(|open| {
+        let message = "Failed to parse TOML configuration: an array that begins here is not closed";
+        Diagnostic::error(Code::WP401, message)
+            .at(file.place(open..open + 1))
+            .help("close the array with ']' behind its last element")
+    }));
+    told
+}
+
 /// The finding for a syntax error of the parser.
-pub fn explain(file: &SourceText, error: &Error) -> Diagnostic {
+fn explain(file: &SourceText, error: &Error) -> Diagnostic {
     let span = error.span().unwrap_or(0..0);
     let place = file.place(span.clone());
     let line = place.text.clone();
@@ -82,9 +97,6 @@ fn value_help(key: &str, value: &str) -> Option<String> {
     }
     if opens_string && value[1..].matches('"').count() == 0 {
         return Some(format!("close the string: {key} = {value}\""));
-    }
-    if value.starts_with('[') && !value.contains(']') {
-        return Some("close the array with ']'".into());
     }
     let bare = value.split(" #").next().unwrap_or(value).trim_end();
     let plain = !bare.starts_with(['"', '\'', '[', '{', '#']);

@@ -218,10 +218,11 @@ impl Node {
 pub fn parse(file: &Arc<SourceText>, lookup: Lookup<'_>, findings: &mut Findings) -> Option<Table> {
     let (root, errors) = DeTable::parse_recoverable(file.text());
     if !errors.is_empty() {
-        let first = errors.iter().take(4 * SYNTAX_ERRORS_MAX);
-        let mut told: Vec<_> = first.map(|error| super::syntax::explain(file, error)).collect();
+        let mut told = super::syntax::explain_all(file, &errors[..errors.len().min(4 * SYNTAX_ERRORS_MAX)]);
         // The parser recovers within a line, and then stumbles over the rest of the same mistake.
-        told.dedup_by_key(|finding| finding.place.as_ref().map(|place| place.line));
+        let line = |finding: &Diagnostic| finding.place.as_ref().map(|place| place.line);
+        told.sort_by_key(line);
+        told.dedup_by_key(|finding| line(finding));
         told.into_iter().take(SYNTAX_ERRORS_MAX).for_each(|finding| findings.push(finding));
         return None;
     }

@@ -72,10 +72,14 @@ fn without_a_list_nothing_may_be_changed_and_a_star_is_refused() {
         let place = folder(&[("connectors/source.d/a.toml", &connector), ("wpsrc.toml", text)]);
         assert_eq!(found(place.path()).all[0].code, Some(code));
     }
-    let place = folder(&[("connectors/source.d/a.toml", &SYSLOG.replace("\"port\"", "\"*\""))]);
+    let place =
+        folder(&[("connectors/source.d/a.toml", &SYSLOG.replace("\"port\"", "\"*\"")), ("wpsrc.toml", text)]);
     let all = connectors(place.path()).1.all;
     assert!(all[0].message.contains("it defeats the list"), "{}", all[0]);
     assert!(all[0].help[0].contains("\"port\""), "{}", all[0]);
+    let all = found(place.path()).all;
+    let help = all.iter().flat_map(|finding| &finding.help).find(|help| help.contains("to allow it"));
+    assert!(help.is_some_and(|help| help.ends_with("allow_override = [\"port\"]")), "{all:?}");
 }
 
 #[test]
