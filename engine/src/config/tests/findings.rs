@@ -349,6 +349,18 @@ fn all_mistakes_are_found_at_once() {
 }
 
 #[test]
+fn an_array_that_is_not_closed_is_one_mistake_where_it_begins() {
+    let text = "[engine]\nworkers = 1\n".to_owned()
+        + &file_source("").replace("[sources.", "tags = [\"a:b\",\n\"c:d\"\n[sources.")
+        + &sink("o", "blackhole_sink", "");
+    let found = bad(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let place = found[0].place.as_ref().expect("a place");
+    assert_eq!((place.text.as_str(), place.column), ("tags = [\"a:b\",", 8));
+    assert!(found[0].help[0].contains("close the array with ']'"));
+}
+
+#[test]
 fn several_syntax_errors_are_found_at_once() {
     let found = bad("a = \nb = 1\nc = x\n");
     let lines: Vec<u32> =
@@ -382,6 +394,12 @@ fn warnings_do_not_keep_a_configuration_from_loading() {
     }
     let words =
         |text: &str| good(text).warnings.all.into_iter().map(|w| w.message).collect::<Vec<_>>().join("\n");
+    let dated = |path: &str| sink("o", "file_sink", &format!("path = \"{path}\"\ncompress = \"gzip\""));
+    assert_eq!(
+        words(&(file_source("") + &dated("o-{date:%Y%m%d}.log"))),
+        "",
+        "a file is packed when its date is over"
+    );
     let udp = source("s", "syslog_udp_src", "");
     assert!(words(&udp).contains("loses host and time"));
     assert!(!words(&(udp + &sink("o", "file_sink", ndjson))).contains("loses"));

@@ -155,7 +155,9 @@ impl Check for FileParams {
             findings
                 .push(finding.help("say when:\nrotate = { size = \"100MB\", every = \"1d\", keep = 10 }"));
         }
-        if self.compress != Compress::None && self.rotate.0.is_none() {
+        // A file whose date is over is packed too.
+        let dated = self.path.as_ref().is_some_and(|path| path.template.has_date());
+        if self.compress != Compress::None && self.rotate.0.is_none() && !dated {
             let message = "'compress' packs rotated files, and there is no 'rotate'";
             findings.push(Diagnostic::warning(Some(Code::WP404), message).at(table.place_of("compress")));
         }
