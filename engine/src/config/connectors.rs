@@ -168,12 +168,14 @@ impl Connectors {
         for folder in &self.searched {
             finding = finding.note(format!("looked into {}", folder.display()));
         }
-        let ids: Vec<&str> = self.of(side).map(|connector| connector.id.as_str()).collect();
+        // A kind that this build does not have would be the next thing to be refused.
+        let built = self.of(side).filter(|connector| connector.kind.available);
+        let ids: Vec<&str> = built.map(|connector| connector.id.as_str()).collect();
         finding = finding.note(format!("{} connectors there are: {}", side.name(), ids.join(", ")));
         if self.get(other, id).is_some() {
             return finding.help(format!("'{id}' is a {}: name it in [[{}s]]", other.name(), other.name()));
         }
-        match nearest_of(id, ids) {
+        match nearest_of(id, self.of(side).map(|connector| connector.id.as_str())) {
             Some(near) => finding.help(format!("did you mean '{near}'?")),
             None => finding.help("wpgen connectors list shows them all"),
         }
