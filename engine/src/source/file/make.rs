@@ -60,8 +60,7 @@ fn tail(making: &Making<'_>, params: &FileParams, settings: Settings, search: Se
     if making.goes_on.is_some() || params.start == params::Start::Checkpoint {
         catalog.resume(&making.before.inputs);
     }
-    let packing = params.compression != params::Compression::None;
-    let followed = Followed::new(catalog, Arc::clone(making.next_input), params.flush_partial, packing);
+    let followed = Followed::new(catalog, Arc::clone(making.next_input), params.flush_partial);
     Arc::new(Tail::new(settings, search, followed))
 }
 

@@ -144,7 +144,7 @@ fn size_now(input: &Input) -> Option<u64> {
 }
 
 /// Whether a file holds what `compression` says.
-fn check_packing(compression: Compression, seen: &Seen) -> io::Result<()> {
+pub(super) fn check_packing(compression: Compression, seen: &Seen) -> io::Result<()> {
     let (wanted, name) = match compression {
         Compression::Auto | Compression::None => return Ok(()),
         Compression::Gzip => (Packing::Gzip, "gzip"),

@@ -22,6 +22,8 @@ use super::find::{Found, Search};
 use super::follow::{Assignment, Link, follow};
 use super::identity::Seen;
 use super::observe;
+use super::params::Compression;
+use super::plan::check_packing;
 use super::settings::Settings;
 use super::watch::Watch;
 use crate::batch::ShardId;
@@ -50,13 +52,11 @@ pub struct Followed {
     revision: AtomicU64,
     /// A last line without newline is a record after this time; zero waits for ever.
     pub flush_partial: Duration,
-    /// Whether compressed files are unpacked.
-    pub packing: bool,
 }
 
 impl Followed {
     /// Nothing followed yet.
-    pub fn new(catalog: Catalog, ids: Arc<AtomicU64>, flush_partial: Duration, packing: bool) -> Arc<Self> {
+    pub fn new(catalog: Catalog, ids: Arc<AtomicU64>, flush_partial: Duration) -> Arc<Self> {
         Arc::new(Self {
             catalog: Mutex::new(catalog),
             ids,
@@ -67,7 +67,6 @@ impl Followed {
             looked: Notify::new(),
             revision: AtomicU64::new(0),
             flush_partial,
-            packing,
         })
     }
 
@@ -215,6 +214,7 @@ async fn host(
 /// Looks at the files, and has the catalog decide.
 struct Coordinator {
     key: Arc<str>,
+    compression: Compression,
     search: Arc<Search>,
     followed: Arc<Followed>,
     around: Surroundings,
@@ -234,6 +234,7 @@ impl Coordinator {
     fn new(tail: &Tail, around: &Surroundings) -> Self {
         Self {
             key: Arc::clone(&tail.settings.key),
+            compression: tail.settings.compression,
             search: Arc::clone(&tail.search),
             followed: Arc::clone(&tail.followed),
             around: around.clone(),
@@ -301,7 +302,7 @@ impl Coordinator {
     /// Looks at all files, off the shard, and does what the catalog decides.
     async fn look(&mut self, watch: &mut Option<Watch>) -> Option<Duration> {
         self.followed.catalog().begin_look();
-        let (search, packing) = (Arc::clone(&self.search), self.followed.packing);
+        let (search, compression) = (Arc::clone(&self.search), self.compression);
         let looked = tokio::task::spawn_blocking(move || search.look()).await;
         let Ok(mut found) = looked else { return Some(POLL) };
         if let Some(watch) = watch {
@@ -320,7 +321,7 @@ impl Coordinator {
             }
         }
         let looked = tokio::task::spawn_blocking(move || {
-            let seen = observe_all(&mut found, packing);
+            let seen = observe_all(&mut found, compression);
             (seen, found)
         });
         let Ok((seen, found)) = looked.await else { return Some(POLL) };
@@ -409,13 +410,17 @@ enum Changed {
     Stop,
 }
 
-/// Looks at each file; one that may not be read is a finding, and the others go on. A file that is renamed meanwhile can be
+/// Looks at each file; one that may not be read, or is not packed as it should be, is a finding, and the others go on. A file that is renamed meanwhile can be
 /// seen at two paths: the later one is its path.
-fn observe_all(found: &mut Found, packing: bool) -> Vec<Seen> {
+fn observe_all(found: &mut Found, compression: Compression) -> Vec<Seen> {
+    let look = |path: &Path| {
+        let seen = observe::path(path, compression != Compression::None)?;
+        check_packing(compression, &seen).map(|()| seen)
+    };
     let mut all: Vec<Seen> = Vec::with_capacity(found.files.len());
     let mut at = HashMap::with_capacity(found.files.len());
     for file in &found.files {
-        match observe::path(&file.path, packing) {
+        match look(&file.path) {
             Ok(seen) => match at.entry((seen.dev, seen.ino)) {
                 Entry::Occupied(before) => all[*before.get()] = seen,
                 Entry::Vacant(vacant) => {
