@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use engine::config::top::LOG_NAME;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -34,7 +35,7 @@ impl LogFile {
     fn open_with(folder: &Path, turn_bytes: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         compress_left_over(folder)?;
-        let (file, bytes) = append(&folder.join("wpgen.log"))?;
+        let (file, bytes) = append(&folder.join(LOG_NAME))?;
         Ok(Self { folder: folder.to_owned(), file, bytes, turn_bytes })
     }
 
@@ -54,8 +55,8 @@ impl LogFile {
     fn turn(&mut self) -> io::Result<()> {
         self.file.flush()?;
         compress_left_over(&self.folder)?;
-        let path = self.folder.join("wpgen.log");
-        match std::fs::rename(&path, self.folder.join("wpgen.log.1")) {
+        let path = self.folder.join(LOG_NAME);
+        match std::fs::rename(&path, self.folder.join(format!("{LOG_NAME}.1"))) {
             // Someone else took the file away; a new one begins all the same.
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -73,13 +74,13 @@ fn append(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
 
 /// Makes `wpgen.log.1` into `wpgen.log.1.gz`, moving the older ones up by one and the oldest out.
 fn compress_left_over(folder: &Path) -> io::Result<()> {
-    let plain = folder.join("wpgen.log.1");
+    let plain = folder.join(format!("{LOG_NAME}.1"));
     let Ok(mut from) = File::open(&plain) else { return Ok(()) };
-    let unfinished = folder.join("wpgen.log.1.gz.tmp");
+    let unfinished = folder.join(format!("{LOG_NAME}.1.gz.tmp"));
     let mut gz = GzEncoder::new(File::create(&unfinished)?, Compression::fast());
     io::copy(&mut from, &mut gz)?;
     gz.finish()?.sync_data()?;
-    let kept = |n: u32| folder.join(format!("wpgen.log.{n}.gz"));
+    let kept = |n: u32| folder.join(format!("{LOG_NAME}.{n}.gz"));
     for n in (1..KEPT).rev() {
         match std::fs::rename(kept(n), kept(n + 1)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

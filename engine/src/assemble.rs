@@ -37,6 +37,8 @@ pub struct Making<'a> {
     pub next_input: &'a Arc<AtomicU64>,
     /// This machine's name.
     pub host: &'a Arc<str>,
+    /// The folder of the engine's own log.
+    pub log_dir: &'a Path,
     /// What one of its key ran with a moment ago: it goes on where that stopped, whatever `start` says.
     pub goes_on: Option<&'a SourceParams>,
     /// Whether every sink it feeds does without order.
@@ -193,9 +195,16 @@ fn make_sources(
     let mut sources = Vec::new();
     for source in config.sources.iter().filter(|s| s.enable) {
         let feeds: Vec<&Made<'_>> = made.iter().filter(|m| m.config.sources.takes(&source.key)).collect();
-        let unordered = unordered(config, &source.key);
-        let making =
-            Making { config: source, before, next_input, host: &host, goes_on: None, unordered, shards };
+        let making = Making {
+            config: source,
+            before,
+            next_input,
+            host: &host,
+            log_dir: &config.log.dir,
+            goes_on: None,
+            unordered: unordered(config, &source.key),
+            shards,
+        };
         let routes = feeds.iter().map(|m| (m.index, takes(m.config))).collect();
         match make_source(&making) {
             Ok(running) => sources.push(Wired { source: running, routes }),

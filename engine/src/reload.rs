@@ -353,6 +353,8 @@ impl Work<'_> {
             before,
             next_input: self.engine.next_input(),
             host: &self.host,
+            // The log goes on where it is until a restart.
+            log_dir: &self.runs.log.dir,
             goes_on: diff::source(self.runs, &source.key).map(|old| &old.params),
             unordered: unordered(self.next, &source.key),
             shards: self.engine.shards(),

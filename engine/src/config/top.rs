@@ -39,6 +39,9 @@ words! {
     }
 }
 
+/// The log's name in its folder; those of older ones begin with it.
+pub const LOG_NAME: &str = "wpgen.log";
+
 params! {
     /// The engine's log.
     pub struct LogConfig {

@@ -5,8 +5,8 @@
 //! match a leading dot. A path that exists as it is written is that file, whatever signs are in its name.
 //!
 //! Invariants: every inode is found once, under its own name rather than that of a link to it; every folder is visited
-//! once for each part of the pattern, so loops of links end. What is not a regular file is skipped and told, and nothing
-//! is opened here.
+//! once for each part of the pattern, so loops of links end. What is not a regular file, and the engine's own log, is
+//! skipped and told, and nothing is opened here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -29,6 +29,8 @@ pub struct Search {
     /// The rest; empty for a file that is named outright.
     parts: Vec<Part>,
     exclude: GlobSet,
+    /// A folder without links in it, and with what the names begin that patterns leave out there.
+    own: Option<(PathBuf, &'static str)>,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ pub struct Found {
     pub files: Vec<FoundFile>,
     /// The folders in which more may appear, without symbolic links.
     pub folders: BTreeMap<PathBuf, Interest>,
-    /// What matches and is no regular file, with what it is.
+    /// What matches and is no file to read, with what it is.
     pub skipped: Vec<(PathBuf, &'static str)>,
     /// What the operator should mend.
     pub findings: Vec<Finding>,
@@ -92,7 +94,15 @@ impl Search {
         }
         let exclude = excludes.build().map_err(|error| bad_glob(&exclude.join(", "), &error))?;
         let (root, parts) = cut(&pattern)?;
-        Ok(Self { pattern, root, parts, exclude })
+        Ok(Self { pattern, root, parts, exclude, own: None })
+    }
+
+    /// Leaves out the engine's own log, unless it is named outright: the files in `folder` whose names begin with `name`.
+    #[must_use]
+    pub fn without_own_log(mut self, folder: &Path, name: &'static str) -> Self {
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        self.own = Some((fs::canonicalize(&folder).unwrap_or(folder), name));
+        self
     }
 
     /// Whether one file is named, and not a pattern of many.
@@ -122,6 +132,12 @@ impl Search {
 
     fn excludes(&self, path: &Path) -> bool {
         self.exclude.is_match(path)
+    }
+
+    fn is_own_log(&self, real: &Path) -> bool {
+        let Some((folder, begins)) = self.own.as_ref().filter(|_| !self.is_named()) else { return false };
+        let name = real.file_name().unwrap_or_default();
+        real.parent() == Some(folder) && name.as_bytes().starts_with(begins.as_bytes())
     }
 }
 
@@ -255,6 +271,9 @@ impl<'a> Look<'a> {
             (Some(folder), Some(name)) if !linked => self.real_folder(folder).join(name),
             _ => fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
         };
+        if self.search.is_own_log(&real) {
+            return self.found.skipped.push((path.to_owned(), "wpgen's own log"));
+        }
         if let Some(folder) = real.parent().filter(|_| linked) {
             self.watch(folder, Interest::Content);
         }

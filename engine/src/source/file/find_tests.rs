@@ -40,6 +40,20 @@ impl Place {
 }
 
 #[test]
+fn the_own_log_is_left_out_of_patterns_and_read_when_it_is_named() {
+    let place = Place::new(&["a.log", "logs/app.log", "logs/wpgen.log", "logs/wpgen.log.1.gz", "wpgen.log"]);
+    symlink(place.at("logs/wpgen.log"), place.at("b.log")).expect("made");
+    let look = |path: &str| {
+        let search = Search::new(place.0.path(), path, &[]).expect("a good pattern");
+        search.without_own_log(&place.at("logs"), "wpgen.log").look()
+    };
+    let found = look("**/*.log*");
+    assert_eq!(place.names(&found), ["a.log", "logs/app.log", "wpgen.log"]);
+    assert_eq!(found.skipped.len(), 3, "{:?}", found.skipped);
+    assert_eq!(place.names(&look("logs/wpgen.log")), ["logs/wpgen.log"]);
+}
+
+#[test]
 fn patterns() {
     let place = Place::new(&[
         "a.log",

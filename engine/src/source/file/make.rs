@@ -12,6 +12,7 @@ use super::source::{Once, OnceStart};
 use super::tail::{Followed, Tail};
 use super::told::Told;
 use crate::assemble::Making;
+use crate::config::top::LOG_NAME;
 use crate::config::types::PathPattern;
 use crate::decode::{Encode, OnBad};
 use crate::diagnosis::{Code, Diagnostic};
@@ -26,6 +27,7 @@ use crate::source::part::Source;
 pub fn make(making: &Making<'_>, params: &FileParams) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
     let settings = settings(making, params)?;
     let search = search(params).map_err(|finding| vec![finding.at(making.config.place.clone())])?;
+    let search = search.without_own_log(making.log_dir, LOG_NAME);
     match params.mode {
         params::Mode::Once => Ok(once(making, params, settings, &search)),
         params::Mode::Tail => Ok(tail(making, params, settings, search)),
@@ -34,6 +36,12 @@ pub fn make(making: &Making<'_>, params: &FileParams) -> Result<Arc<dyn Source>,
 
 fn once(making: &Making<'_>, params: &FileParams, settings: Settings, search: &Search) -> Arc<dyn Source> {
     let found = search.look();
+    for (path, what) in &found.skipped {
+        log::info!(
+            target: "wpgen::file",
+            "source '{}': {} is left out: it is {what}", making.config.key, path.display()
+        );
+    }
     let parallel = match params.parallel {
         params::Parallel::Auto => making.unordered,
         params::Parallel::Off => false,
