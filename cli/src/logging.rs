@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use engine::diagnosis::HELP;
 use env_filter::Filter;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -257,11 +258,14 @@ impl Writer {
     fn short(&self, line: &Line) {
         let mut message = String::new();
         engine::escape::escape_controls(&mut message, &line.message);
+        let mut parts = message.split(HELP);
+        let (code, text) = coded(parts.next().unwrap_or_default());
         match line.level {
-            Level::Error => self.printer.error(&message),
-            Level::Warn => self.printer.warning(&message),
-            _ => {}
+            Level::Error => self.printer.error_of(code.as_deref(), &text),
+            Level::Warn => self.printer.warning_of(code.as_deref(), &text),
+            _ => return,
         }
+        parts.for_each(|help| self.printer.help(help));
     }
 
     fn flush(&mut self) {
@@ -313,6 +317,15 @@ impl Writer {
     }
 }
 
+/// Takes the code out of a message that has one, as `source 'app': [WP101] file not found`.
+fn coded(message: &str) -> (Option<String>, String) {
+    let at = message.find("[WP").filter(|at| message[at + 1..].find(']').is_some_and(|len| len == 5));
+    let Some(at) = at else { return (None, message.to_owned()) };
+    let (code, rest) = message[at + 1..].split_at(5);
+    let rest = rest.trim_start_matches(']').trim_start();
+    (Some(code.to_owned()), format!("{}{rest}", &message[..at]))
+}
+
 fn format_line(line: &Line, zone: &TimeZone) -> String {
     let time = line.at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z");
     let mut text = format!("{time} [{}] [{}] ", line.level, line.target);
@@ -346,6 +359,18 @@ mod tests {
             format_line(&line("bad\nline \x1b[2J"), &zone),
             "2023-11-15T00:13:20.123+02:00 [WARN] [engine::source] bad\\nline \\x1b[2J"
         );
+    }
+
+    #[test]
+    fn the_code_of_a_message_is_found_where_there_is_one() {
+        for (message, code, text) in [
+            ("source 'a': [WP101] file not found: x", Some("WP101"), "source 'a': file not found: x"),
+            ("[WP506] Connection limit reached", Some("WP506"), "Connection limit reached"),
+            ("no [WP code] here", None, "no [WP code] here"),
+            ("[WP", None, "[WP"),
+        ] {
+            assert_eq!(coded(message), (code.map(String::from), text.to_owned()));
+        }
     }
 
     #[test]

@@ -143,14 +143,24 @@ impl Printer {
 
     /// A warning. `-q` silences it.
     pub fn warning(&self, text: &str) {
+        self.warning_of(None, text);
+    }
+
+    /// A warning with its code.
+    pub fn warning_of(&self, code: Option<&str>, text: &str) {
         if !self.quiet {
-            self.line(&self.label(Style::Yellow, "warning", text));
+            self.line(&self.label(Style::Yellow, &with_code("warning", code), text));
         }
     }
 
     /// An error. Nothing silences it.
     pub fn error(&self, text: &str) {
-        self.line(&self.label(Style::Red, "error", text));
+        self.error_of(None, text);
+    }
+
+    /// An error with its code.
+    pub fn error_of(&self, code: Option<&str>, text: &str) {
+        self.line(&self.label(Style::Red, &with_code("error", code), text));
     }
 
     /// What to do about the error or warning above it.
@@ -185,6 +195,11 @@ impl Printer {
         // A panic while printing leaves at worst a torn line behind.
         self.screen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `error[WP101]`, or the label alone.
+fn with_code(label: &str, code: Option<&str>) -> String {
+    code.map_or_else(|| label.to_owned(), |code| format!("{label}[{code}]"))
 }
 
 impl Screen {

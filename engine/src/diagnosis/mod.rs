@@ -21,6 +21,9 @@ pub use place::{Place, SourceText};
 
 use serde::Serialize;
 
+/// Stands in front of each help in a finding that is logged in one line.
+pub const HELP: &str = "; help: ";
+
 /// Whether the engine can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::diagnosis::{Code, Diagnostic};
+use crate::diagnosis::{Code, Diagnostic, HELP};
 
 /// A trouble with a file: a stable code, the thing at fault, and the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +34,11 @@ impl Finding {
     }
 }
 
-/// In one line, for the log.
+/// In one line, for the log; a console puts each help on a line of its own.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}", self.code, self.message)?;
-        if self.help.is_empty() { Ok(()) } else { write!(f, " ({})", self.help.join("; ")) }
+        write!(f, "[{}] {}", self.code, self.message)?;
+        self.help.iter().try_for_each(|help| write!(f, "{HELP}{help}"))
     }
 }
 
@@ -60,19 +60,18 @@ pub fn explain(path: &Path, error: &io::Error) -> Finding {
 
 /// WP101: there is no such file.
 pub fn missing(path: &Path) -> Finding {
-    let mut help = Vec::new();
     let (folder, wanted) = deepest(path);
-    help.push(format!("No such file or directory (os error 2): {}", wanted.display()));
-    if let Ok(target) = fs::read_link(&wanted) {
-        help.push(format!("it is a symbolic link to {}, which is not there", target.display()));
+    let cause = if let Ok(target) = fs::read_link(&wanted) {
+        format!("{} is a symbolic link to {}, which is not there", wanted.display(), target.display())
     } else if !folder.is_dir() {
-        help.push(format!("{} is not a folder", folder.display()));
+        format!("{} is not a folder", folder.display())
     } else {
-        help.push(format!("the deepest folder that exists is {}", folder.display()));
-        let near = near_names(&folder, &wanted);
-        if !near.is_empty() {
-            help.push(format!("near names there: {}", near.join(", ")));
-        }
+        format!("the deepest folder that exists is {}", folder.display())
+    };
+    let mut help = vec![format!("No such file or directory (os error 2): {cause}")];
+    let near = near_names(&folder, &wanted);
+    if !near.is_empty() && !wanted.is_symlink() {
+        help.push(format!("near names there: {}", near.join(", ")));
     }
     Finding { code: "WP101", message: format!("file not found: {} (os error 2)", path.display()), help }
 }
@@ -292,7 +291,7 @@ mod tests {
 
         std::os::unix::fs::symlink("/nowhere", folder.path().join("link")).expect("linked");
         let help = missing(&folder.path().join("link")).help.join("\n");
-        assert!(help.ends_with("it is a symbolic link to /nowhere, which is not there"), "{help}");
+        assert!(help.ends_with("link is a symbolic link to /nowhere, which is not there"), "{help}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn a_bad_line_is_told_with_its_place_and_the_others_go_on() {
     assert_eq!(
         logged(&path),
         [format!(
-            "WARN source 'source': WP103 Invalid hex encoding: {}:3:7: '\\x1b' is byte 2 of the line; \
+            "WARN source 'source': [WP103] Invalid hex encoding: {}:3:7: '\\x1b' is byte 2 of the line; \
              the first lines look like encode = \"text\"; the line is left out (1 more since the last message)",
             path.display()
         )]
@@ -79,7 +79,7 @@ fn a_bad_line_can_stop_the_source_before_it() {
     assert_eq!((again.text.as_str(), again.inputs[0].position), ("", 4));
     let told = logged(&path);
     assert_eq!(told.len(), 2);
-    let place = format!("ERROR source 'source': WP103 Invalid hex encoding: {}:2:5: ", path.display());
+    let place = format!("ERROR source 'source': [WP103] Invalid hex encoding: {}:2:5: ", path.display());
     assert!(
         told.iter().all(|line| line.starts_with(&place) && line.ends_with("; the source stops")),
         "{told:?}"

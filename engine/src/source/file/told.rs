@@ -156,7 +156,7 @@ fn bad_message(path: &Path, bad: BadLine, located: Option<Located>, untold: u64)
     let line = located.map_or_else(|| "?".to_owned(), |located| located.line.to_string());
     let BadByte { at, byte } = bad.bad;
     let path = escape_outside(path.as_os_str().as_encoded_bytes());
-    let mut message = format!("{} {phrase}: {path}:{line}:{}: ", Code::WP103, bad.line_at + at as u64);
+    let mut message = format!("[{}] {phrase}: {path}:{line}:{}: ", Code::WP103, bad.line_at + at as u64);
     match byte {
         Some(byte) => message += &format!("'{}' is byte {} of the line", escape_outside(&[byte]), at + 1),
         None => message += &format!("the line ends too early, after {at} bytes"),
@@ -193,12 +193,12 @@ mod tests {
         let located = |looks| Some(Located { line: 12, looks, counted: Counted::default() });
         assert_eq!(
             bad_message(path, bad(Encode::Base64, OnBad::Skip, b'\x1b'), located(Some(Encode::Text)), 0),
-            "WP103 Invalid base64 encoding: /var/log/a\\n.log:12:107: '\\x1b' is byte 8 of the line; \
+            "[WP103] Invalid base64 encoding: /var/log/a\\n.log:12:107: '\\x1b' is byte 8 of the line; \
              the first lines look like encode = \"text\"; the line is left out"
         );
         assert_eq!(
             bad_message(path, bad(Encode::Hex, OnBad::Stop, None), located(None), 3),
-            "WP103 Invalid hex encoding: /var/log/a\\n.log:12:107: the line ends too early, after 7 bytes; \
+            "[WP103] Invalid hex encoding: /var/log/a\\n.log:12:107: the line ends too early, after 7 bytes; \
              the source stops (3 more since the last message)"
         );
         assert!(bad_message(path, bad(Encode::Hex, OnBad::Stop, None), None, 0).contains(".log:?:107: "));
