@@ -108,6 +108,11 @@ impl Printer {
         self.err
     }
 
+    /// Columns of a line on standard error: nothing is broken where no person watches.
+    pub fn err_columns(&self) -> usize {
+        if self.err_is_terminal { terminal_columns() } else { usize::MAX }
+    }
+
     /// Whether a person watches standard error, so that progress makes sense there.
     pub fn shows_progress(&self) -> bool {
         self.err_is_terminal && !self.quiet

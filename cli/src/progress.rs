@@ -108,9 +108,9 @@ fn fit(parts: &[String], columns: usize) -> String {
     line
 }
 
-/// What happened in all, as a table of sources, a table of sinks and one sentence.
-pub fn summary(status: &Status, paint: Paint) -> String {
-    let mut text = format!("\n{}\n", sources(&status.sources).render(paint));
+/// What happened in all, as a table of sources, a table of sinks and one sentence; tables are at most `columns` wide.
+pub fn summary(status: &Status, paint: Paint, columns: usize) -> String {
+    let mut text = format!("\n{}\n", sources(&status.sources).render_within(paint, columns));
     let mut sinks = Table::new(&[
         ("sink", Align::Left),
         ("records", Align::Right),
@@ -129,7 +129,7 @@ pub fn summary(status: &Status, paint: Paint) -> String {
         };
         sinks.row(vec![sink.key.clone(), count(sink.records), bytes(sink.bytes), count(sink.errors), state]);
     }
-    text.push_str(&sinks.render(paint));
+    text.push_str(&sinks.render_within(paint, columns));
     text.push('\n');
     text.push_str(&sentence(status, paint));
     text.extend(time(status));
@@ -348,7 +348,7 @@ mod tests {
     fn the_summary_counts_in_and_out() {
         let mut end = status(2, 5000, 600_000, None);
         end.sources[0].dropped = vec![("too_long".into(), 2)];
-        let text = summary(&end, Paint::PLAIN);
+        let text = summary(&end, Paint::PLAIN, usize::MAX);
         assert_eq!(
             text,
             "\nsource  records  bytes in  delivered  rejected  errors  remarks\n\

@@ -1,4 +1,4 @@
-//! Columns of text for people: aligned, at most [`COLUMNS`] wide, the last column broken between words.
+//! Columns of text for people: aligned, [`COLUMNS`] wide where nothing else is said, the last column broken between words.
 //!
 //! Owns widths and wrapping; pure. It refuses to cut: a word that is longer than its column stands out, but stays whole,
 //! because paths and commands are there to be copied.
@@ -40,7 +40,12 @@ impl Table {
 
     /// The table as text, each line with its newline.
     pub fn render(&self, paint: Paint) -> String {
-        let widths = self.widths();
+        self.render_within(paint, COLUMNS)
+    }
+
+    /// The same, with lines of at most `columns`.
+    pub fn render_within(&self, paint: Paint, columns: usize) -> String {
+        let widths = self.widths(columns);
         let mut out = String::new();
         let head: Vec<&str> = self.head.iter().map(|(name, _)| *name).collect();
         self.line(&mut out, &head, &widths, |line| paint.text(Style::Bold, line));
@@ -51,7 +56,7 @@ impl Table {
         out
     }
 
-    fn widths(&self) -> Vec<usize> {
+    fn widths(&self, columns: usize) -> Vec<usize> {
         let mut widths: Vec<usize> = self.head.iter().map(|(name, _)| width(name)).collect();
         for row in &self.rows {
             for (w, cell) in widths.iter_mut().zip(row) {
@@ -60,7 +65,7 @@ impl Table {
         }
         if let Some((last, others)) = widths.split_last_mut() {
             let taken: usize = others.iter().map(|w| w + GAP).sum();
-            *last = (*last).min(COLUMNS.saturating_sub(taken).max(LAST_MIN));
+            *last = (*last).min(columns.saturating_sub(taken).max(LAST_MIN));
         }
         widths
     }

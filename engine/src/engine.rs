@@ -17,10 +17,13 @@ use tokio::sync::mpsc;
 
 use crate::batch::ShardId;
 use crate::checkpoint::{Input, Snapshot, Store};
+use crate::config::units::Size;
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
 use crate::keeper::{Duty, Keeper, KeeperState};
+use crate::lane::CREDIT_BATCHES;
 use crate::metrics::{Counter, REASONS, SourceCounters};
+use crate::pool::ARENA_BYTES;
 use crate::process::Usage;
 use crate::queue::Mailbox;
 use crate::shard::{Leaving, MAILBOX_LETTERS, Order, Shard, ShardLink};
@@ -360,10 +363,27 @@ impl Engine {
 
     /// One line for each thing that sources and sinks opened.
     pub fn opened(&self) -> Vec<(String, Vec<String>)> {
-        let sources =
-            self.shared.running().iter().map(|r| (r.source.key().to_owned(), r.source.opened())).collect();
-        let mut all: Vec<(String, Vec<String>)> = sources;
-        all.extend(self.shared.sinks().iter().map(|s| (s.status().key, s.opened())));
+        let on = |buffer: u64, of: &str| {
+            let (workers, each) = match self.shards() {
+                1 => ("1 worker".to_owned(), ""),
+                shards => (format!("{shards} workers"), " on each"),
+            };
+            if buffer == 0 { workers } else { format!("{workers}, buffer {}{of}{each}", Size(buffer)) }
+        };
+        let line = |line: String, on: &str| format!("{line}; {on}");
+        let mut all: Vec<(String, Vec<String>)> = Vec::new();
+        for running in self.shared.running().iter() {
+            let source = &running.source;
+            let on = on(source.buffer_bytes(), "");
+            let opened = source.opened().into_iter().map(|opened| line(opened, &on)).collect();
+            all.push((source.key().to_owned(), opened));
+        }
+        let credit = u64::from(CREDIT_BATCHES) * ARENA_BYTES as u64;
+        for sink in self.shared.sinks() {
+            let on = on(credit, " for each source");
+            let opened = sink.opened().into_iter().map(|opened| line(opened, &on)).collect();
+            all.push((sink.status().key, opened));
+        }
         all
     }
 

@@ -13,11 +13,10 @@ use engine::admin::socket::Socket;
 use engine::admin::tcp::{Bound, Served};
 use engine::admin::{Control, Refusal};
 use engine::assemble;
-use engine::config::{AdminListen, Config, SinkConfig};
+use engine::config::{AdminListen, Config};
 use engine::diagnosis::{Diagnostic, Diagnostics};
 use engine::engine::{Engine, Observer};
 use engine::reload::{self, Reloaded};
-use engine::sink::SinkParams;
 use engine::status::Status;
 use log::LevelFilter;
 
@@ -121,7 +120,7 @@ fn opened(
         Ok(engine) => engine,
         Err(all) => return refused(all),
     };
-    tell_opened(engine.opened(), &config, printer);
+    tell_opened(engine.opened(), printer);
     let outside = Arc::new(Outside { observer: engine.observer(), events, stopping: AtomicBool::new(false) });
     let socket = listen(&config.engine.data_dir, Arc::clone(&outside), printer);
     let admin = admin.and_then(|bound| serve(bound, Arc::clone(&outside), printer));
@@ -146,27 +145,14 @@ fn opened(
 }
 
 /// One line for each thing that is open, below each other.
-fn tell_opened(opened: Vec<(String, Vec<String>)>, config: &Config, printer: &Printer) {
+fn tell_opened(opened: Vec<(String, Vec<String>)>, printer: &Printer) {
     let widest = opened.iter().map(|(key, _)| width(key)).max().unwrap_or(0);
-    for (key, mut lines) in opened {
-        if lines.is_empty() {
-            // A file is opened when its first record comes; until then there is only its name.
-            lines.extend(config.sinks.iter().find(|sink| *sink.key == *key).and_then(destination));
-        }
+    for (key, lines) in opened {
         for line in lines {
             let gap = " ".repeat(widest - width(&key));
             printer.note(&format!("{}{gap}  {line}", printer.err_paint().text(Style::Bold, &key)));
             log::info!(target: "wpgen::start", "{key}: {line}");
         }
-    }
-}
-
-fn destination(sink: &SinkConfig) -> Option<String> {
-    match &sink.params {
-        SinkParams::File(params) => {
-            params.path.as_ref().map(|path| format!("{} ({})", path.text, params.format.name()))
-        }
-        _ => None,
     }
 }
 
@@ -226,7 +212,7 @@ fn reload(engine: &Engine, runs: &mut Config) -> Result<Reloaded, Refusal> {
 }
 
 fn ended(stop: Option<Stop>, settled: bool, limit: Duration, status: &Status, printer: &Printer) -> u8 {
-    printer.note(&progress::summary(status, printer.err_paint()));
+    printer.note(&progress::summary(status, printer.err_paint(), printer.err_columns()));
     log::info!(target: "wpgen::start", "{}", progress::sentence(status, crate::printer::Paint::PLAIN).trim_end());
     if !settled {
         let limit = progress::duration(limit);

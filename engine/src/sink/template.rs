@@ -7,7 +7,7 @@
 //! part of one name below the folder that the template names, so no value adds a `/`, a `..`, a hidden name, a
 //! control character, or a name that is too long. Two values that become the same name are the same outlet.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use jiff::Timestamp;
 use jiff::fmt::strtime::BrokenDownTime;
@@ -36,6 +36,25 @@ enum Part {
     Host,
     Tag(String),
     Date(String),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Source => f.write_str("{source}"),
+            Self::Host => f.write_str("{host}"),
+            Self::Tag(name) => write!(f, "{{tag:{name}}}"),
+            Self::Date(format) => write!(f, "{{date:{format}}}"),
+        }
+    }
+}
+
+/// With what is open in it as it is configured.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| part.fmt(f))
+    }
 }
 
 /// Why a template was refused.
@@ -266,17 +285,7 @@ impl Outlet {
 
     /// How it is named in logs and checkpoints: the path with its dates as they are written in the configuration.
     pub fn name(&self) -> String {
-        let mut name = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Date(format) => {
-                    let _ = write!(name, "{{date:{format}}}");
-                }
-                Part::Text(text) => name.push_str(text),
-                Part::Source | Part::Host | Part::Tag(_) => unreachable!("an outlet has its values"),
-            }
-        }
-        name
+        self.parts.iter().map(Part::to_string).collect()
     }
 }
 

@@ -36,6 +36,11 @@ pub trait Source: Send + Sync {
     /// One line for each thing it opened, with real addresses, for people.
     fn opened(&self) -> Vec<String>;
 
+    /// The most that it holds on a worker of what it has read; 0 where that is not its own to say.
+    fn buffer_bytes(&self) -> u64 {
+        0
+    }
+
     /// Runs its part on a shard. The future ends when nothing is left to read, or soon after `stop` was raised; what it
     /// handed to lanes may still be out.
     fn run(self: Arc<Self>, around: Surroundings) -> Part;

@@ -247,7 +247,7 @@ impl Sink for FileSink {
     }
 
     fn opened(&self) -> Vec<String> {
-        self.table().ledgers.iter().map(|ledger| ledger.name.clone()).collect()
+        vec![format!("{}, {}", self.settings.template, self.settings.format.name())]
     }
 
     fn as_any(&self) -> &dyn Any {

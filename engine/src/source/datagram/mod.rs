@@ -183,6 +183,10 @@ impl Source for DatagramSource {
         }
     }
 
+    fn buffer_bytes(&self) -> u64 {
+        self.rules.budget_bytes as u64
+    }
+
     fn run(self: Arc<Self>, around: Surroundings) -> Part {
         Box::pin(async move { self.receive(around).await })
     }

@@ -18,6 +18,8 @@ use crate::pool::ALIGN;
 
 /// Reads in flight for one file.
 const DEPTH: usize = 4;
+/// What is read ahead of a file at most.
+pub const READ_AHEAD_BYTES: u64 = (DEPTH * READ_BYTES) as u64;
 /// A stretch shorter than this is not worth a second descriptor.
 const DIRECT_BYTES_MIN: u64 = 16 << 20;
 /// A shorter stretch is read from where it begins, without what is in front of it in its page.

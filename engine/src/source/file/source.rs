@@ -70,6 +70,10 @@ impl Source for Once {
         self.opened.clone()
     }
 
+    fn buffer_bytes(&self) -> u64 {
+        super::segments::READ_AHEAD_BYTES
+    }
+
     fn run(self: Arc<Self>, around: Surroundings) -> Part {
         Box::pin(async move {
             let settings = Rc::new(self.settings.clone());

@@ -156,6 +156,10 @@ impl Source for Tail {
         self.opened.clone()
     }
 
+    fn buffer_bytes(&self) -> u64 {
+        super::segments::READ_AHEAD_BYTES
+    }
+
     fn run(self: Arc<Self>, around: Surroundings) -> Part {
         Box::pin(async move {
             let (assignments, taken) = mpsc::unbounded_channel();

@@ -157,6 +157,10 @@ impl Source for StreamSource {
         }
     }
 
+    fn buffer_bytes(&self) -> u64 {
+        self.rules.options.budget_bytes as u64
+    }
+
     fn run(self: Arc<Self>, around: Surroundings) -> Part {
         Box::pin(async move { self.receive(around).await })
     }
