@@ -5,8 +5,8 @@
 //! The catalog decides what a file is; the follower asks it before it reads on, so that bytes are never read under a wrong
 //! identity.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -227,7 +227,9 @@ struct Coordinator {
     /// Who follows the file at a path.
     at: HashMap<PathBuf, Arc<Link>>,
     /// Findings that were said already.
-    said: std::collections::HashSet<String>,
+    said: HashSet<String>,
+    /// What the last look left out.
+    skipped: HashSet<PathBuf>,
     next_shard: usize,
 }
 
@@ -244,7 +246,8 @@ impl Coordinator {
             around: around.clone(),
             by_real: HashMap::new(),
             at: HashMap::new(),
-            said: std::collections::HashSet::new(),
+            said: HashSet::new(),
+            skipped: HashSet::new(),
             next_shard: 0,
         }
     }
@@ -348,8 +351,10 @@ impl Coordinator {
                 log::error!(target: "wpgen::file", "source '{}': {finding}", self.key);
             }
         }
+        let skipped = found.skipped.iter().map(|(path, _)| path.clone()).collect();
+        let before = std::mem::replace(&mut self.skipped, skipped);
         for (path, what) in &found.skipped {
-            if self.said.insert(path.display().to_string()) {
+            if !before.contains(path) {
                 log::info!(target: "wpgen::file", "source '{}': {} is left out: it is {what}", self.key, path.display());
             }
         }
