@@ -20,3 +20,4 @@ mod rotation;
 mod senders;
 mod start;
 mod streams;
+mod tls;
