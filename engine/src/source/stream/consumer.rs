@@ -141,9 +141,7 @@ impl Consumer {
         }
         None
     }
-}
 
-impl Consumer {
     /// A connection passed the entrance; whether there is room for it.
     fn enter(&self, conn: Conn) -> bool {
         if self.inside_count.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
@@ -163,6 +161,8 @@ impl Consumer {
     /// A connection ended; whether the worker knows of it.
     fn leave(&self, entrance: &RefCell<Entrance>, conn: Conn, how: Closed) -> bool {
         if let Some((peer, said)) = entrance.borrow_mut().ended(conn, how) {
+            // When the source stops, it is we who end it.
+            let said = said.filter(|_| !self.around.stop.is_raised());
             said.iter().for_each(|said| self.entering.told(peer, said));
             return false;
         }
