@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
-use crate::harness::Random;
 use crate::net::{BACKENDS, By, Net};
 
 /// Messages of a run where the environment names no other number.
@@ -38,11 +38,10 @@ fn send(at: SocketAddr, who: usize, messages: u64) {
 fn arrive(io: &str, connections: usize) {
     let wanted = std::env::var("WPGEN_MESSAGES").map_or(MESSAGES, |n| n.parse().unwrap());
     let net = Net::start(io, By::Tcp, "");
-    let mut random = Random::new(connections as u64);
-    // They close one after the other: none has as much to say as the next.
-    let each = wanted / connections as u64;
-    let shares: Vec<u64> =
-        (0..connections).map(|_| each / 2 + random.below(each as usize + 1) as u64).collect();
+    // They close one after the other: each has a little more to say than the one before, and on average `each`.
+    let (count, each) = (connections as u64, wanted / connections as u64);
+    let shares: Vec<u64> = (0..count).map(|who| each / 2 + each * (2 * who + 1) / (2 * count)).collect();
+    let begun = Instant::now();
     let senders: Vec<_> = shares
         .iter()
         .enumerate()
@@ -52,7 +51,9 @@ fn arrive(io: &str, connections: usize) {
         })
         .collect();
     senders.into_iter().for_each(|sender| sender.join().unwrap());
-    net.await_delivered(shares.iter().sum());
+    let sent: u64 = shares.iter().sum();
+    net.await_delivered(sent);
+    println!("{sent} messages over {connections} through {io}: {:.1?}", begun.elapsed());
     net.engine.stop();
     let mut next = vec![0; connections];
     for line in BufReader::new(File::open(net.site.path("out")).unwrap()).lines() {

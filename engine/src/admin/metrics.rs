@@ -116,7 +116,7 @@ fn records(page: &mut Page, sources: &[SourceStatus]) {
 fn sources(page: &mut Page, sources: &[SourceStatus]) {
     use Kind::{Counter, Gauge};
     type Row = ((&'static str, Kind, &'static str), fn(&SourceStatus) -> u64);
-    let rows: [Row; 7] = [
+    let rows: [Row; 8] = [
         (("wpgen_source_received_bytes_total", Counter, "Bytes received, before any decoding."), |s| {
             s.bytes_in
         }),
@@ -124,6 +124,14 @@ fn sources(page: &mut Page, sources: &[SourceStatus]) {
         (("wpgen_source_malformed_records_total", Counter, "Messages with a malformed header."), |s| {
             s.malformed
         }),
+        (
+            (
+                "wpgen_source_misframed_frames_total",
+                Counter,
+                "Frames that do not begin as their framing demands; they are taken as lines.",
+            ),
+            |s| s.misframed,
+        ),
         (("wpgen_source_truncated_records_total", Counter, "Records cut at their longest."), |s| s.truncated),
         (("wpgen_source_split_records_total", Counter, "Long lines that became several records."), |s| {
             s.split
