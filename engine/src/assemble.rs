@@ -140,12 +140,16 @@ pub(crate) fn make_sink(
     persist: &Persist,
 ) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
     let id = u16::try_from(index).expect("sinks are far fewer than 65 536");
+    let made = |made: Result<Arc<Remote>, Diagnostic>| match made {
+        Ok(remote) => Ok(remote as Arc<dyn Sink>),
+        Err(finding) => Err(Box::new(finding.at(sink.place.clone()))),
+    };
     match &sink.params {
         SinkParams::Blackhole(_) => Ok(Blackhole::new(id, &sink.key)),
         SinkParams::Stdout(params) => Ok(Stdout::new(id, &sink.key, params.format)),
         SinkParams::File(params) => make_file_sink(id, sink, params, groups, persist),
-        SinkParams::Tcp(params) => Ok(Remote::tcp(id, &sink.key, params)),
-        SinkParams::Syslog(params) => Ok(Remote::syslog(id, &sink.key, params)),
+        SinkParams::Tcp(params) => made(Remote::tcp(id, &sink.key, params)),
+        SinkParams::Syslog(params) => made(Remote::syslog(id, &sink.key, params)),
         SinkParams::Kafka(_) => {
             Err(Box::new(not_built("sink", &sink.key, sink.params.kind().name).at(sink.place.clone())))
         }

@@ -202,8 +202,8 @@ pub fn source(params: &SourceParams) -> Vec<Step> {
 pub fn sink(params: &SinkParams, source: Option<&SourceConfig>) -> Vec<Step> {
     match params {
         SinkParams::File(params) => file_sink(params, source),
-        SinkParams::Tcp(params) => net::peers(&params.addr.0, params.port),
-        SinkParams::Syslog(params) => net::peers(&params.addr.0, params.port),
+        SinkParams::Tcp(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
+        SinkParams::Syslog(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
         SinkParams::Blackhole(_) | SinkParams::Stdout(_) => {
             vec![Step { name: "open", outcome: Ok("nothing to open".to_owned()), took: Duration::ZERO }]
         }

@@ -293,8 +293,7 @@ fn check_outputs(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// The files of TLS, as they are now. A sink's TLS is described and not built: nobody may take a plain connection for an
-/// encrypted one.
+/// The files of TLS, as they are now.
 fn check_tls(config: &Config, findings: &mut Findings) {
     for source in config.sources.iter().filter(|source| source.enable) {
         let listen = match &source.params {
@@ -312,18 +311,17 @@ fn check_tls(config: &Config, findings: &mut Findings) {
             findings.push(finding.at(source.place.clone()));
         }
     }
-    let asks = |params: &SinkParams| match params {
-        SinkParams::Syslog(syslog) => syslog.tls.is_some(),
-        SinkParams::Tcp(tcp) => tcp.tls.is_some(),
-        _ => false,
-    };
-    for sink in config.sinks.iter().filter(|sink| sink.enable && asks(&sink.params)) {
-        let message = format!("sink '{}' asks for TLS, which this build does not have yet", sink.key);
-        findings.push(
-            Diagnostic::error(Code::WP404, message)
-                .at(sink.place.clone())
-                .help("until then: without 'tls', behind a TLS proxy such as stunnel or HAProxy")
-                .help("or enable = false"),
-        );
+    for sink in config.sinks.iter().filter(|sink| sink.enable) {
+        let connect = match &sink.params {
+            SinkParams::Syslog(syslog) => syslog.tls.as_ref(),
+            SinkParams::Tcp(tcp) => tcp.tls.as_ref(),
+            _ => None,
+        };
+        // That one of a pair is missing was told where it is missing.
+        let Some(connect) = connect.filter(|tls| tls.cert.is_some() == tls.key.is_some()) else { continue };
+        if let Err(mut finding) = tls::client::Client::open(connect) {
+            finding.message.insert_str(0, &format!("sink '{}': ", sink.key));
+            findings.push(finding.at(sink.place.clone()));
+        }
     }
 }

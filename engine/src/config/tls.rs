@@ -53,6 +53,22 @@ params! {
     }
 }
 
+impl TlsConnect {
+    /// Tells what is missing.
+    pub fn check(&self, table: &Table, findings: &mut Findings) {
+        let (missing, given) = match (&self.cert, &self.key) {
+            (Some(_), None) => ("key", "cert"),
+            (None, Some(_)) => ("cert", "key"),
+            _ => return,
+        };
+        let message = format!("'tls' has '{given}' and no '{missing}': a certificate goes with its key");
+        let finding = Diagnostic::error(Code::WP404, message).at(table.place_of("tls"));
+        findings.push(
+            finding.help("add:\ntls = { cert = \"/etc/wpgen/client.pem\", key = \"/etc/wpgen/client.key\" }"),
+        );
+    }
+}
+
 words! {
     /// A version of TLS.
     pub enum TlsVersion {

@@ -4,7 +4,7 @@
 //! its program has read it, TCP does not tell. Nothing here waits but [`Outgoing::connect`], [`Outgoing::ready`] and
 //! [`Outgoing::finish`].
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -50,7 +50,19 @@ impl Outgoing {
     /// # Errors
     /// A connection that is broken.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream.try_write(bytes) {
+        self.count(self.stream.try_write(bytes))
+    }
+
+    /// Writes what the kernel takes at once of several pieces; 0 when it takes nothing now.
+    ///
+    /// # Errors
+    /// A connection that is broken.
+    pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.count(self.stream.try_write_vectored(pieces))
+    }
+
+    fn count(&mut self, result: io::Result<usize>) -> io::Result<usize> {
+        match result {
             Ok(n) => {
                 self.written += n as u64;
                 Ok(n)
@@ -58,6 +70,14 @@ impl Outgoing {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads what the peer has said; 0 when it says no more.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it has not said anything, or a connection that is broken.
+    pub fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.try_read(into)
     }
 
     /// Bytes written so far.

@@ -71,12 +71,18 @@ words! {
 impl Check for TcpParams {
     fn check(&self, table: &Table, findings: &mut Findings) {
         check_addresses(&self.addr.0, "a tcp sink", table, findings);
+        if let Some(tls) = &self.tls {
+            tls.check(table, findings);
+        }
     }
 }
 
 impl Check for SyslogParams {
     fn check(&self, table: &Table, findings: &mut Findings) {
         check_addresses(&self.addr.0, "a syslog sink", table, findings);
+        if let Some(tls) = &self.tls {
+            tls.check(table, findings);
+        }
     }
 }
 

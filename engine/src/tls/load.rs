@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{Error, InconsistentKeys, RootCertStore};
 
 use super::validity::{self, Validity};
 use crate::diagnosis::{Code, Diagnostic};
@@ -68,6 +68,24 @@ pub fn authorities(path: &Path) -> Result<RootCertStore, Diagnostic> {
         })?;
     }
     Ok(store)
+}
+
+/// Why certificate and key cannot be used together.
+pub fn unfit(cert: &Path, key: &Path, error: &Error) -> Diagnostic {
+    let (cert, key) = (cert.display(), key.display());
+    match error {
+        Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            let message = format!("the key {key} is not the key of the certificate in {cert}");
+            Diagnostic::error(Code::WP404, message)
+                .help(format!(
+                    "these two print the same when they match:\nopenssl x509 -noout -pubkey -in {cert}\n\
+                     openssl pkey -pubout -in {key}"
+                ))
+                .help("its own certificate stands first in its file")
+        }
+        _ => Diagnostic::error(Code::WP404, format!("{cert} and {key} cannot be used: {error}"))
+            .help("keys are RSA of 2048 bits and more, ECDSA on P-256 or P-384, or Ed25519"),
+    }
 }
 
 /// What a person should know of a certificate that can be used: that it is not good yet, no longer, or not for long.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{Error, InconsistentKeys, ServerConfig};
 
 use super::session::{Fault, Session};
 use super::{load, provider, versions};
@@ -62,26 +62,10 @@ impl Files {
                 })?)
             }
         };
-        let config = builder.with_single_cert(chain, key).map_err(|error| self.unfit(&error))?;
+        let config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| load::unfit(&self.cert, &self.key, &error))?;
         Ok(Arc::new(config))
-    }
-
-    /// Why certificate and key cannot be used together.
-    fn unfit(&self, error: &Error) -> Diagnostic {
-        let (cert, key) = (self.cert.display(), self.key.display());
-        match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                let message = format!("the key {key} is not the key of the certificate in {cert}");
-                Diagnostic::error(Code::WP404, message)
-                    .help(format!(
-                        "these two print the same when they match:\nopenssl x509 -noout -pubkey -in {cert}\n\
-                         openssl pkey -pubout -in {key}"
-                    ))
-                    .help("the server's own certificate stands first in its file")
-            }
-            _ => Diagnostic::error(Code::WP404, format!("{cert} and {key} cannot be used: {error}"))
-                .help("keys are RSA of 2048 bits and more, ECDSA on P-256 or P-384, or Ed25519"),
-        }
     }
 
     fn stamps(&self) -> Vec<Option<Stamp>> {

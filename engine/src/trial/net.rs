@@ -1,18 +1,26 @@
-//! A trial of sockets: whether an address can be listened on, and whether a peer answers.
+//! A trial of sockets: whether an address can be listened on, whether a peer answers, and whether it proves its name.
 
+use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
+
 use super::{Step, Steps, Trouble};
+use crate::config::tls::TlsConnect;
 use crate::config::types::ListenAddr;
 use crate::diagnosis::Diagnostic;
 use crate::io::datagram::{DatagramOptions, DatagramSocket};
 use crate::io::listen::{Address, Listening};
-use crate::sink::remote::with_port;
+use crate::sink::remote::{host_of, with_port};
 use crate::source::port::{Transport, address, explain};
+use crate::tls::client::Client;
 
 /// How long name resolution and a connection may take; the whole trial has a limit of its own.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a server may take to refuse our certificate: in TLS 1.3 it does so behind the handshake.
+const AFTERWORD_WITHIN: Duration = Duration::from_millis(300);
 
 /// Binds and lets go.
 pub(super) fn listener(transport: Transport, addr: &ListenAddr, port: u16) -> Vec<Step> {
@@ -44,23 +52,46 @@ fn trouble(finding: Diagnostic) -> Trouble {
 }
 
 /// Connects to each address and lets go: all of them have to answer, for any of them may be needed.
-pub(super) fn peers(addresses: &[String], port: u16) -> Vec<Step> {
+pub(super) fn peers(addresses: &[String], port: u16, tls: Option<&TlsConnect>) -> Vec<Step> {
     let mut steps = Steps::default();
     for peer in addresses.iter().map(|peer| with_port(peer, port)) {
-        if steps.step("connect", || connect(&peer)).is_none() {
+        let Some(stream) = steps.step("connect", || connect(&peer)) else { break };
+        let shaken = tls.map(|tls| steps.step("tls", || shake(host_of(&peer), stream, tls)));
+        if shaken == Some(None) {
             break;
         }
     }
     steps.0
 }
 
-fn connect(peer: &str) -> Result<((), String), Trouble> {
+fn shake(host: &str, mut stream: TcpStream, tls: &TlsConnect) -> Result<((), String), Trouble> {
+    let client = Client::open(tls).map_err(trouble)?;
+    let mut session = client.session(host).map_err(trouble)?;
+    let in_words = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => Trouble::new(format!("{host} does not answer in TLS")),
+        _ => Trouble::new(client.in_words(host, error).to_string()),
+    };
+    let within = |stream: &TcpStream, limit| stream.set_read_timeout(Some(limit)).map_err(in_words);
+    within(&stream, CONNECT_WITHIN)?;
+    session.complete_io(&mut stream).map_err(in_words)?;
+    within(&stream, AFTERWORD_WITHIN)?;
+    if session.read_tls(&mut stream).is_ok() {
+        session.process_new_packets().map_err(|error| in_words(io::Error::other(error)))?;
+    }
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "TLS 1.3",
+    };
+    Ok(((), format!("{version}, the name is proven")))
+}
+
+fn connect(peer: &str) -> Result<(TcpStream, String), Trouble> {
     let found =
         peer.to_socket_addrs().map_err(|error| Trouble::new(format!("cannot resolve {peer}: {error}")))?;
     let mut refused = None;
     for at in found {
         match TcpStream::connect_timeout(&at, CONNECT_WITHIN) {
-            Ok(_) => return Ok(((), format!("{at} answers"))),
+            Ok(stream) => return Ok((stream, format!("{at} answers"))),
             Err(error) => refused = Some((at, error)),
         }
     }
@@ -86,9 +117,9 @@ mod tests {
         assert!(steps[0].outcome.as_ref().is_err_and(|t| t.message.starts_with("[WP301] ")), "{steps:?}");
         assert!(listener(Transport::Datagram, &here, port)[0].outcome.is_ok());
         let addresses = ["127.0.0.1".to_owned()];
-        assert!(peers(&addresses, port)[0].outcome.is_ok());
+        assert!(peers(&addresses, port, None)[0].outcome.is_ok());
         drop(taken);
-        let steps = peers(&addresses, port);
+        let steps = peers(&addresses, port, None);
         assert!(steps[0].outcome.as_ref().is_err_and(|t| t.message.starts_with("[WP303] ")), "{steps:?}");
     }
 }

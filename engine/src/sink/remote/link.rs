@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::time::{sleep, timeout};
 
-use super::{Figures, Settings};
+use super::wire::Wire;
+use super::{Figures, Settings, host_of};
 use crate::batch::ShardId;
-use crate::io::outgoing::Outgoing;
 
 /// How often a link in trouble says so in the log.
 const SAID_EVERY: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ pub(super) struct Link {
     pub(super) settings: Arc<Settings>,
     pub(super) figures: Arc<Figures>,
     /// The connection, while there is one.
-    pub(super) wire: Option<Outgoing>,
+    pub(super) wire: Option<Wire>,
     shard: ShardId,
     /// The address to try next; of a connection, the one it is to.
     turn: usize,
@@ -38,12 +38,14 @@ pub(super) struct Link {
     /// What is left to wait before the next attempt.
     rest: Option<Duration>,
     is_troubled: bool,
+    /// Whether the log knows of the trouble, and when it was told of one last.
+    is_told: bool,
     said: Option<Instant>,
     /// An attempt at the first address beside a connection to another, and when the last one began.
-    attempt: Option<oneshot::Receiver<Outgoing>>,
+    attempt: Option<oneshot::Receiver<Wire>>,
     attempted: Instant,
     /// What came of it.
-    first: Option<Outgoing>,
+    first: Option<Wire>,
 }
 
 impl Link {
@@ -60,6 +62,7 @@ impl Link {
             pause,
             rest: None,
             is_troubled: false,
+            is_told: false,
             said: None,
             attempt: None,
             attempted: Instant::now(),
@@ -75,7 +78,8 @@ impl Link {
         if let Some(rest) = self.rest.take() {
             sleep(rest).await;
         }
-        let opened = timeout(self.settings.connect_timeout, Outgoing::connect(self.address())).await;
+        let attempt = Wire::connect(self.address(), self.settings.tls.as_ref());
+        let opened = timeout(self.settings.connect_timeout, attempt).await;
         match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(wire) => {
                 self.wire = Some(wire);
@@ -90,8 +94,12 @@ impl Link {
     }
 
     /// The connection broke.
-    pub(super) fn broken(&mut self, error: &io::Error) {
+    pub(super) fn broken(&mut self, error: io::Error) {
         self.wire = None;
+        let error = match &self.settings.tls {
+            Some(client) => client.in_words(host_of(self.address()), error),
+            None => error,
+        };
         self.troubled(format!("the connection to {} broke: {error}", self.address()));
         if self.is_proven {
             self.turn = 0;
@@ -113,7 +121,7 @@ impl Link {
         self.pause = self.settings.pause_min;
         if std::mem::take(&mut self.is_troubled) {
             self.figures.troubles().remove(&self.shard);
-            if self.said.is_some() {
+            if std::mem::take(&mut self.is_told) {
                 log::info!(target: "wpgen::sink", "sink '{}': {} takes records again", self.settings.key, self.address());
             }
         }
@@ -146,8 +154,8 @@ impl Link {
         self.attempted = Instant::now();
         let settings = Arc::clone(&self.settings);
         tokio::task::spawn_local(async move {
-            let attempt = timeout(settings.connect_timeout, Outgoing::connect(&settings.addresses[0]));
-            if let Ok(Ok(wire)) = attempt.await {
+            let attempt = Wire::connect(&settings.addresses[0], settings.tls.as_ref());
+            if let Ok(Ok(wire)) = timeout(settings.connect_timeout, attempt).await {
                 let _ = tell.send(wire);
             }
         });
@@ -190,6 +198,7 @@ impl Link {
     fn tell(&mut self, what: String) {
         if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
             self.said = Some(Instant::now());
+            self.is_told = true;
             log::warn!(target: "wpgen::sink", "sink '{}': {what}; its records wait", self.settings.key);
         }
         self.is_troubled = true;

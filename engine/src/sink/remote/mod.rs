@@ -7,12 +7,16 @@
 //! the program, and this sink refuses to pretend one.
 //!
 //! - `link` makes connections, to the next address where one fails, and holds what status tells
+//! - `wire` is one connection, plain or under TLS
 //! - `owner` writes batches and sends them home
 
 mod link;
 mod owner;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
+mod wire;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -24,11 +28,13 @@ use std::time::Duration;
 
 use self::link::Link;
 use crate::batch::{ShardId, SinkId};
+use crate::diagnosis::Diagnostic;
 use crate::shard::{Intake, Shard};
 use crate::sink::format::Format;
 use crate::sink::route::Sink;
 use crate::sink::stream::{Framing, SyslogParams, TcpParams};
 use crate::status::{SinkState, SinkStatus};
+use crate::tls::client::Client;
 
 /// What all connections of a sink go by.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ struct Settings {
     framing: Framing,
     /// Each with its port; the first that answers is taken.
     addresses: Vec<String>,
+    /// How TLS is spoken, where it is.
+    tls: Option<Client>,
     connect_timeout: Duration,
     pause_min: Duration,
     pause_max: Duration,
@@ -70,31 +78,39 @@ pub struct Remote {
 
 impl Remote {
     /// A tcp sink.
-    pub fn tcp(id: SinkId, key: &str, params: &TcpParams) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// Files of TLS that cannot be used.
+    pub fn tcp(id: SinkId, key: &str, params: &TcpParams) -> Result<Arc<Self>, Diagnostic> {
         let settings = Settings {
             key: key.to_owned(),
             format: params.format,
             framing: params.framing,
             addresses: params.addr.0.iter().map(|addr| with_port(addr, params.port)).collect(),
+            tls: params.tls.as_ref().map(Client::open).transpose()?,
             connect_timeout: params.connect_timeout,
             pause_min: params.reconnect_min,
             pause_max: params.reconnect_max,
         };
-        Self::new(id, settings)
+        Ok(Self::new(id, settings))
     }
 
     /// A syslog sink.
-    pub fn syslog(id: SinkId, key: &str, params: &SyslogParams) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// Files of TLS that cannot be used.
+    pub fn syslog(id: SinkId, key: &str, params: &SyslogParams) -> Result<Arc<Self>, Diagnostic> {
         let settings = Settings {
             key: key.to_owned(),
             format: params.format,
             framing: params.framing,
             addresses: params.addr.0.iter().map(|addr| with_port(addr, params.port)).collect(),
+            tls: params.tls.as_ref().map(Client::open).transpose()?,
             connect_timeout: params.connect_timeout,
             pause_min: params.reconnect_min,
             pause_max: params.reconnect_max,
         };
-        Self::new(id, settings)
+        Ok(Self::new(id, settings))
     }
 
     fn new(id: SinkId, settings: Settings) -> Arc<Self> {
@@ -112,6 +128,12 @@ pub fn with_port(address: &str, port: u16) -> String {
         }
         Err(_) => format!("{address}:{port}"),
     }
+}
+
+/// The host of `host:port`.
+pub fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 impl Sink for Remote {
@@ -148,8 +170,9 @@ impl Sink for Remote {
     }
 
     fn opened(&self) -> Vec<String> {
-        let Settings { addresses, format, framing, .. } = &*self.settings;
-        vec![format!("{}, {}, {} framing", addresses.join(" or "), format.name(), framing.as_str())]
+        let Settings { addresses, format, framing, tls, .. } = &*self.settings;
+        let (addresses, tls) = (addresses.join(" or "), if tls.is_some() { ", TLS" } else { "" });
+        vec![format!("{addresses}, {}, {} framing{tls}", format.name(), framing.as_str())]
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
+use super::wire::Wire;
 use crate::batch::{Batch, Verdict};
 use crate::shard::{Intake, Shard};
 use crate::sink::framing::{frame, is_framed};
@@ -106,7 +107,7 @@ impl Owner {
             return true;
         }
         if let Err(error) = self.advance() {
-            self.broken(&error);
+            self.broken(error);
         } else {
             self.wait().await;
         }
@@ -127,7 +128,7 @@ impl Owner {
 
     /// A connection without a past.
     fn anew(&mut self) {
-        self.acknowledged = 0;
+        self.acknowledged = self.link.wire.as_ref().map_or(0, Wire::written);
         self.begun = Instant::now();
         self.is_leaving = false;
         self.moved();
@@ -140,13 +141,13 @@ impl Owner {
 
     /// Writes what the kernel takes of one batch, and sends home what the peer has.
     fn advance(&mut self) -> io::Result<()> {
-        // Before anything is written: what goes to a peer that has closed is lost on the way.
-        let has_ended = self.link.wire.as_ref().map_or(Ok(false), |wire| wire.has_ended())?;
         self.is_leaving = !self.front.begun && self.link.first_is_back();
         if self.is_leaving && self.unacknowledged.is_empty() {
             self.link.change();
             self.anew();
         }
+        // Before anything is written: what goes to a peer that has closed is lost on the way.
+        let has_ended = self.link.wire.as_mut().map_or(Ok(false), |wire| wire.has_ended())?;
         if !has_ended && !self.is_leaving {
             self.write()?;
         }
@@ -167,6 +168,7 @@ impl Owner {
             let framing = self.link.settings.framing;
             front.is_copy = !is_framed(framing, batch.bytes(), batch.records as usize);
             if front.is_copy {
+                debug_assert_eq!(batch.ends.len(), batch.records as usize, "the ends are asked for");
                 frame(framing, batch.bytes(), &batch.ends, &mut front.framed);
             }
         }
@@ -176,6 +178,9 @@ impl Owner {
                 0 => return Ok(()),
                 n => front.at += n,
             }
+        }
+        if !wire.flush()? {
+            return Ok(());
         }
         let (upto, bytes) = (wire.written(), bytes.len());
         front.begun = false;
@@ -209,7 +214,7 @@ impl Owner {
     }
 
     /// Everything that was not acknowledged is to be written again, the batch in the middle of which it broke included.
-    fn broken(&mut self, error: &io::Error) {
+    fn broken(&mut self, error: io::Error) {
         if self.is_idle() {
             return self.link.closed();
         }
@@ -249,7 +254,7 @@ impl Owner {
             return;
         }
         if self.link.wire.as_ref().is_some_and(|wire| wire.is_dead()) {
-            self.broken(&io::Error::new(io::ErrorKind::TimedOut, "the peer has not answered for 30 s"));
+            self.broken(io::Error::new(io::ErrorKind::TimedOut, "the peer has not answered for 30 s"));
         } else {
             self.link.stalled();
         }

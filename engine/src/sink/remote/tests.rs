@@ -39,7 +39,11 @@ fn rules(framing: crate::frame::Framing) -> StreamRules {
 }
 
 /// An engine from a tcp source to `sink`, and the source's address.
-fn start(backend: Backend, framing: crate::frame::Framing, sink: &Arc<Remote>) -> (Engine, SocketAddr) {
+pub(super) fn start(
+    backend: Backend,
+    framing: crate::frame::Framing,
+    sink: &Arc<Remote>,
+) -> (Engine, SocketAddr) {
     let at = Address::Inet("127.0.0.1:0".parse().unwrap());
     let source = StreamSource::new(rules(framing), Listening::bind(&at, 1, None).unwrap());
     let Address::Inet(at) = *source.address() else { panic!("bound to a port") };
@@ -54,17 +58,21 @@ fn start(backend: Backend, framing: crate::frame::Framing, sink: &Arc<Remote>) -
     (Engine::start(wiring).unwrap(), at)
 }
 
-fn remote(framing: Framing, format: Format, peers: &[SocketAddr]) -> Arc<Remote> {
-    let settings = Settings {
+pub(super) fn settings(framing: Framing, format: Format, peers: &[SocketAddr]) -> Settings {
+    Settings {
         key: "out".into(),
         format,
         framing,
         addresses: peers.iter().map(SocketAddr::to_string).collect(),
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         pause_min: Duration::from_millis(1),
         pause_max: Duration::from_millis(20),
-    };
-    Remote::new(0, settings)
+    }
+}
+
+fn remote(framing: Framing, format: Format, peers: &[SocketAddr]) -> Arc<Remote> {
+    Remote::new(0, settings(framing, format, peers))
 }
 
 fn listen() -> (TcpListener, SocketAddr) {
@@ -74,12 +82,12 @@ fn listen() -> (TcpListener, SocketAddr) {
 }
 
 /// An address on which nobody listens.
-fn nobody() -> SocketAddr {
+pub(super) fn nobody() -> SocketAddr {
     listen().1
 }
 
 /// Numbered lines, written to `at`.
-fn send(at: SocketAddr, records: usize) -> JoinHandle<()> {
+pub(super) fn send(at: SocketAddr, records: usize) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let lines: String = (0..records).map(|i| format!("{i:060}\n")).collect();
         TcpStream::connect(at).unwrap().write_all(lines.as_bytes()).unwrap();
@@ -92,7 +100,7 @@ fn numbers(bytes: &[u8]) -> Vec<usize> {
     whole.map(|line| std::str::from_utf8(&line[..RECORD - 1]).unwrap().parse().unwrap()).collect()
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) {
+pub(super) fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "never: {what}");
@@ -285,6 +293,8 @@ fn addresses_get_the_port_they_lack() {
         ("[::1]:99", "[::1]:99"),
     ] {
         assert_eq!(with_port(address, 514), whole);
+        let host = whole.rsplit_once(':').unwrap().0;
+        assert_eq!(host_of(whole), host.trim_start_matches('[').trim_end_matches(']'));
     }
 }
 
