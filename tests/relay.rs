@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,31 +41,84 @@ fn records() -> Vec<String> {
     records
 }
 
-/// Sends the records from one engine to another and returns what the other wrote, in order.
-fn relayed(io: &str, framing: &str, format: &str, header_mode: &str, records: &[String]) -> Vec<String> {
-    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let port = free_port();
-    configure(
-        to.path(),
-        io,
-        &format!(
+/// How records go from one engine to the other.
+#[derive(Clone, Copy)]
+struct Way {
+    io: &'static str,
+    framing: &'static str,
+    format: &'static str,
+    header_mode: &'static str,
+    /// Both engines are known to each other by certificate.
+    tls: bool,
+}
+
+const COUNTED: Way =
+    Way { io: "uring", framing: "octet", format: "syslog5424", header_mode: "parse", tls: false };
+
+impl Way {
+    /// Writes the configurations of both ends.
+    fn configure(self, from: &Path, to: &Path, port: u16) {
+        let Self { io, framing, format, header_mode, tls } = self;
+        let tls_of = |file: &str, other: &str| {
+            let own = from.join(file);
+            let other = from.join(other);
+            format!("tls = {{ cert = {own:?}, key = \"{}.key\", {{}} = {other:?} }}", own.display())
+        };
+        let (listen, connect) = if tls {
+            make_certificates(from);
+            let listen = tls_of("to", "from").replace("{}", "client_ca");
+            (
+                format!("protocol = \"tls\", {listen}, "),
+                format!("{}, ", tls_of("from", "to").replace("{}", "ca")),
+            )
+        } else {
+            Default::default()
+        };
+        let source = format!(
             "connect = \"syslog_tcp_src\"\nparams = {{ addr = \"127.0.0.1\", port = {port}, framing = \"{framing}\", \
-             header_mode = \"{header_mode}\" }}"
-        ),
-        "connect = \"file_sink\"\nparams = { path = \"out.ndjson\", format = \"ndjson\" }",
-    );
-    configure(
-        from.path(),
-        io,
-        "connect = \"file_src\"\nparams = { path = \"in.log\", mode = \"once\", multiline = { start = \"^R\" } }",
-        &format!(
+             {listen}header_mode = \"{header_mode}\" }}"
+        );
+        configure(
+            to,
+            io,
+            &source,
+            "connect = \"file_sink\"\nparams = { path = \"out.ndjson\", format = \"ndjson\" }",
+        );
+        let sink = format!(
             "connect = \"syslog_sink\"\nparams = {{ addr = \"127.0.0.1:{port}\", framing = \"{framing}\", \
-             format = \"{format}\" }}"
-        ),
-    );
+             {connect}format = \"{format}\" }}"
+        );
+        let source = "connect = \"file_src\"\nparams = { path = \"in.log\", mode = \"once\", multiline = { start = \"^R\" } }";
+        configure(from, io, source, &sink);
+    }
+}
+
+/// Makes a certificate for each end, signed by itself.
+fn make_certificates(folder: &Path) {
+    for name in ["from", "to"] {
+        let mut openssl = Command::new("openssl");
+        openssl.current_dir(folder).args(["req", "-x509", "-nodes", "-newkey", "ec", "-days", "90"]);
+        openssl.args(["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", &format!("/CN={name}")]);
+        openssl.args([
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+        ]);
+        let output = openssl.args(["-out", name, "-keyout", &format!("{name}.key")]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Sends the records from one engine to another and returns what the other wrote, in order.
+fn relayed(way: Way, records: &[String]) -> Vec<String> {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    way.configure(from.path(), to.path(), free_port());
     let text: String = records.iter().map(|record| format!("{record}\n")).collect();
     std::fs::write(from.path().join("in.log"), text).unwrap();
     let receiver = Started::in_folder(to.path());
+    let ran = run(from.path(), &["source", "test"]);
+    assert_eq!((ran.code, ran.out.contains("the name is proven")), (Some(0), way.tls), "{}", ran.out);
     let ran = run(from.path(), &["source", "start"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     receiver.stop();
@@ -86,18 +140,49 @@ fn assert_same(got: &[String], wanted: &[String]) {
 #[test]
 fn counted_records_arrive_as_they_were() {
     let records = records();
-    for (io, format) in [("uring", "syslog5424"), ("epoll", "syslog3164")] {
-        assert_same(&relayed(io, "octet", format, "parse", &records), &records);
-    }
-    assert_same(&relayed("epoll", "octet", "raw", "keep", &records), &records);
+    assert_same(&relayed(COUNTED, &records), &records);
+    assert_same(&relayed(Way { io: "epoll", format: "syslog3164", ..COUNTED }, &records), &records);
+    assert_same(
+        &relayed(Way { io: "epoll", format: "raw", header_mode: "keep", ..COUNTED }, &records),
+        &records,
+    );
 }
 
 #[test]
 fn lines_arrive_as_lines_and_none_is_split() {
     let records = records();
     let escaped: Vec<String> = records.iter().map(|record| record.replace('\n', "#012")).collect();
-    assert_same(&relayed("uring", "newline", "syslog5424", "parse", &records), &escaped);
-    assert_same(&relayed("epoll", "newline", "raw", "keep", &records), &escaped);
+    let lines = Way { framing: "newline", ..COUNTED };
+    assert_same(&relayed(lines, &records), &escaped);
+    assert_same(
+        &relayed(Way { io: "epoll", format: "raw", header_mode: "keep", ..lines }, &records),
+        &escaped,
+    );
+}
+
+#[test]
+fn records_arrive_between_ends_that_are_known_to_each_other() {
+    let records = records();
+    for io in ["uring", "epoll"] {
+        assert_same(&relayed(Way { io, tls: true, ..COUNTED }, &records), &records);
+    }
+}
+
+#[test]
+fn tls_that_cannot_work_is_found_before_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "connect = \"file_src\"\nparams = { path = \"in.log\" }";
+    for (tls, words) in [
+        ("ca = \"/nowhere/ca.pem\"", "/nowhere/ca.pem"),
+        ("cert = \"a.pem\"", "'tls' has 'cert' and no 'key'"),
+        ("server_name = \"a b\"", "no server can prove that it is 'a b'"),
+    ] {
+        let sink = format!("connect = \"tcp_sink\"\nparams = {{ addr = \"a:1\", tls = {{ {tls} }} }}");
+        configure(folder.path(), "auto", source, &sink);
+        let ran = run(folder.path(), &["source", "validate"]);
+        assert_ne!(ran.code, Some(0));
+        assert!(format!("{}{}", ran.out, ran.err).contains(words), "{}{}", ran.out, ran.err);
+    }
 }
 
 /// A peer that reads everything; ends with its connection.
