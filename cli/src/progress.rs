@@ -279,6 +279,7 @@ mod tests {
                 ..SinkStatus::default()
             }],
             checkpoint: None,
+            alerts: Vec::new(),
         }
     }
 

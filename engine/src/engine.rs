@@ -227,6 +227,7 @@ impl Shared {
             sources: self.running().iter().map(|r| r.status()).collect(),
             sinks: self.sinks().iter().map(|s| s.status()).collect(),
             checkpoint: self.keeper.get().map(|keeper| keeper.status(started)),
+            alerts: Vec::new(),
         }
     }
 

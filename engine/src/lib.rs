@@ -44,12 +44,13 @@
 //!
 //! - what the user wrote: [`config`], [`diagnosis`], [`trial`] (what `source test` does), [`escape`]
 //! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`exposition`],
-//!   [`admin`]
+//!   [`alert`], [`admin`]
 //! - the record's way: [`io`], [`tls`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
 //! - the currency and its way home: [`batch`], [`pool`], [`queue`], [`settle`]
 //! - what survives: [`checkpoint`], [`keeper`], [`lock`]
 
 pub mod admin;
+pub mod alert;
 pub mod assemble;
 pub mod batch;
 pub mod checkpoint;

@@ -21,6 +21,21 @@ pub struct Status {
     pub sinks: Vec<SinkStatus>,
     /// The checkpoint, in an engine that keeps one.
     pub checkpoint: Option<CheckpointStatus>,
+    /// The alerts that are asked for.
+    pub alerts: Vec<AlertStatus>,
+}
+
+/// An alert at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlertStatus {
+    /// The source's key.
+    pub source: String,
+    /// `error` or `lag`.
+    pub alert: &'static str,
+    /// For how long it has been active; `None` when it is not.
+    pub active_for: Option<Duration>,
+    /// What there is to say of it now.
+    pub message: String,
 }
 
 /// The checkpoint at one moment.

@@ -48,6 +48,8 @@ pub fn status(config: &Path, as_json: bool, printer: &Printer) -> u8 {
             ("remarks", remarks(health)),
             ("memory", memory(health)),
             ("waiting", waiting(health)),
+            ("troubles", troubles(health)),
+            ("alerts", alerts(health)),
         ];
         let shown = rows.iter().filter(|(_, value)| !value.is_empty());
         shown.map(|(name, value)| format!("{name:<13}{value}\n")).collect()
@@ -144,6 +146,20 @@ fn remarks(health: &Value) -> String {
     let told: Vec<String> =
         told.filter(|(_, said)| !said.is_empty()).map(|(key, said)| format!("{key}: {said}")).collect();
     told.join("; ")
+}
+
+/// What keeps the engine from doing its work.
+fn troubles(health: &Value) -> String {
+    let troubles = health["troubles"].as_array().into_iter().flatten();
+    troubles.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
+}
+
+/// The alerts that are active.
+fn alerts(health: &Value) -> String {
+    let alerts = health["alerts"].as_array().into_iter().flatten();
+    let row =
+        |row: &Value| format!("{} {}: {}", text(row, "source"), text(row, "alert"), text(row, "message"));
+    alerts.map(row).collect::<Vec<_>>().join("; ")
 }
 
 /// What WP105 is about: the source that waited longest, and for what; empty when none did.

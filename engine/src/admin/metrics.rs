@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::exposition::{Kind, Page};
 use crate::metrics::REASONS;
-use crate::status::{SinkState, SinkStatus, SourceStatus, Status};
+use crate::status::{AlertStatus, SinkState, SinkStatus, SourceStatus, Status};
 
 /// The whole page.
 pub fn page(status: &Status) -> String {
@@ -17,7 +17,17 @@ pub fn page(status: &Status) -> String {
     records(&mut page, &status.sources);
     sources(&mut page, &status.sources);
     sinks(&mut page, &status.sinks);
+    alerts(&mut page, &status.alerts);
     page.finish()
+}
+
+fn alerts(page: &mut Page, alerts: &[AlertStatus]) {
+    let help = "1 while an alert that the source's tags ask for is active.";
+    let mut family = page.family("wpgen_alert_active", Kind::Gauge, help);
+    for alert in alerts {
+        let labels = [("source", alert.source.as_str()), ("alert", alert.alert)];
+        family.sample(&labels, u8::from(alert.active_for.is_some()));
+    }
 }
 
 fn process(page: &mut Page, status: &Status) {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::diagnosis::Diagnostics;
 use crate::exposition;
 use crate::reload::{Lists, Reloaded};
-use crate::status::{SinkState, SinkStatus, SourceStatus, Status};
+use crate::status::{AlertStatus, SinkState, SinkStatus, SourceStatus, Status};
 use http::Request;
 
 /// What the admin API needs of a running engine.
@@ -174,6 +174,7 @@ fn health(status: &Status) -> Value {
     json!({
         "overall": overall(status),
         "troubles": status.troubles(),
+        "alerts": alerts(status),
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": status.elapsed.as_secs_f64(),
@@ -188,6 +189,20 @@ fn health(status: &Status) -> Value {
         "sources": sources(status),
         "sinks": sinks(status),
     })
+}
+
+/// The alerts that are active.
+fn alerts(status: &Status) -> Vec<Value> {
+    let active = status.alerts.iter().filter_map(|alert| Some((alert, alert.active_for?)));
+    let row = |(alert, since): (&AlertStatus, Duration)| {
+        json!({
+            "source": alert.source,
+            "alert": alert.alert,
+            "active_seconds": since.as_secs_f64(),
+            "message": alert.message,
+        })
+    };
+    active.map(row).collect()
 }
 
 fn sources(status: &Status) -> Vec<Value> {
