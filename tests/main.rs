@@ -18,6 +18,7 @@ mod relay;
 mod reload;
 mod rotation;
 mod senders;
+mod service;
 mod start;
 mod streams;
 mod tls;

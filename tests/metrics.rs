@@ -203,3 +203,38 @@ fn an_address_that_was_chosen_must_be_free_and_the_default_gives_way() {
     assert!(err.contains("warning: no admin API: the admin API: Address already in use"), "{err}");
     assert_eq!(run(folder.path(), &["-q", "source", "start"]).err, "");
 }
+
+#[test]
+fn a_tag_raises_an_alert_and_everybody_sees_it() {
+    let tags = "encode = \"hex\"\nstart = \"beginning\"\npath = \"in/*.log\"";
+    let site = Site::new("auto", tags, "path = \"out.log\"");
+    let at = open_admin(&site);
+    let path = site.path("wpsrc.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let tags = "tags = [\"alert_on_error:true\", \"alert_threshold:2\"]\n";
+    std::fs::write(
+        &path,
+        text.replace("connect = \"file_src\"\n", &format!("connect = \"file_src\"\n{tags}")),
+    )
+    .unwrap();
+    let engine = site.start();
+    let active = || parse(&get(at, "/metrics").1)["wpgen_alert_active{source=\"app\",alert=\"error\"}"];
+    std::fs::write(site.path("in/a.log"), "6162\nno hex\n").unwrap();
+    until("the first bad line is counted", || {
+        parse(&get(at, "/metrics").1)["wpgen_source_errors_total{source=\"app\"}"] == 1.0
+    });
+    assert_eq!(active(), 0.0, "below the threshold");
+    std::fs::write(site.path("in/b.log"), "neither\n6364\n").unwrap();
+    until("the alert is active", || active() == 1.0);
+    let health: serde_json::Value = serde_json::from_str(&get(at, "/api/system/health").1).unwrap();
+    assert_eq!(
+        (&health["data"]["alerts"][0]["source"], &health["data"]["alerts"][0]["alert"]),
+        (&"app".into(), &"error".into())
+    );
+    assert!(run(site.folder(), &["source", "status"]).out.contains("app error: 2 errors in the last minute"));
+    until("the log warns of it", || {
+        let log = String::from_utf8(site.read("logs/wpgen.log")).unwrap();
+        log.lines().any(|line| line.contains("[WARN]") && line.contains("source 'app': alert error"))
+    });
+    engine.stop();
+}

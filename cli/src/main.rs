@@ -9,6 +9,7 @@ mod commands;
 mod control;
 mod logfile;
 mod logging;
+mod notify;
 mod printer;
 mod progress;
 mod remarks;

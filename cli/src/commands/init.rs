@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use super::{DONE, FAILED};
 use crate::printer::Printer;
 
-/// Each file and its text; `{folder}` stands for the folder's absolute path, `{wpgen}` for this program's.
+/// Each file and its text; `{folder}` stands for the folder's absolute path, `{wpgen}` for this program's, `{uid}` for the
+/// user's number.
 const FILES: [(&str, &str); 5] = [
     ("wpsrc.toml", include_str!("init/wpsrc.toml")),
     ("connectors/source.d/50-app-log.toml", include_str!("init/source.toml")),
@@ -60,12 +61,15 @@ fn write_all(folder: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     std::fs::create_dir_all(folder).map_err(|e| (folder.to_owned(), e))?;
     let absolute = folder.canonicalize().map_err(|e| (folder.to_owned(), e))?;
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/local/bin/wpgen"));
+    // SAFETY: no precondition, and it never fails.
+    let user = unsafe { libc::geteuid() };
     let mut written = Vec::new();
     for (name, text) in FILES {
         let path = folder.join(name);
         let text = text
             .replace("{folder}", &absolute.display().to_string())
-            .replace("{wpgen}", &program.display().to_string());
+            .replace("{wpgen}", &program.display().to_string())
+            .replace("{uid}", &user.to_string());
         create(&path, &text).map_err(|e| (path.clone(), e))?;
         written.push(path);
     }
