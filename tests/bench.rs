@@ -105,6 +105,9 @@ fn what_a_proxy_does_to_datagrams_is_found_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let recv = Recv::start(folder.path(), "udp://127.0.0.1:0", &[]);
     let proxy = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // All of them fit, however long the proxy is kept from running.
+    socket2::SockRef::from(&proxy).set_recv_buffer_size(4 << 20).unwrap();
+    proxy.set_read_timeout(Some(PATIENCE)).unwrap();
     let to = format!("udp://{}", proxy.local_addr().unwrap());
     let out = UdpSocket::bind("127.0.0.1:0").unwrap();
     out.connect(recv.host_port()).unwrap();
@@ -282,4 +285,106 @@ fn what_cannot_be_done_is_said_before_anything_is_sent() {
         assert!(ran.err.contains(words), "{args:?}: {}", ran.err);
     }
     assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn run_measures_every_case_beside_another_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let args = [
+        "bench",
+        "run",
+        "--json",
+        "--duration",
+        "300ms",
+        "--rate",
+        "20k",
+        "--messages",
+        "5000",
+        "--sink",
+        "file",
+    ];
+    let ran = run(folder.path(), &[&args[..], &["--scratch", dir]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    for (case, messages) in [("file", 5000), ("tcp", 6000), ("udp", 6000)] {
+        let rows = report["results"].as_array().unwrap();
+        let row =
+            rows.iter().find(|row| row["case"] == case).unwrap_or_else(|| panic!("no {case}: {report:#}"));
+        let got = ["messages", "lost", "duplicated", "corrupted"].map(|key| row[key].as_u64());
+        assert_eq!(got, [Some(messages), Some(0), Some(0), Some(0)], "{report:#}");
+        assert!(row["cpu_s"].as_f64() > Some(0.0) && row["memory_peak_bytes"].as_u64() > Some(1_000_000));
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(left.is_empty(), "nothing is left behind: {left:?}");
+}
+
+#[test]
+fn run_lets_another_program_have_the_same_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let common =
+        ["bench", "run", "--json", "--rounds", "1", "--scratch", dir, "--messages", "5000", "--case", "file"];
+    let ran = run(folder.path(), &[&common[..], &["--against", "cat > $WPGEN_BENCH_OUT"]].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    let theirs = &report["results"][1];
+    assert_eq!((theirs["messages"].as_u64(), theirs["lost"].as_u64()), (Some(5000), Some(0)), "{report:#}");
+    assert!(report["ratios"][0]["messages_per_s"].as_f64() > Some(0.0));
+
+    let ran = run(folder.path(), &[&common[..], &["--against", "echo oh no >&2; exit 3"]].concat());
+    assert_eq!((ran.code, ran.err.contains("exit 3 failed: oh no")), (Some(1), true), "{}", ran.err);
+    let tcp = ["bench", "run", "--case", "tcp", "--duration", "100ms", "--against", "true", "--scratch", dir];
+    let ran = run(folder.path(), &tcp);
+    assert_eq!((ran.code, ran.err.contains("true ended before it listened")), (Some(1), true), "{}", ran.err);
+}
+
+#[test]
+fn older_spellings_work() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("app.log"), "one\ntwo\nthree").unwrap();
+    let last = |args: &[&str]| -> Value {
+        let ran = run(folder.path(), &[&["source"], args, &["--json"]].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    };
+    assert_eq!(last(&["benchmark", "--file", "app.log"])["results"][0]["messages"], 3);
+    let report = last(&["load_test", "--concurrent", "5", "--duration", "200ms"]);
+    assert_eq!(
+        (report["results"][0]["case"].as_str(), report["results"][0]["lost"].as_u64()),
+        (Some("tcp"), Some(0))
+    );
+    let report = last(&["stress_test", "--rate", "10k", "--duration", "200ms"]);
+    assert_eq!(report["results"][0]["messages"], 2000);
+}
+
+/// Looks for a capacity until the first rate was tried, then asks for the end.
+fn capacity(command: &[&str], more: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [command, &["--json", "--trial", "300ms", "--p99", "30s"], more].concat();
+    let mut child =
+        wpgen(folder.path(), &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert!(line.starts_with("10,000 messages/s: p99 "), "{line}");
+    // SAFETY: the process is our child and has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130));
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    let first = &report["trials"][0];
+    assert_eq!(
+        (first["messages_per_s"].as_f64(), first["lost_percent"].as_f64()),
+        (Some(10_000.0), Some(0.0))
+    );
+    assert!(first["p99_ns"].as_u64() > Some(0), "{report:#}");
+}
+
+#[test]
+fn capacity_is_looked_for_where_the_messages_are_written() {
+    capacity(&["bench", "capacity"], &[]);
+    capacity(&["source", "capacity_plan"], &[]);
+    // The simplest program that writes what it gets: none. What is sent is in the file at once.
+    capacity(&["bench", "capacity"], &["--to", "file:out.log", "--out", "out.log"]);
 }

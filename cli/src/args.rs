@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use log::LevelFilter;
 
-pub use bench::{Bench, Messages, Recv, Send, Verify};
+pub use bench::{Bench, Capacity, CaseChoice, Messages, Network, Older, Recv, Run, Send, SinkChoice, Verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -190,6 +190,9 @@ pub enum Source {
         #[command(flatten)]
         config: Config,
     },
+    /// Older spellings of the bench's commands.
+    #[command(flatten)]
+    Older(Older),
 }
 
 const START_EXAMPLES: &str = "\

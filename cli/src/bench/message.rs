@@ -47,6 +47,22 @@ pub struct Kind {
     pub texts: Arc<Texts>,
 }
 
+/// Bytes of a message where nothing else is asked for.
+pub const TYPICAL_BYTES: usize = 256;
+
+impl Kind {
+    /// Messages of [`TYPICAL_BYTES`] with made-up texts, in lines.
+    pub fn typical(format: Format, run: u32) -> Self {
+        let text = text_bytes(format, TYPICAL_BYTES).unwrap_or(0);
+        Self {
+            format,
+            framing: Some(Framing::Newline),
+            run,
+            texts: Arc::new(Texts::made_up(text, run.into())),
+        }
+    }
+}
+
 /// The shortest message of a format, framing aside.
 pub fn shortest(format: Format) -> usize {
     let head = Head::new(format, 0);

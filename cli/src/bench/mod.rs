@@ -11,6 +11,7 @@
 //! there twice, out of order or changed ([`account`]), and how long they took ([`latency`]).
 
 pub mod account;
+mod capacity;
 pub mod clock;
 pub mod latency;
 pub mod marker;
@@ -20,12 +21,15 @@ pub mod rate;
 pub mod receiver;
 mod recv;
 pub mod report;
+mod run;
 pub mod scan;
+mod search;
 mod send;
 pub mod sender;
 pub mod target;
 pub mod texts;
 pub mod timeline;
+pub mod trial;
 mod verify;
 pub mod watch;
 
@@ -38,6 +42,8 @@ pub fn run(command: Bench, printer: &Printer) -> u8 {
         Bench::Send(args) => send::run(&args, printer),
         Bench::Recv(args) => recv::run(&args, printer),
         Bench::Verify(args) => verify::run(&args, printer),
+        Bench::Run(args) => run::run(&args, printer),
+        Bench::Capacity(args) => capacity::run(&args, printer),
     };
     done.unwrap_or_else(|refused| {
         printer.error(&refused.why);

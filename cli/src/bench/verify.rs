@@ -20,12 +20,12 @@ const READ_BYTES: u64 = 1 << 20;
 pub fn run(args: &Verify, printer: &Printer) -> Result<u8, Refused> {
     let mut ledger = Ledger::default();
     for path in &args.files {
-        let read = if path == Path::new("-") {
-            all(io::stdin().lock(), &mut ledger)
+        if path == Path::new("-") {
+            let read = all(io::stdin().lock(), &mut ledger);
+            read.map_err(|e| format!("cannot read standard input: {e}"))?;
         } else {
-            File::open(path).and_then(|file| all(file, &mut ledger))
-        };
-        read.map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+            file(path, &mut ledger)?;
+        }
     }
     let account = ledger.account();
     if account.connections == 0 && account.corrupted == 0 {
@@ -37,6 +37,12 @@ pub fn run(args: &Verify, printer: &Printer) -> Result<u8, Refused> {
     report.print(args.json, printer);
     let account = args.sent.map_or(account, |sent| account.with_sent(sent));
     Ok(if account.is_complete() { DONE } else { FAILED })
+}
+
+/// Counts the messages of a file.
+pub fn file(path: &Path, ledger: &mut Ledger) -> Result<(), String> {
+    let read = File::open(path).and_then(|file| all(file, ledger));
+    read.map_err(|e| format!("cannot read {}: {e}", path.display()))
 }
 
 fn all(mut from: impl Read, ledger: &mut Ledger) -> io::Result<()> {

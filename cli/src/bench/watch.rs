@@ -2,7 +2,7 @@
 //!
 //! Invariant: signals are blocked before the first thread starts, so a [`Watch`] is made before a sender or receiver.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use super::clock::{Used, used};
@@ -30,6 +30,7 @@ pub trait Watched {
 pub struct Watch {
     signals: Receiver<Signal>,
     process: Option<Process>,
+    stop: Option<Stop>,
 }
 
 /// What was seen.
@@ -50,7 +51,18 @@ impl Watch {
         let (events, signals) = channel();
         let forwarded = signals::block().and_then(|blocked| blocked.forward(events, |signal| signal));
         forwarded.map_err(|e| format!("cannot take signals: {e}"))?;
-        Ok(Self { signals, process })
+        Ok(Self { signals, process, stop: None })
+    }
+
+    /// Who has asked for the end so far.
+    pub fn asked(&mut self) -> Option<Stop> {
+        loop {
+            match self.signals.try_recv() {
+                Ok(Signal::Drain(stop)) => self.stop = Some(stop),
+                Ok(Signal::Reopen) => {}
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return self.stop,
+            }
+        }
     }
 
     /// Watches until it is done, and asks for the end once when somebody wants it.
@@ -58,11 +70,10 @@ impl Watch {
         let began = Instant::now();
         let mut timeline = Timeline::new();
         let mut line = Line::new(began);
-        let mut stop = None;
         while !what.is_done() {
             match self.signals.recv_timeout(TICK) {
                 Ok(Signal::Drain(asked)) => {
-                    stop = Some(asked);
+                    self.stop = Some(asked);
                     what.stop();
                 }
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
@@ -75,7 +86,7 @@ impl Watch {
         }
         printer.progress("");
         self.process.iter_mut().for_each(Process::look);
-        Seen { timeline, stop, used: self.process.as_ref().map(Process::used) }
+        Seen { timeline, stop: self.stop, used: self.process.as_ref().map(Process::used) }
     }
 }
 

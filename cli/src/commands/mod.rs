@@ -54,6 +54,7 @@ fn source(command: Source, log_level: Option<LevelFilter>, printer: &Arc<Printer
         Source::Status { config, json } => running::status(&config.config, json, printer),
         Source::Reload { config } => running::reload(&config.config, printer),
         Source::Stop { config } => running::stop(&config.config, printer),
+        Source::Older(command) => bench::run(command.today(), printer),
     }
 }
 

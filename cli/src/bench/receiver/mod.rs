@@ -39,21 +39,21 @@ pub struct Received {
 /// Binds and begins.
 pub fn start(listen: &Target, limits: Limits) -> Result<Receiver, String> {
     if let Target::File(path) = listen {
-        return follow_file(path, limits);
+        return follow_file(path, limits, None);
     }
     let bound = Bound::new(listen).map_err(|e| format!("cannot listen on {listen}: {e}"))?;
     let address = bound.address();
     let shared = Arc::new(Shared::default());
-    let tally = Tally::new(Arc::clone(&shared));
+    let tally = Tally::new(Arc::clone(&shared), None);
     let thread = spawn(move || sockets::receive(bound, tally, limits))?;
     Ok(Receiver { thread, shared, address })
 }
 
-/// Follows a file from its present end; it may appear later.
-pub fn follow_file(path: &Path, limits: Limits) -> Result<Receiver, String> {
+/// Follows a file from its present end; it may appear later. `only` is the run whose messages are counted.
+pub fn follow_file(path: &Path, limits: Limits, only: Option<u32>) -> Result<Receiver, String> {
     let followed = follow::Followed::new(path);
     let shared = Arc::new(Shared::default());
-    let tally = Tally::new(Arc::clone(&shared));
+    let tally = Tally::new(Arc::clone(&shared), only);
     let thread = spawn(move || followed.receive(tally, limits))?;
     Ok(Receiver { thread, shared, address: Target::File(path.to_owned()).to_string() })
 }

@@ -20,6 +20,7 @@ use super::Received;
 use super::tally::{Limits, Tally};
 use crate::bench::clock;
 use crate::bench::target::Target;
+use crate::bench::trial::queues;
 
 /// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
@@ -118,7 +119,7 @@ pub fn receive(bound: Bound, tally: Tally, limits: Limits) -> Result<Received, S
         while failed.borrow().is_none() && !limits.reached(&desk.borrow().tally, began) {
             tokio::time::sleep(LOOK).await;
         }
-        let drops = port.map_or(0, kernel_drops);
+        let drops = port.map_or(0, queues::drops);
         failed.take().map_or(Ok(drops), Err)
     });
     drop(local);
@@ -203,31 +204,5 @@ async fn datagrams(socket: &tokio::net::UdpSocket, desk: &RefCell<Desk>) -> io::
             }
         }
         tokio::task::yield_now().await;
-    }
-}
-
-/// What the kernel dropped at the UDP sockets on a port, because their buffer was full.
-fn kernel_drops(port: u16) -> u64 {
-    let tables = ["/proc/net/udp", "/proc/net/udp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines()).filter_map(|line| drops_of(line, port)).sum()
-}
-
-/// The last column of a line of `/proc/net/udp` whose local address has this port.
-fn drops_of(line: &str, port: u16) -> Option<u64> {
-    let mut fields = line.split_whitespace();
-    let (_, its_port) = fields.nth(1)?.rsplit_once(':')?;
-    (u16::from_str_radix(its_port, 16) == Ok(port)).then(|| fields.last()?.parse().ok())?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_drops_are_those_of_the_port() {
-        let line =
-            " 4386: 0100007F:0203 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 14121 2 0 37";
-        assert_eq!((drops_of(line, 0x203), drops_of(line, 0x204)), (Some(37), None));
-        assert_eq!(drops_of("  sl  local_address rem_address   st tx_queue", 1), None);
     }
 }

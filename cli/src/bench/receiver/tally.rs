@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::bench::account::Ledger;
 use crate::bench::latency::Latencies;
-use crate::bench::scan::scan;
+use crate::bench::scan::{Found, scan};
 
 /// What the receiving thread and its watcher share.
 #[derive(Debug, Default)]
@@ -28,19 +28,24 @@ pub struct Tally {
     pub latencies: Latencies,
     /// When the first and the last message came.
     pub span: Option<(Instant, Instant)>,
+    /// The only run whose messages are counted.
+    only: Option<u32>,
     shared: Arc<Shared>,
 }
 
 impl Tally {
-    /// Nothing yet.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { ledger: Ledger::default(), latencies: Latencies::new(), span: None, shared }
+    /// Nothing yet; of all runs, or of one only.
+    pub fn new(shared: Arc<Shared>, only: Option<u32>) -> Self {
+        Self { ledger: Ledger::default(), latencies: Latencies::new(), span: None, only, shared }
     }
 
     /// Reads bytes that were seen at `now_ns`, of which the first `old` were counted before; returns how many are done with.
     pub fn take(&mut self, bytes: &[u8], old: usize, ended: bool, now_ns: u64) -> usize {
         let mut messages = 0;
         let done = scan(bytes, ended, |found| {
+            if self.is_of_another_run(found) {
+                return;
+            }
             messages += 1;
             if let Some(marker) = self.ledger.take(found) {
                 self.latencies.add(marker.due_ns, now_ns);
@@ -53,6 +58,13 @@ impl Tally {
         self.shared.messages.fetch_add(messages, Ordering::Relaxed);
         self.shared.bytes.fetch_add((bytes.len() - old) as u64, Ordering::Relaxed);
         done
+    }
+
+    fn is_of_another_run(&self, found: Found) -> bool {
+        match (self.only, found) {
+            (Some(only), Found::Whole(marker) | Found::Damaged(marker)) => marker.run != only,
+            _ => false,
+        }
     }
 
     /// From the first message to the last.

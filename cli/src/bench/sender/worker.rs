@@ -103,7 +103,7 @@ impl Times {
 /// Sends until the plan, the time or somebody ends it.
 pub fn run(work: Work, began: Instant) -> Outcome {
     let mut sending = Sending::new(work, began);
-    let mut error = sending.all().err().map(|e| format!("the ring: {e}"));
+    let error = sending.all().err().map(|e| format!("the ring: {e}"));
     let took = began.elapsed();
     let (busy, preempted) = clock::thread_times();
     Outcome {
@@ -111,7 +111,7 @@ pub fn run(work: Work, began: Instant) -> Outcome {
         took,
         late: sending.late,
         times: Times { whole: took, busy, preempted, idle: sending.idle },
-        error: sending.error.or(error.take()),
+        error: sending.error.or(error),
         plain: sending.outbox.is_plain(),
     }
 }
