@@ -226,3 +226,43 @@ fn a_source_that_goes_delivers_what_it_took_and_frees_its_port() {
     until("both are there", || site.numbers("kept.log") == [0, 1]);
     engine.stop();
 }
+
+#[test]
+fn a_sink_that_is_down_can_be_taken_out_and_its_source_goes_on() {
+    let site = Site::new();
+    let pipe = std::ffi::CString::new(site.path().join("pipe").to_str().unwrap()).unwrap();
+    // SAFETY: the path is a C string that lives for the call.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    let down = "[[sinks]]\nkey = \"down\"\nconnect = \"file_sink\"\nparams = { path = \"pipe\" }\n";
+    let drain = |more: &str| {
+        site.configure(more);
+        let path = site.path().join("wpsrc.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("workers = 2", "workers = 2\ndrain_timeout = \"200ms\"")).unwrap();
+    };
+    drain(down);
+    let _engine = Started::in_folder(site.path());
+    let port = site.port;
+    // More than a sink without a reader is given on credit.
+    let lines: String = (0..400_000).map(|n| format!("{n:08} {}\n", "x".repeat(90))).collect();
+    let sender = std::thread::spawn(move || {
+        TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(lines.as_bytes()).unwrap();
+    });
+    until("its source stands still", || {
+        let status = status(site.path());
+        let source = &status["sources"][0];
+        status["overall"] == "degraded" && source["waited_for_sinks_percent"].as_u64() > Some(0)
+    });
+    assert!(site.numbers("kept.log").len() < 400_000);
+    drain("");
+    let ran = site.reload();
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(
+        ran.out.contains("removed down") && ran.err.contains("still writes what it was given"),
+        "{}",
+        ran.err
+    );
+    sender.join().unwrap();
+    until("the other sink has all", || site.numbers("kept.log").len() == 400_000);
+    all_in_order(&site.numbers("kept.log"), 400_000);
+}
