@@ -133,7 +133,9 @@ pub struct Output {
 pub struct Store {
     folder: PathBuf,
     handle: File,
-    buffer: Vec<u8>,
+    encoder: format::Encoder,
+    /// What the file holds, once this store has written it.
+    last: Option<Snapshot>,
     _lock: Lock,
 }
 
@@ -177,21 +179,29 @@ impl Store {
         fs::create_dir_all(folder).map_err(io)?;
         let lock = Lock::take(&folder.join("lock")).map_err(OpenError::Locked)?;
         let handle = File::open(folder).map_err(io)?;
-        let store = Self { folder: folder.to_owned(), handle, buffer: Vec::new(), _lock: lock };
+        let encoder = format::Encoder::default();
+        let store = Self { folder: folder.to_owned(), handle, encoder, last: None, _lock: lock };
         let snapshot = store.load()?;
         Ok((store, snapshot))
     }
 
     /// Replaces the checkpoint; when this returns, the new one is durable. It blocks for an fsync.
-    pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        self.buffer.clear();
-        format::encode(snapshot, &mut self.buffer)?;
+    pub fn write(&mut self, snapshot: Snapshot) -> io::Result<()> {
+        let before = self.last.take();
+        let bytes = self.encoder.encode(&snapshot, before.as_ref().map_or(&[], |before| &before.inputs))?;
         let next = self.folder.join(NAME_NEXT);
         let mut file = File::create(&next)?;
-        file.write_all(&self.buffer)?;
+        file.write_all(bytes)?;
         file.sync_data()?;
         fs::rename(&next, self.folder.join(NAME))?;
-        self.handle.sync_all()
+        self.handle.sync_all()?;
+        self.last = Some(snapshot);
+        Ok(())
+    }
+
+    /// What the last [`Store::write`] wrote; nothing when it failed, or there was none.
+    pub fn last(&self) -> Option<&Snapshot> {
+        self.last.as_ref()
     }
 
     fn load(&self) -> Result<Snapshot, OpenError> {

@@ -131,7 +131,7 @@ impl Keeper {
     /// A thread that cannot be made.
     pub fn start(&mut self, store: Store, duty: Duty) -> io::Result<()> {
         let Some(asked) = self.asked.take() else { return Ok(()) };
-        let work = Work { store, duty, state: Arc::clone(&self.state), last: None, active: 0, said: None };
+        let work = Work { store, duty, state: Arc::clone(&self.state), active: 0, said: None };
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || work.run(&asked))?;
         self.thread = Some(thread);
         Ok(())
@@ -150,7 +150,6 @@ struct Work {
     store: Store,
     duty: Duty,
     state: Arc<KeeperState>,
-    last: Option<Snapshot>,
     active: u64,
     said: Option<Instant>,
 }
@@ -208,23 +207,21 @@ impl Work {
 
     fn write_changes(&mut self, force: bool) -> io::Result<()> {
         let active = (self.duty.activity)();
-        if !force && self.last.is_some() && active == self.active {
+        if !force && self.store.last().is_some() && active == self.active {
             return Ok(());
         }
         let snapshot = (self.duty.gather)();
         self.active = active;
-        if !force && self.last.as_ref() == Some(&snapshot) {
+        if !force && self.store.last() == Some(&snapshot) {
             return Ok(());
         }
-        match self.store.write(&snapshot) {
+        match self.store.write(snapshot) {
             Ok(()) => {
-                self.last = Some(snapshot);
                 self.state.written.fetch_add(1, Ordering::Relaxed);
                 self.set_trouble(None);
                 Ok(())
             }
             Err(error) => {
-                self.last = None;
                 self.state.failed.fetch_add(1, Ordering::Relaxed);
                 self.say(&error);
                 self.set_trouble(Some(error.to_string()));

@@ -6,6 +6,7 @@
 //! not know, so VERSION rises with every change of meaning; unknown keys are ignored.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,23 +40,58 @@ enum LineIn {
     Group(Group),
 }
 
-/// Appends the snapshot to `out`, which must be empty.
-pub(super) fn encode(snapshot: &Snapshot, out: &mut Vec<u8>) -> io::Result<()> {
-    debug_assert!(out.is_empty());
-    // The head has a fixed length, so that it can be filled in at the end without moving the rest.
-    writeln!(out, "{}", head(0, 0))?;
-    let body = out.len();
-    let engine = LineOut::Engine { version: env!("CARGO_PKG_VERSION"), next_input: snapshot.next_input };
-    put(out, &engine)?;
-    for input in &snapshot.inputs {
-        put(out, &LineOut::Input(input))?;
+/// Encodes one snapshot after another. The line of an input that is as it was is taken from the encoding before: of ten
+/// thousand files few move between two checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    /// The last encoding, whole, and where each input's line stands in it.
+    text: Vec<u8>,
+    lines: Vec<Range<usize>>,
+    /// The encoding before that: memory for the next one.
+    spare: Vec<u8>,
+}
+
+/// How far an input may have moved up in the list and still be found among those before.
+const GONE_BETWEEN_MAX: usize = 16;
+
+impl Encoder {
+    /// The snapshot as it lies in its file. `before` are the inputs of the last one that was encoded, or none.
+    pub(super) fn encode(&mut self, snapshot: &Snapshot, before: &[Input]) -> io::Result<&[u8]> {
+        debug_assert!(before.is_empty() || before.len() == self.lines.len());
+        let mut out = std::mem::take(&mut self.spare);
+        out.clear();
+        // The head has a fixed length, so that it can be filled in at the end without moving the rest.
+        writeln!(out, "{}", head(0, 0))?;
+        let body = out.len();
+        let engine = LineOut::Engine { version: env!("CARGO_PKG_VERSION"), next_input: snapshot.next_input };
+        put(&mut out, &engine)?;
+        let mut lines = Vec::with_capacity(snapshot.inputs.len());
+        let mut next = 0;
+        for input in &snapshot.inputs {
+            let start = out.len();
+            let near = before[next.min(before.len())..].iter().take(GONE_BETWEEN_MAX);
+            match near.clone().position(|old| old.id == input.id).map(|gone| next + gone) {
+                Some(same) => {
+                    next = same + 1;
+                    if before[same] == *input {
+                        out.extend_from_slice(&self.text[self.lines[same].clone()]);
+                    } else {
+                        put(&mut out, &LineOut::Input(input))?;
+                    }
+                }
+                None => put(&mut out, &LineOut::Input(input))?,
+            }
+            lines.push(start..out.len());
+        }
+        for group in &snapshot.groups {
+            put(&mut out, &LineOut::Group(group))?;
+        }
+        let filled = head(crc32fast::hash(&out[body..]), out.len() - body);
+        out[..body - 1].copy_from_slice(filled.as_bytes());
+        self.lines = lines;
+        self.spare = std::mem::replace(&mut self.text, out);
+        Ok(&self.text)
     }
-    for group in &snapshot.groups {
-        put(out, &LineOut::Group(group))?;
-    }
-    let filled = head(crc32fast::hash(&out[body..]), out.len() - body);
-    out[..body - 1].copy_from_slice(filled.as_bytes());
-    Ok(())
 }
 
 fn head(crc: u32, bytes: usize) -> String {

@@ -44,7 +44,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 fn comes_back(folder: &Path, mut store: Store, snapshot: Snapshot) {
     assert!(snapshot.inputs.iter().all(|input| input.id < snapshot.next_input), "an id would be given twice");
-    store.write(&snapshot).expect("a checkpoint is written");
+    store.write(snapshot.clone()).expect("a checkpoint is written");
     drop(store);
     let (_, again) = Store::open(folder).expect("what was written is read");
     assert_eq!(again, snapshot);
