@@ -36,7 +36,7 @@ fn render(page: &mut Vec<u8>) -> std::io::Result<()> {
     let man = clap_mangen::Man::new(command.clone());
     man.render_title(page)?;
     man.render_name_section(page)?;
-    man.render_synopsis_section(page)?;
+    page.extend_from_slice(synopsis(&command).as_bytes());
     man.render_description_section(page)?;
     man.render_options_section(page)?;
     page.extend_from_slice(b".SH COMMANDS\n");
@@ -44,6 +44,13 @@ fn render(page: &mut Vec<u8>) -> std::io::Result<()> {
         render_command(page, group, group.get_name())?;
     }
     man.render_extra_section(page)
+}
+
+/// Each option with what stands behind it, as the options' own section has it.
+fn synopsis(command: &Command) -> String {
+    let options = command.get_arguments().filter(|arg| !arg.is_hide_set() && !arg.is_positional());
+    let options: String = options.map(|arg| format!(" [{}]", roff(&arg.to_string()))).collect();
+    format!(".SH SYNOPSIS\n\\fBwpgen\\fR{options} <\\fIcommand\\fR>\n")
 }
 
 /// A command that has commands of its own is only their heading.
@@ -75,4 +82,18 @@ fn roff(text: &str) -> String {
         .map(|l| if l.starts_with(['.', '\'']) { format!("\\&{l}") } else { l.to_owned() })
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_synopsis_names_the_values() {
+        let mut page = Vec::new();
+        render(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        let synopsis = page.lines().find(|line| line.starts_with("\\fBwpgen\\fR [")).unwrap();
+        assert!(synopsis.contains("[\\-\\-color <") && synopsis.contains("[\\-C <"), "{synopsis}");
+    }
 }
