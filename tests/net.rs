@@ -25,6 +25,8 @@ pub const NDJSON: &str = "path = \"out\"\nformat = \"ndjson\"";
 pub enum By {
     /// TCP over IPv4.
     Tcp,
+    /// TLS over TCP.
+    Tls,
     /// TCP over IPv6.
     Tcp6,
     /// UDP over IPv4.
@@ -41,6 +43,7 @@ impl By {
     fn protocol(self) -> &'static str {
         match self {
             Self::Tcp | Self::Tcp6 | Self::UnixStream => "tcp",
+            Self::Tls => "tls",
             Self::Udp | Self::Udp6 | Self::UnixDatagram => "udp",
         }
     }
@@ -94,7 +97,8 @@ impl Net {
         };
         let (port, protocol) = (at.port(), by.protocol());
         let source = format!("addr = \"{addr}\"\nport = {port}\nprotocol = \"{protocol}\"\n{params}");
-        site.configure_source(io, &format!("syslog_{protocol}_src"), &source, sink);
+        let connect = if protocol == "udp" { "syslog_udp_src" } else { "syslog_tcp_src" };
+        site.configure_source(io, connect, &source, sink);
         let engine = site.start();
         Self { site, engine, at }
     }

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use crate::harness::until;
 use crate::net::{BACKENDS, By, NDJSON, Net, RAW};
+use crate::tls::Certificates;
 
 /// Programs of Debian, unpacked.
 struct Debian {
@@ -305,6 +306,15 @@ impl Drop for Rsyslog {
     }
 }
 
+/// How omfwd is told to send over TLS: to whom signs as the authority in this folder has signed.
+fn over_tls(folder: &Path) -> String {
+    format!(
+        "Protocol=\"tcp\" StreamDriver=\"ossl\" StreamDriverMode=\"1\" StreamDriverAuthMode=\"x509/certvalid\" \
+         StreamDriver.CAFile=\"{}\"",
+        folder.join("ca.pem").display()
+    )
+}
+
 /// How omfwd is told to send, and how the engine listens to that.
 const OMFWD: [(By, &str, &str, usize); 5] = [
     (By::Tcp, "", "Protocol=\"tcp\"", 20_000),
@@ -334,6 +344,32 @@ fn rsyslog_forwards_over_tcp_both_framings_and_udp() {
         net.await_delivered(texts.len() as u64);
         assert_eq!((net.figure("kernel_drops"), net.figure("malformed")), (0, 0), "{action}");
         assert!(net.lines() == texts, "{action}");
+    }
+}
+
+#[test]
+fn rsyslog_and_loggen_over_tls() {
+    let Some(debian) = Debian::unpacked() else { return };
+    let certificates = Certificates::new();
+    let file = |name: &str| certificates.path(name).display().to_string();
+    let tls = format!("tls = {{ cert = \"{}\", key = \"{}\" }}", file("server.pem"), file("server.key"));
+    for io in BACKENDS {
+        let net = Net::with(io, By::Tls, &format!("header_mode = \"parse\"\n{tls}"), RAW);
+        let texts = texts(20_000);
+        let from = net.site.path("texts");
+        std::fs::write(&from, texts.join("\n") + "\n").unwrap();
+        let rsyslog = Rsyslog::start(debian, &net, &from, &over_tls(certificates.folder()));
+        until("all has come", || net.figure("records_in") >= texts.len() as u64);
+        rsyslog.end();
+        net.await_delivered(texts.len() as u64);
+        assert_eq!((net.figure("errors"), net.figure("malformed")), (0, 0));
+        assert!(net.lines() == texts, "through {io}");
+
+        let net = Net::start(io, By::Tls, &tls);
+        let sent =
+            count(&send(&mut loggen(debian, &net, By::Tls, "-U -r 1000000 -n 20000 --active-connections=3")));
+        net.await_delivered(sent);
+        in_order(&net.lines(), 0);
     }
 }
 

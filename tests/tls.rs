@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cli::run;
@@ -14,31 +14,36 @@ const EXTENSIONS: &str = "[req]\ndistinguished_name = name\n[name]\n\
     [leaf]\nbasicConstraints = critical, CA:FALSE\nsubjectAltName = DNS:localhost, IP:127.0.0.1\n";
 const MESSAGES: usize = 50_000;
 
-/// A folder with an authority, certificates and a configuration.
-struct Site {
+/// A folder with an authority, and certificates that it signed.
+pub struct Certificates {
     folder: tempfile::TempDir,
-    port: u16,
 }
 
-impl Site {
-    fn new() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let site = Self { folder: tempfile::tempdir().unwrap(), port };
-        std::fs::write(site.path("openssl.cnf"), EXTENSIONS).unwrap();
-        site.make("ca", "authority", None, 90);
-        site.make("server", "leaf", Some("ca"), 90);
-        site.make("client", "leaf", Some("ca"), 90);
-        site
+impl Certificates {
+    /// `ca`, `server` and `client`, each as `NAME.pem` and `NAME.key`.
+    pub fn new() -> Self {
+        let this = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::write(this.path("openssl.cnf"), EXTENSIONS).unwrap();
+        this.make("ca", "authority", None, 90);
+        this.make("server", "leaf", Some("ca"), 90);
+        this.make("client", "leaf", Some("ca"), 90);
+        this
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A file in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
     }
 
     /// Makes `NAME.pem` and `NAME.key`, signed by another or by itself.
     fn make(&self, name: &str, extensions: &str, by: Option<&str>, days: u32) {
         let mut openssl = Command::new("openssl");
-        openssl.current_dir(self.folder.path()).args(["req", "-x509", "-config", "openssl.cnf", "-nodes"]);
+        openssl.current_dir(self.folder()).args(["req", "-x509", "-config", "openssl.cnf", "-nodes"]);
         openssl.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", &days.to_string()]);
         openssl.args(["-extensions", extensions, "-subj", &format!("/CN={name}")]);
         openssl.args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")]);
@@ -47,6 +52,27 @@ impl Site {
         }
         let output = openssl.output().expect("openssl is there");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// A folder with certificates and a configuration.
+struct Site {
+    files: Certificates,
+    port: u16,
+}
+
+impl Site {
+    fn new() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { files: Certificates::new(), port }
+    }
+
+    fn folder(&self) -> &Path {
+        self.files.folder()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path(name)
     }
 
     /// Writes a configuration of one syslog source; `tls` is the inside of its table, or empty for none.
@@ -69,7 +95,7 @@ impl Site {
     /// Sends text through openssl's client, which closes at once; whether it was satisfied.
     fn send(&self, options: &[&str], text: &str) -> bool {
         let mut client = Command::new("openssl")
-            .current_dir(self.folder.path())
+            .current_dir(self.folder())
             .args(["s_client", "-connect", &format!("127.0.0.1:{}", self.port), "-CAfile", "ca.pem"])
             .args(["-verify_return_error", "-quiet", "-no_ign_eof"])
             .args(options)
@@ -97,7 +123,7 @@ fn openssl_clients_of_both_versions_are_heard_to_the_last_message() {
     for io in ["uring", "epoll"] {
         let site = Site::new();
         site.configure(io, "tls", "cert = \"server.pem\", key = \"server.key\", client_ca = \"ca.pem\"");
-        let engine = Started::in_folder(site.folder.path());
+        let engine = Started::in_folder(site.folder());
         for version in ["-tls1_2", "-tls1_3"] {
             let own = [version, "-cert", "client.pem", "-key", "client.key"];
             assert!(site.send(&own, &messages(version)), "{io} {version}");
@@ -122,7 +148,7 @@ fn openssl_clients_of_both_versions_are_heard_to_the_last_message() {
 fn one_version_alone_refuses_the_other_and_says_so() {
     let site = Site::new();
     site.configure("auto", "tls", "cert = \"server.pem\", key = \"server.key\", versions = \"1.3\"");
-    let engine = Started::in_folder(site.folder.path());
+    let engine = Started::in_folder(site.folder());
     assert!(!site.send(&["-tls1_2"], "<34>old\n"));
     assert!(site.send(&["-tls1_3"], "<34>new\n"));
     until("the new one is there", || site.out() == "<34>new\n");
@@ -135,7 +161,7 @@ fn one_version_alone_refuses_the_other_and_says_so() {
 fn plain_and_encrypted_at_the_wrong_port_are_recognised() {
     let site = Site::new();
     site.configure("auto", "tls", "cert = \"server.pem\", key = \"server.key\"");
-    let engine = Started::in_folder(site.folder.path());
+    let engine = Started::in_folder(site.folder());
     let mut plain = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
     plain.write_all(b"<34>Oct 11 22:14:15 host su: hello\n").unwrap();
     let _ = plain.read_to_end(&mut Vec::new());
@@ -144,7 +170,7 @@ fn plain_and_encrypted_at_the_wrong_port_are_recognised() {
     assert!(ran.err.contains("does not speak TLS, it begins with <34>Oct 11 22:14:15"), "{}", ran.err);
 
     site.configure("auto", "tcp", "");
-    let engine = Started::in_folder(site.folder.path());
+    let engine = Started::in_folder(site.folder());
     let mut client = Command::new("openssl")
         .args(["s_client", "-connect", &format!("127.0.0.1:{}", site.port), "-quiet"])
         .stdin(Stdio::piped())
@@ -152,7 +178,7 @@ fn plain_and_encrypted_at_the_wrong_port_are_recognised() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    until("its first bytes are judged", || status(site.folder.path())["errors"].as_u64() > Some(0));
+    until("its first bytes are judged", || status(site.folder())["errors"].as_u64() > Some(0));
     client.kill().unwrap();
     client.wait().unwrap();
     engine.signal(libc::SIGTERM);
@@ -163,8 +189,8 @@ fn plain_and_encrypted_at_the_wrong_port_are_recognised() {
 #[test]
 fn files_that_cannot_be_used_are_told_before_anything_starts() {
     let site = Site::new();
-    site.make("other", "leaf", Some("ca"), 90);
-    site.make("short", "leaf", Some("ca"), 10);
+    site.files.make("other", "leaf", Some("ca"), 90);
+    site.files.make("short", "leaf", Some("ca"), 10);
     std::fs::write(site.path("empty.pem"), "nothing\n").unwrap();
     let mode = |name: &str, mode| {
         std::fs::set_permissions(site.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
@@ -172,7 +198,7 @@ fn files_that_cannot_be_used_are_told_before_anything_starts() {
     mode("server.key", 0o600);
     let said = |tls: &str| {
         site.configure("auto", "tls", tls);
-        let ran = run(site.folder.path(), &["source", "validate"]);
+        let ran = run(site.folder(), &["source", "validate"]);
         (ran.code, format!("{}{}", ran.out, ran.err))
     };
     for (tls, words) in [
