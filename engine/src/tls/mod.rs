@@ -1,11 +1,13 @@
 //! TLS: certificates and keys from files, checked and renewed, and connections as bytes in and bytes out.
 //!
 //! [`load`] reads PEM files and says what is wrong with them; [`server`] makes and renews what a listening source needs;
-//! [`session`] is one of its connections; [`client`] is what a sink needs. Sockets are the caller's: nothing here reads or writes one. Certificates are
-//! verified against the system's clock.
+//! [`session`] is one of its connections; [`client`] is what a sink needs. Sockets are the caller's: nothing here reads
+//! or writes one. Certificates are verified against the system's clock.
 
 pub mod client;
 pub mod load;
+#[cfg(test)]
+mod load_tests;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod server;
