@@ -22,7 +22,9 @@ const RUN: usize = 5;
 const CONNECTION: usize = 14;
 const SEQUENCE: usize = 19;
 const TIME: usize = 32;
-const LENGTH: usize = 49;
+/// From here on, but for the check of the numbers, a marker depends on its text alone.
+pub const TEXT_PART: usize = 49;
+const LENGTH: usize = TEXT_PART;
 const CHECK: usize = 55;
 const TEXT_CHECK: usize = 59;
 /// Where a dash stands behind a number.
@@ -52,6 +54,14 @@ pub fn check(text: &[u8]) -> u32 {
     xxh3_64(text) as u32
 }
 
+/// What markers of a text have in common: its length and its check. The check of the numbers is left open.
+pub fn text_part(text_bytes: u32, text_check: u32) -> [u8; MARKER_BYTES - TEXT_PART] {
+    let mut part = [b'-'; MARKER_BYTES - TEXT_PART];
+    part[..CHECK - 1 - TEXT_PART].copy_from_slice(&digits(text_bytes)[3..]);
+    part[TEXT_CHECK - TEXT_PART..].copy_from_slice(&digits(text_check));
+    part
+}
+
 impl Marker {
     /// Writes all of it.
     pub fn write(&self, into: &mut [u8; MARKER_BYTES]) {
@@ -61,19 +71,23 @@ impl Marker {
         }
         into[RUN..CONNECTION - 1].copy_from_slice(&digits(self.run));
         into[CONNECTION..SEQUENCE - 1].copy_from_slice(&digits(self.connection.into())[4..]);
-        self.write_changing(into);
+        self.write_time(into);
+        into[TEXT_PART..].copy_from_slice(&text_part(self.text_bytes, self.text_check));
+        self.write_number(into);
     }
 
-    /// Writes what differs between two messages of one connection, over a marker of it.
-    pub fn write_changing(&self, into: &mut [u8; MARKER_BYTES]) {
+    /// Writes the time over that of another marker.
+    pub fn write_time(&self, into: &mut [u8]) {
+        into[TIME..TIME + 8].copy_from_slice(&digits((self.due_ns >> 32) as u32));
+        into[TIME + 8..TIME + 16].copy_from_slice(&digits(self.due_ns as u32));
+    }
+
+    /// Writes the sequence number, and the check of all numbers, over those of another marker.
+    pub fn write_number(&self, into: &mut [u8]) {
         let sequence = self.numbered();
         into[SEQUENCE..SEQUENCE + 4].copy_from_slice(&digits((sequence >> 32) as u32)[4..]);
-        into[SEQUENCE + 4..TIME - 1].copy_from_slice(&digits(sequence as u32));
-        into[TIME..TIME + 8].copy_from_slice(&digits((self.due_ns >> 32) as u32));
-        into[TIME + 8..LENGTH - 1].copy_from_slice(&digits(self.due_ns as u32));
-        into[LENGTH..CHECK - 1].copy_from_slice(&digits(self.text_bytes)[3..]);
+        into[SEQUENCE + 4..SEQUENCE + 12].copy_from_slice(&digits(sequence as u32));
         into[CHECK..TEXT_CHECK].copy_from_slice(&digits(self.number_check())[4..]);
-        into[TEXT_CHECK..].copy_from_slice(&digits(self.text_check));
     }
 
     /// Reads one; none when a digit or the check of its numbers is wrong.

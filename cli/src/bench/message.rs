@@ -9,8 +9,8 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
-use super::marker::{MARKER_BYTES, Marker};
-use super::texts::{Text, Texts};
+use super::marker::{MARKER_BYTES, Marker, TEXT_PART};
+use super::texts::Texts;
 
 /// How a message looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,47 +85,65 @@ pub struct Messages {
     kind: Kind,
     head: Head,
     marker: Marker,
-    marker_bytes: [u8; MARKER_BYTES],
+    /// A message up to where its text decides: the head, then the marker's front. What changes is written over it.
+    stencil: Vec<u8>,
 }
 
 impl Messages {
     /// Begins with sequence number 0.
     pub fn new(kind: Kind, connection: u16) -> Self {
-        let marker = Marker {
-            run: kind.run,
-            connection,
-            sequence: 0,
-            last: false,
-            due_ns: 0,
-            text_bytes: 0,
-            text_check: 0,
-        };
-        let mut marker_bytes = [0; MARKER_BYTES];
-        marker.write(&mut marker_bytes);
-        Self { head: Head::new(kind.format, 0), kind, marker, marker_bytes }
+        let run = kind.run;
+        let marker =
+            Marker { run, connection, sequence: 0, last: false, due_ns: 0, text_bytes: 0, text_check: 0 };
+        let mut messages = Self { head: Head::new(kind.format, 0), kind, marker, stencil: Vec::new() };
+        messages.cut_stencil();
+        messages
     }
 
     /// What the time is for the heads of the messages to come.
     pub fn at(&mut self, now_ns: u64) {
-        self.head.renew(self.kind.format, now_ns);
+        if self.head.renew(self.kind.format, now_ns) {
+            self.cut_stencil();
+        }
+    }
+
+    fn cut_stencil(&mut self) {
+        let mut marker = [0; MARKER_BYTES];
+        self.marker.write(&mut marker);
+        self.stencil.clear();
+        self.stencil.extend_from_slice(&self.head.front);
+        self.stencil.extend_from_slice(&marker[..TEXT_PART]);
     }
 
     /// Appends the next message.
     pub fn push(&mut self, due_ns: u64, last: bool, out: &mut Vec<u8>) {
+        let marker_at = self.stencil.len() - TEXT_PART;
+        if self.marker.due_ns != due_ns {
+            self.marker.due_ns = due_ns;
+            self.marker.write_time(&mut self.stencil[marker_at..]);
+        }
         // Each connection begins elsewhere in the texts.
         let at = self.marker.sequence as usize + usize::from(self.marker.connection) * 61;
         let text = self.kind.texts.get(at);
-        self.marker = Marker { last, due_ns, text_bytes: text.bytes, text_check: text.check, ..self.marker };
-        self.marker.write_changing(&mut self.marker_bytes);
+        self.marker.last = last;
+        self.marker.text_bytes = text.bytes;
+        self.marker.text_check = text.check;
         if self.kind.framing == Some(Framing::Octet) {
-            let bytes = self.head.bytes() + MARKER_BYTES + usize::from(text.bytes > 0) + text.wire.len();
+            let bytes = self.stencil.len() + text.wire.len() + self.head.back.len();
             // A Vec takes every write.
             let _ = write!(out, "{bytes} ");
         }
-        self.head.write(text, &self.marker_bytes, out);
+        let start = out.len();
+        out.extend_from_slice(&self.stencil);
+        out.extend_from_slice(text.wire);
+        out.extend_from_slice(self.head.back);
         if self.kind.framing == Some(Framing::Newline) {
             out.push(b'\n');
         }
+        if self.head.with_priority {
+            out[start + 1..start + 4].copy_from_slice(&text.priority);
+        }
+        self.marker.write_number(&mut out[start + marker_at..]);
         self.marker.sequence += 1;
     }
 }
@@ -133,15 +151,13 @@ impl Messages {
 /// What stands around marker and text; it changes with the time only.
 #[derive(Debug)]
 struct Head {
+    /// Whether it begins with a priority in brackets, three digits that each message fills in.
     with_priority: bool,
     front: Vec<u8>,
     back: &'static [u8],
     /// The time that `front` shows, in units of the format's precision.
     shows: u64,
 }
-
-/// A priority in its brackets.
-const PRIORITY_BYTES: usize = 5;
 
 impl Head {
     fn new(format: Format, now_ns: u64) -> Self {
@@ -155,17 +171,18 @@ impl Head {
         head
     }
 
-    fn renew(&mut self, format: Format, now_ns: u64) {
+    /// Shows another time; whether that made a difference.
+    fn renew(&mut self, format: Format, now_ns: u64) -> bool {
         let precision = if format == Format::Rfc3164 { 1_000_000_000 } else { 1_000_000 };
         if format == Format::Raw || self.shows == now_ns / precision {
-            return;
+            return false;
         }
         self.shows = now_ns / precision;
         let at = Timestamp::from_nanosecond(now_ns.into()).unwrap_or(Timestamp::UNIX_EPOCH);
         let front = match format {
-            Format::Rfc3164 => format!("{} wpgen-bench wpgen: ", local(at).strftime("%b %e %H:%M:%S")),
+            Format::Rfc3164 => format!("<000>{} wpgen-bench wpgen: ", local(at).strftime("%b %e %H:%M:%S")),
             Format::Rfc5424 => {
-                format!("1 {} wpgen-bench wpgen - bench - ", at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ"))
+                format!("<000>1 {} wpgen-bench wpgen - bench - ", at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ"))
             }
             Format::Ndjson => {
                 format!(
@@ -176,24 +193,11 @@ impl Head {
             Format::Raw => String::new(),
         };
         self.front = front.into_bytes();
+        true
     }
 
     fn bytes(&self) -> usize {
-        self.front.len() + self.back.len() + if self.with_priority { PRIORITY_BYTES } else { 0 }
-    }
-
-    fn write(&self, text: Text<'_>, marker: &[u8], out: &mut Vec<u8>) {
-        if self.with_priority {
-            let [a, b, c] = text.priority;
-            out.extend_from_slice(&[b'<', a, b, c, b'>']);
-        }
-        out.extend_from_slice(&self.front);
-        out.extend_from_slice(marker);
-        if text.bytes > 0 {
-            out.push(b' ');
-            out.extend_from_slice(text.wire);
-        }
-        out.extend_from_slice(self.back);
+        self.front.len() + self.back.len()
     }
 }
 

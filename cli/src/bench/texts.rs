@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::marker::{TEXT_BYTES_MAX, check};
+use super::marker::{TEXT_BYTES_MAX, check, text_part};
 
 /// Texts that are made.
 const TEXTS: usize = 4096;
@@ -17,7 +17,7 @@ const BYTES_MAX: usize = 64 << 20;
 /// One text, ready to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
-    /// Its bytes as they are sent.
+    /// The end of its markers ([`text_part`]), a space, and its bytes as they are sent.
     pub wire: &'a [u8],
     /// Its length before it was escaped.
     pub bytes: u32,
@@ -92,7 +92,7 @@ impl Texts {
 
     /// Bytes of a text on average, as sent.
     pub fn bytes_mean(&self) -> usize {
-        self.wires.len() / self.entries.len()
+        self.wires.len() / self.entries.len() - text_part(0, 0).len()
     }
 
     fn empty() -> Self {
@@ -100,7 +100,11 @@ impl Texts {
     }
 
     fn add(&mut self, text: &[u8], as_json: bool, random: &mut Random) {
-        let start = self.wires.len();
+        let (start, check) = (self.wires.len(), check(text));
+        self.wires.extend_from_slice(&text_part(text.len() as u32, check));
+        if !text.is_empty() {
+            self.wires.push(b' ');
+        }
         match std::str::from_utf8(text) {
             Ok(text) if as_json => {
                 let quoted = serde_json::Value::from(text).to_string();
@@ -112,7 +116,7 @@ impl Texts {
         self.entries.push(Entry {
             wire: start..self.wires.len(),
             bytes: text.len() as u32,
-            check: check(text),
+            check,
             priority: priority.as_bytes().try_into().unwrap_or(*b"134"),
         });
     }
@@ -179,17 +183,21 @@ impl Random {
 mod tests {
     use super::*;
 
+    /// The bytes of a text as they are sent, without what markers share.
+    fn sent(texts: &Texts, n: usize) -> &[u8] {
+        let part = text_part(0, 0).len();
+        let wire = texts.get(n).wire;
+        wire[part..].strip_prefix(b" ").unwrap_or_default()
+    }
+
     #[test]
     fn made_up_texts_have_their_length_and_no_blank_at_the_end() {
         for bytes in [0, 1, 7, 200] {
             let texts = Texts::made_up(bytes, 1);
             for n in 0..100 {
-                let text = texts.get(n);
-                assert_eq!(
-                    (text.wire.len(), text.bytes as usize, text.check),
-                    (bytes, bytes, check(text.wire))
-                );
-                assert!(text.wire.last() != Some(&b' ') && !text.wire.contains(&b'\n'));
+                let (text, sent) = (texts.get(n), sent(&texts, n));
+                assert_eq!((sent.len(), text.bytes as usize, text.check), (bytes, bytes, check(sent)));
+                assert!(sent.last() != Some(&b' ') && !sent.contains(&b'\n'));
             }
         }
     }
@@ -197,10 +205,10 @@ mod tests {
     #[test]
     fn a_sample_comes_first_as_it_is_and_then_with_other_digits() {
         let texts = Texts::varied(b"user 1234567890\n\nplain \r\n", false, 1).unwrap();
-        assert_eq!(texts.get(0).wire, b"user 1234567890");
-        assert_eq!(texts.get(1).wire, b"plain");
-        let varied = texts.get(2).wire;
-        assert!(varied.starts_with(b"user ") && varied.len() == 15 && varied != texts.get(0).wire);
+        assert_eq!(sent(&texts, 0), b"user 1234567890");
+        assert_eq!(sent(&texts, 1), b"plain");
+        let varied = sent(&texts, 2);
+        assert!(varied.starts_with(b"user ") && varied.len() == 15 && varied != sent(&texts, 0));
         assert!(varied[5..].iter().all(u8::is_ascii_digit));
         assert!(texts.entries.len() >= TEXTS);
     }
@@ -216,7 +224,7 @@ mod tests {
     fn json_is_escaped_and_checked_as_it_was() {
         let texts = Texts::varied(b"say \"hi\"", true, 1).unwrap();
         let text = texts.get(0);
-        assert_eq!((text.wire, text.bytes), (&b"say \\\"hi\\\""[..], 8));
+        assert_eq!((sent(&texts, 0), text.bytes), (&b"say \\\"hi\\\""[..], 8));
         assert_eq!(text.check, check(b"say \"hi\""));
     }
 }
