@@ -18,7 +18,7 @@
 //! RFC 3164, undo escapes while parsing (sinks do, see [`structured_data`]), trim white space of a message.
 
 #[cfg(test)]
-mod agreement;
+mod agreement_tests;
 mod bsd;
 mod names;
 mod rfc3164;
