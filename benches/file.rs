@@ -117,6 +117,7 @@ fn read(path: &Path, lines: u64, cpus: &[usize], backend: Backend) -> Took {
         sources: vec![Wired { source, routes: vec![(0, Where::default())] }],
         keeping: None,
         next_input: Arc::new(AtomicU64::new(1)),
+        memory: engine::memory::Memory::unlimited(),
     })
     .expect("the engine starts");
     assert!(engine.wait(Duration::from_secs(600)), "the file is read");

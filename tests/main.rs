@@ -11,6 +11,7 @@ mod hostile;
 mod idle;
 mod loss;
 mod map;
+mod memory;
 mod metrics;
 mod net;
 mod refusals;

@@ -278,8 +278,7 @@ mod tests {
                 bytes: 2 * bytes_in,
                 ..SinkStatus::default()
             }],
-            checkpoint: None,
-            alerts: Vec::new(),
+            ..Status::default()
         }
     }
 

@@ -15,6 +15,7 @@ use crate::diagnosis::{Code, Diagnostic};
 use crate::engine::{Engine, Keeping, Wired, Wiring};
 use crate::io::{Backend, affinity, host, probe};
 use crate::keeper::{Keeper, Persist};
+use crate::memory::Memory;
 use crate::sink::SinkParams;
 use crate::sink::blackhole::Blackhole;
 use crate::sink::console::Stdout;
@@ -68,7 +69,8 @@ pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
     let allowed = affinity::allowed();
     let cpus = (0..workers).map(|i| (workers <= allowed.len()).then(|| allowed[i])).collect();
     let keeping = Some(Keeping { keeper, store, interval: config.engine.checkpoint_interval });
-    let wiring = Wiring { cpus, backend, sinks, sources, keeping, next_input };
+    let memory = Memory::new(config.engine.memory_limit.0);
+    let wiring = Wiring { cpus, backend, sinks, sources, keeping, next_input, memory };
     Engine::start(wiring)
         .map_err(|error| vec![plain(format!("the engine's threads cannot be set up: {error}"))])
 }

@@ -10,7 +10,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::pool::Arena;
+use crate::memory::Charge;
+use crate::pool::{Arena, BATCH_BYTES};
 use crate::syslog::Header;
 
 /// Where one record lies in the bytes of its run: `bytes[start..end]`, without its terminator.
@@ -180,6 +181,10 @@ pub struct Batch {
     pub oldest_ns: i64,
     /// The sink's word, when it comes home.
     pub verdict: Verdict,
+    /// What its memory is charged with; none in tests.
+    pub charge: Option<Charge>,
+    /// What of its memory is charged: an arena grows for a record that is longer than itself.
+    charged_bytes: usize,
 }
 
 impl Batch {
@@ -196,6 +201,18 @@ impl Batch {
             outlet: 0,
             oldest_ns: i64::MAX,
             verdict: Verdict::Open,
+            charge: None,
+            charged_bytes: BATCH_BYTES,
+        }
+    }
+
+    /// Charges what the arena has grown by.
+    #[inline]
+    pub fn charge_growth(&mut self) {
+        let bytes = self.arena.capacity();
+        if let Some(charge) = self.charge.as_mut().filter(|_| bytes > self.charged_bytes) {
+            charge.grow(bytes - self.charged_bytes);
+            self.charged_bytes = bytes;
         }
     }
 

@@ -22,6 +22,7 @@ use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
 use crate::keeper::{Duty, Keeper, KeeperState};
 use crate::lane::CREDIT_BATCHES;
+use crate::memory::{Memory, Share};
 use crate::metrics::{Counter, REASONS, SourceCounters};
 use crate::pool::ARENA_BYTES;
 use crate::process::Usage;
@@ -30,7 +31,7 @@ use crate::shard::{Leaving, MAILBOX_LETTERS, Order, Shard, ShardLink};
 use crate::sink::route::{Sink, Where};
 use crate::source::part::{Source, Surroundings};
 use crate::source::stop::Stop;
-use crate::status::{SourceStatus, Status, Waits};
+use crate::status::{MemoryStatus, SourceStatus, Status, Waits};
 
 /// What runs: sources with the sinks each feeds, on which CPUs, over which backend.
 pub struct Wiring {
@@ -46,6 +47,8 @@ pub struct Wiring {
     pub keeping: Option<Keeping>,
     /// The next free identity of an input.
     pub next_input: Arc<AtomicU64>,
+    /// What all of it may buffer.
+    pub memory: Arc<Memory>,
 }
 
 /// The checkpoint's keeper and what it works with.
@@ -157,6 +160,7 @@ struct Shared {
     numbers: AtomicU64,
     /// The figures of the checkpoint's keeper, once it works.
     keeper: OnceLock<Arc<KeeperState>>,
+    memory: Arc<Memory>,
 }
 
 impl Shared {
@@ -228,6 +232,10 @@ impl Shared {
             sinks: self.sinks().iter().map(|s| s.status()).collect(),
             checkpoint: self.keeper.get().map(|keeper| keeper.status(started)),
             alerts: Vec::new(),
+            memory: MemoryStatus {
+                used_bytes: self.memory.used_bytes() as u64,
+                limit_bytes: self.memory.limit_bytes() as u64,
+            },
         }
     }
 
@@ -326,7 +334,8 @@ impl Engine {
         let links: Arc<[ShardLink]> = links.into();
         let mut threads = Vec::new();
         for ((id, cpu), orders) in (0..).zip(&wiring.cpus).zip(receivers) {
-            threads.push(spawn(id, *cpu, wiring.backend, Arc::clone(&links), orders)?);
+            let memory = Arc::clone(&wiring.memory);
+            threads.push(spawn(id, *cpu, wiring.backend, Arc::clone(&links), memory, orders)?);
         }
         let shared = Arc::new(Shared {
             links,
@@ -336,6 +345,7 @@ impl Engine {
             next_input: wiring.next_input,
             numbers: AtomicU64::new(0),
             keeper: OnceLock::new(),
+            memory: wiring.memory,
         });
         let mut engine =
             Self { threads, shared, parts: Arc::default(), keeper: None, started: Instant::now() };
@@ -422,12 +432,14 @@ impl Engine {
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
         let counters: Vec<Arc<SourceCounters>> = links.iter().map(|_| Arc::default()).collect();
         let parts_left = Arc::new(AtomicU64::new(links.len() as u64));
+        let share = Share::new(&self.shared.memory);
         for (link, counters) in links.iter().zip(&counters) {
             self.parts.left.fetch_add(1, Ordering::AcqRel);
             let (parts, source, stop) = (Arc::clone(&self.parts), Arc::clone(&source), stop.clone());
             let (routes, counters, mine) = (routes.clone(), Arc::clone(counters), Arc::clone(&parts_left));
+            let share = Arc::clone(&share);
             let order: Order = Box::new(move |shard| {
-                let lanes = shard.add_source(number, &routes, &counters);
+                let lanes = shard.add_source(number, &routes, &counters, &share);
                 let around = Surroundings { shard: Rc::clone(shard), lanes, stop, counters };
                 tokio::task::spawn_local(async move {
                     run_part(source, &around).await;
@@ -496,6 +508,7 @@ fn spawn(
     cpu: Option<usize>,
     backend: Backend,
     links: Arc<[ShardLink]>,
+    memory: Arc<Memory>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<JoinHandle<()>> {
     let (tell, told) = std::sync::mpsc::channel();
@@ -509,7 +522,7 @@ fn spawn(
         };
         let _ = tell.send(Ok(()));
         runtime.block_on(async move {
-            let shard = Shard::new(id, Io::new(backend), links);
+            let shard = Shard::new(id, Io::new(backend, Arc::clone(&memory)), links, memory);
             shard.run(orders).await;
         });
     })?;

@@ -2,7 +2,8 @@
 //!
 //! It owns the open batches (one an outlet), the credit that bounds how many batches of this source are out at this
 //! sink, and what the sink takes of the source. A source without credit waits here, and only that source: every other
-//! lane has credit of its own. It knows no file and no socket.
+//! lane has credit of its own. Where the engine has no memory for another batch it waits for that in the same way. It
+//! knows no file and no socket.
 //!
 //! A source's [`Lanes`] change while it runs: a reload adds lanes and ends them. A lane that has ended takes nothing
 //! more; what waits for its credit goes to the lane that took its place, or on without it.
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::batch::{Batch, LaneId, Origin, Run, SinkId, Ticket};
+use crate::memory::{Charge, Share};
 use crate::metrics::SourceCounters;
 use crate::pool::ARENA_BYTES;
 use crate::shard::Shard;
@@ -36,8 +38,13 @@ pub struct Lane {
     sink: Arc<dyn Sink>,
     counters: Arc<SourceCounters>,
     takes: Where,
+    share: Arc<Share>,
     credit: Cell<u32>,
     free: Notify,
+    /// Whether the last batch was not opened for want of memory, not of credit.
+    short: Cell<bool>,
+    /// Memory that was waited for, for the next batch.
+    granted: Cell<Option<Charge>>,
     encoding: RefCell<Encoding>,
     end: RefCell<End>,
 }
@@ -68,7 +75,13 @@ struct Open {
 
 impl Lane {
     /// A lane with full credit.
-    pub fn new(id: LaneId, sink: Arc<dyn Sink>, takes: Where, counters: Arc<SourceCounters>) -> Self {
+    pub fn new(
+        id: LaneId,
+        sink: Arc<dyn Sink>,
+        takes: Where,
+        counters: Arc<SourceCounters>,
+        share: Arc<Share>,
+    ) -> Self {
         let encoding =
             Encoding { format: sink.format(), open: Vec::new(), last: None, have: sink.positions_before() };
         Self {
@@ -76,8 +89,11 @@ impl Lane {
             sink,
             counters,
             takes,
+            share,
             credit: Cell::new(CREDIT_BATCHES),
             free: Notify::new(),
+            short: Cell::new(false),
+            granted: Cell::new(None),
             encoding: RefCell::new(encoding),
             end: RefCell::new(End::Open),
         }
@@ -109,7 +125,7 @@ impl Lane {
         self.credit.get() == CREDIT_BATCHES
     }
 
-    /// Takes every record of the run, waiting for credit where there is none.
+    /// Takes every record of the run, waiting for credit and memory where there is none.
     pub async fn push(self: &Rc<Self>, shard: &Shard, run: &Run<'_>, ticket: &Ticket) {
         let mut lane = Rc::clone(self);
         let mut from = 0;
@@ -125,9 +141,11 @@ impl Lane {
             }
             from = lane.try_push(shard, run, from, ticket);
             if from >= run.records.len() {
+                // What was waited for and not needed in the end is for others.
+                lane.granted.take();
                 return;
             }
-            lane.credited().await;
+            if lane.short.take() { lane.remembered(shard).await } else { lane.credited().await }
         }
     }
 
@@ -144,11 +162,31 @@ impl Lane {
         loop {
             let since = Instant::now();
             let came = tokio::time::timeout(WAIT_STEP, self.free.notified()).await.is_ok();
-            self.counters.sink_wait_ns.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            self.waited(since);
             if came {
                 return;
             }
         }
+    }
+
+    /// Waits for memory, in one line with all sources on all shards.
+    async fn remembered(&self, shard: &Shard) {
+        let _wanted = shard.want_memory();
+        let mut batch = std::pin::pin!(self.share.batch());
+        loop {
+            let since = Instant::now();
+            let came = tokio::time::timeout(WAIT_STEP, &mut batch).await;
+            self.waited(since);
+            match came {
+                Ok(charge) => return self.granted.set(Some(charge)),
+                Err(_) if matches!(*self.end.borrow(), End::Ended(_)) => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn waited(&self, since: Instant) {
+        self.counters.sink_wait_ns.add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Takes records from `from` on while there is credit; returns the first one not taken.
@@ -189,20 +227,21 @@ impl Lane {
             let open = encoding.open.remove(at);
             shard.send_out(open.batch, &*self.sink);
         }
-        if self.credit.get() == 0 {
+        let batch = (self.credit.get() > 0).then(|| self.take_batch(shard));
+        let Some(Some(mut batch)) = batch else {
+            self.short.set(batch.is_some());
             // A batch that is not full holds the credit the next outlet needs: it goes now.
             if !encoding.open.is_empty() {
                 let open = encoding.open.remove(0);
                 shard.send_out(open.batch, &*self.sink);
             }
             return None;
-        }
+        };
         if encoding.open.len() >= OPEN_MAX {
             let open = encoding.open.remove(0);
             shard.send_out(open.batch, &*self.sink);
         }
         self.credit.set(self.credit.get() - 1);
-        let mut batch = shard.take_batch();
         batch.home = shard.id();
         batch.lane = self.id;
         batch.sink = self.sink.id();
@@ -211,6 +250,11 @@ impl Lane {
         encoding.open.push(Open { batch, epoch });
         shard.lingering();
         Some(encoding.open.len() - 1)
+    }
+
+    /// An empty batch, if there is memory for one.
+    fn take_batch(&self, shard: &Shard) -> Option<Box<Batch>> {
+        shard.take_batch(|| self.granted.take().or_else(|| self.share.try_batch()))
     }
 
     fn encode(
@@ -234,6 +278,7 @@ impl Lane {
             batch.tickets.push(Ticket { upto, records: done.records, ..*ticket });
             batch.records += done.records;
             batch.oldest_ns = batch.oldest_ns.min(run.received_ns);
+            batch.charge_growth();
         }
         if done.next < run.records.len()
             || batch.arena.len() >= ARENA_BYTES
@@ -311,17 +356,23 @@ struct Routes {
     /// Replaced as a whole: a run that is under way keeps the lanes it began with.
     list: RefCell<Rc<[Rc<Lane>]>>,
     counters: Arc<SourceCounters>,
+    share: Arc<Share>,
     wants_headers: Cell<bool>,
     held: Cell<bool>,
     released: Notify,
 }
 
 impl Lanes {
-    /// The lanes of a source with these counters.
-    pub fn new(lanes: impl IntoIterator<Item = Rc<Lane>>, counters: Arc<SourceCounters>) -> Self {
+    /// The lanes of a source with these counters and this share of the memory.
+    pub fn new(
+        lanes: impl IntoIterator<Item = Rc<Lane>>,
+        counters: Arc<SourceCounters>,
+        share: Arc<Share>,
+    ) -> Self {
         let routes = Routes {
             list: RefCell::new(Rc::from([])),
             counters,
+            share,
             wants_headers: Cell::new(false),
             held: Cell::new(false),
             released: Notify::new(),
@@ -344,6 +395,11 @@ impl Lanes {
     /// The source's counters on this shard.
     pub fn counters(&self) -> &Arc<SourceCounters> {
         &self.0.counters
+    }
+
+    /// What is set aside of the engine's memory for the source.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.0.share
     }
 
     /// Whether some lane looks at parsed headers whatever the source makes of them.

@@ -31,7 +31,8 @@
 //! # What holds everywhere
 //!
 //! - Shards share nothing but mail ([`queue`]); nothing is allocated, counted or shared for a single record.
-//! - Everything has a bound, written where it is created: buffers a shard, credit a lane, letters a box.
+//! - Everything has a bound, written where it is created: buffers a shard, credit a lane, letters a box; and all buffers
+//!   together have one, `memory_limit` ([`memory`]).
 //! - A position moves only over what every sink has, and only in order ([`settle`]); the checkpoint never runs ahead of
 //!   a sync ([`keeper`], [`sink::file`]).
 //! - [`frame`], [`syslog`], [`decode`], [`batch`] and [`settle`] know no socket, file, thread, clock or environment;
@@ -46,7 +47,7 @@
 //! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`exposition`],
 //!   [`alert`], [`admin`]
 //! - the record's way: [`io`], [`tls`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
-//! - the currency and its way home: [`batch`], [`pool`], [`queue`], [`settle`]
+//! - the currency and its way home: [`batch`], [`pool`], [`memory`], [`queue`], [`settle`]
 //! - what survives: [`checkpoint`], [`keeper`], [`lock`]
 
 pub mod admin;
@@ -65,6 +66,7 @@ pub mod io;
 pub mod keeper;
 pub mod lane;
 pub mod lock;
+pub mod memory;
 pub mod metrics;
 pub mod pool;
 pub mod process;

@@ -2,17 +2,22 @@
 //!
 //! An [`Arena`] is a batch's bytes: aligned for direct I/O, with a head of up to one page in front that a file's owner
 //! fills with the file's unaligned end, so that a whole batch goes to disk without being moved. A [`Pool`] keeps
-//! returned batches of one shard. Both are bounded by whoever hands them out: a lane's credit.
+//! returned batches of one shard, still charged to the engine's [`Memory`]; when somebody waits for a batch it keeps none.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::batch::Batch;
+use crate::io::memory::{map, unmap};
+use crate::memory::{Charge, Memory};
 
 /// Alignment of arenas, bytes: what O_DIRECT asks for on every file system in use.
 pub const ALIGN: usize = 4096;
 /// Bytes that an arena of standard size holds, without its head.
 pub const ARENA_BYTES: usize = 1 << 20;
+/// What a batch of standard size takes in memory.
+pub const BATCH_BYTES: usize = ARENA_BYTES + 2 * ALIGN;
 
 /// Aligned bytes with a fill mark. Memory `[0, head)` belongs to the sink, `[head, len)` are the records.
 #[derive(Debug)]
@@ -163,45 +168,82 @@ impl std::io::Write for Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        if self.cap >= MAPPED_BYTES_MIN {
+            // SAFETY: mapped in `allocate` with the same size.
+            return unsafe { unmap(self.ptr, self.cap) };
+        }
         // SAFETY: allocated in `allocate` with the same layout.
         unsafe { dealloc(self.ptr.as_ptr(), layout(self.cap)) }
     }
 }
+
+/// From this size on an arena is a mapping of its own: an allocator rounds such sizes up by as much as a quarter and
+/// keeps what is freed, and `memory_limit` is about what the process has.
+const MAPPED_BYTES_MIN: usize = 256 << 10;
 
 fn layout(cap: usize) -> Layout {
     Layout::from_size_align(cap, ALIGN).expect("an arena is far below isize::MAX")
 }
 
 fn allocate(cap: usize) -> NonNull<u8> {
+    if cap >= MAPPED_BYTES_MIN {
+        return map(cap).unwrap_or_else(|| handle_alloc_error(layout(cap)));
+    }
     // SAFETY: the layout's size is not zero: a capacity holds at least a head.
     let ptr = unsafe { alloc_zeroed(layout(cap)) };
     NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout(cap)))
 }
 
 /// Batches of standard size that came home and wait to go out again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     free: Vec<Box<Batch>>,
     free_max: usize,
+    memory: Arc<Memory>,
 }
 
 impl Pool {
     /// A pool that keeps at most `free_max` batches; others are freed.
-    pub fn new(free_max: usize) -> Self {
-        Self { free: Vec::new(), free_max }
+    pub fn new(free_max: usize, memory: Arc<Memory>) -> Self {
+        Self { free: Vec::new(), free_max, memory }
     }
 
-    /// An empty batch.
-    pub fn take(&mut self) -> Box<Batch> {
-        self.free.pop().unwrap_or_else(|| Box::new(Batch::new(Arena::new(ARENA_BYTES))))
+    /// An empty batch: one that lies here, or one with memory that `charge` finds.
+    pub fn take(&mut self, charge: impl FnOnce() -> Option<Charge>) -> Option<Box<Batch>> {
+        if let Some(batch) = self.free.pop() {
+            self.memory.pool(false);
+            return Some(batch);
+        }
+        let charge = charge()?;
+        let mut batch = Box::new(Batch::new(Arena::new(ARENA_BYTES)));
+        batch.charge = Some(charge);
+        Some(batch)
     }
 
     /// A batch that is no longer needed.
     pub fn give(&mut self, mut batch: Box<Batch>) {
-        if self.free.len() < self.free_max && batch.arena.capacity() <= ARENA_BYTES + 2 * ALIGN {
-            batch.clear();
-            self.free.push(batch);
+        let fits = self.free.len() < self.free_max && batch.arena.capacity() <= BATCH_BYTES;
+        let is_shared = batch.charge.as_ref().is_some_and(|charge| !charge.is_own());
+        if fits && is_shared {
+            self.memory.pool(true);
+            if !self.memory.is_wanted() {
+                batch.clear();
+                self.free.push(batch);
+                return;
+            }
+            self.memory.pool(false);
         }
+    }
+
+    /// Frees all that lies here: somebody waits for it.
+    pub fn trim(&mut self) {
+        self.free.drain(..).for_each(|_| self.memory.pool(false));
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.trim();
     }
 }
 
@@ -236,14 +278,31 @@ mod tests {
 
     #[test]
     fn a_pool_keeps_standard_batches_up_to_its_bound() {
-        let mut pool = Pool::new(1);
-        let (a, b) = (pool.take(), pool.take());
+        let memory = Memory::unlimited();
+        let mut pool = Pool::new(1, Arc::clone(&memory));
+        let charge = || memory.try_charge(BATCH_BYTES);
+        let (a, b) = (pool.take(charge).unwrap(), pool.take(charge).unwrap());
         pool.give(a);
         pool.give(b);
         assert_eq!(pool.free.len(), 1);
-        let mut big = pool.take();
+        let mut big = pool.take(charge).unwrap();
         big.arena.reserve(4 * ARENA_BYTES);
         pool.give(big);
-        assert_eq!(pool.free.len(), 0);
+        assert_eq!((pool.free.len(), memory.used_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_lies_unused_while_somebody_waits() {
+        let memory = Memory::unlimited();
+        let mut pool = Pool::new(4, Arc::clone(&memory));
+        let charge = || memory.try_charge(BATCH_BYTES);
+        let (a, b) = (pool.take(charge).unwrap(), pool.take(charge).unwrap());
+        pool.give(a);
+        let (wanted, pooled) = memory.want();
+        assert!(pooled);
+        pool.trim();
+        pool.give(b);
+        assert_eq!((pool.free.len(), memory.used_bytes(), memory.want().1), (0, 0, false));
+        drop(wanted);
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::batch::{Batch, LaneId, ShardId, SinkId, Verdict};
 use crate::io::Io;
 use crate::lane::{Lane, Lanes};
+use crate::memory::{Charge, Memory, Wanted};
 use crate::pool::Pool;
 use crate::queue::Mailbox;
 use crate::settle::Settle;
@@ -63,6 +64,7 @@ pub struct Shard {
     lanes: RefCell<Slab<Rc<Lane>>>,
     /// The lanes of each source that runs here, by the source's number.
     sources: RefCell<HashMap<u64, Lanes>>,
+    memory: Arc<Memory>,
     pool: RefCell<Pool>,
     intakes: RefCell<HashMap<(SinkId, u32), Rc<Intake>>>,
     settled: Notify,
@@ -73,7 +75,7 @@ pub struct Shard {
 
 impl Shard {
     /// The state of shard `id`; called on its thread, inside its runtime.
-    pub fn new(id: ShardId, io: Io, links: Arc<[ShardLink]>) -> Rc<Self> {
+    pub fn new(id: ShardId, io: Io, links: Arc<[ShardLink]>, memory: Arc<Memory>) -> Rc<Self> {
         Rc::new(Self {
             id,
             io,
@@ -82,7 +84,8 @@ impl Shard {
             settle: RefCell::default(),
             lanes: RefCell::default(),
             sources: RefCell::default(),
-            pool: RefCell::new(Pool::new(POOL_BATCHES)),
+            pool: RefCell::new(Pool::new(POOL_BATCHES, Arc::clone(&memory))),
+            memory,
             intakes: RefCell::default(),
             settled: Notify::new(),
             open: Cell::new(false),
@@ -117,9 +120,26 @@ impl Shard {
         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
     }
 
-    /// An empty batch.
-    pub fn take_batch(&self) -> Box<Batch> {
-        self.pool.borrow_mut().take()
+    /// The engine's memory.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// An empty batch: one that lies here, or one with memory that `charge` finds.
+    pub fn take_batch(&self, charge: impl FnOnce() -> Option<Charge>) -> Option<Box<Batch>> {
+        self.pool.borrow_mut().take(charge)
+    }
+
+    /// Somebody here waits for memory, until the guard is dropped: no shard keeps batches that lie unused.
+    pub fn want_memory(&self) -> Wanted {
+        let (wanted, pooled) = self.memory.want();
+        if pooled {
+            for link in &*self.links {
+                // A shard that has ended keeps none.
+                let _ = link.orders.send(Box::new(|shard| shard.pool.borrow_mut().trim()));
+            }
+        }
+        wanted
     }
 
     /// Makes a sink known here, before the first batch for it.

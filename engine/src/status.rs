@@ -21,6 +21,8 @@ pub struct Status {
     pub sinks: Vec<SinkStatus>,
     /// The checkpoint, in an engine that keeps one.
     pub checkpoint: Option<CheckpointStatus>,
+    /// What the engine buffers.
+    pub memory: MemoryStatus,
     /// The alerts that are asked for.
     pub alerts: Vec<AlertStatus>,
 }
@@ -49,6 +51,15 @@ pub struct CheckpointStatus {
     pub age: Duration,
     /// What the last attempt failed with; `None` when it went well.
     pub trouble: Option<String>,
+}
+
+/// What the engine buffers, and may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStatus {
+    /// In buffers, batches and unfinished records, what is set aside for sources included.
+    pub used_bytes: u64,
+    /// `memory_limit`.
+    pub limit_bytes: u64,
 }
 
 /// One source at one moment.

@@ -125,14 +125,20 @@ fn changes(data: &Value) -> String {
     format!("{}{}", line("sources"), line("sinks"))
 }
 
-/// What WP106 is about: memory in RAM, and what of it is on its way to sinks.
+/// What WP106 is about: memory in RAM, what of it is on its way to sinks, and what buffers have of memory_limit.
 fn memory(health: &Value) -> String {
     let batches = number(health, "batches_in_flight");
     let in_flight = match batches {
         0 => "nothing in flight".to_owned(),
         n => format!("about {} of it in {} on the way", bytes(number(health, "in_flight_bytes")), batch(n)),
     };
-    format!("{} resident, {in_flight}", bytes(number(health, "resident_bytes")))
+    let (used, limit) = (number(health, "memory_used_bytes"), number(health, "memory_limit_bytes"));
+    format!(
+        "{} resident, {in_flight}; buffers have {} of {}",
+        bytes(number(health, "resident_bytes")),
+        bytes(used),
+        bytes(limit)
+    )
 }
 
 fn batch(n: u64) -> String {

@@ -186,6 +186,8 @@ fn health(status: &Status) -> Value {
         "cpu_seconds": status.usage.cpu.as_secs_f64(),
         "batches_in_flight": batches,
         "in_flight_bytes": in_flight_bytes,
+        "memory_used_bytes": status.memory.used_bytes,
+        "memory_limit_bytes": status.memory.limit_bytes,
         "sources": sources(status),
         "sinks": sinks(status),
     })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use globset::{Glob, GlobBuilder};
 use jiff::tz::TimeZone;
 
+use super::memory;
 use super::tree::Table;
 use super::types::ListenAddr;
 use super::{AdminListen, Config, SinkConfig, SourceConfig};
@@ -23,7 +24,7 @@ pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) 
     check_any(config, root, findings);
     check_admin(config, root, findings);
     check_ports(config, root, findings);
-    check_memory(config, cpus, findings);
+    memory::check(config, cpus, root, findings);
     for sink in &config.sinks {
         check_selection(config, sink, findings);
         check_raw(config, sink, findings);
@@ -130,36 +131,6 @@ fn collide(a: &Listener<'_>, b: &Listener<'_>) -> bool {
 fn overlap(a: IpAddr, b: IpAddr) -> bool {
     let any = |x: IpAddr, other: IpAddr| x.is_unspecified() && (x.is_ipv6() || other.is_ipv4());
     a == b || any(a, b) || any(b, a)
-}
-
-fn check_memory(config: &Config, cpus: usize, findings: &mut Findings) {
-    let shards = config.shards(cpus) as u64;
-    let limit = config.engine.memory_limit;
-    for source in config.sources.iter().filter(|source| source.enable) {
-        let each = match &source.params {
-            SourceParams::Syslog(syslog) if syslog.protocol != Protocol::Udp => syslog.tcp_recv_bytes,
-            SourceParams::Tcp(tcp) => tcp.tcp_recv_bytes,
-            _ => continue,
-        };
-        let all = each.0.saturating_mul(shards);
-        if all > limit.0 {
-            let message = format!(
-                "out of range: tcp_recv_bytes of source '{}' is {each} on each of {shards} shards, {} in all, more than memory_limit ({limit})",
-                source.key,
-                super::units::Size(all),
-            );
-            let most = super::units::Size(limit.0 / shards);
-            findings.push(
-                Diagnostic::error(Code::WP404, message)
-                    .at(source.place.clone())
-                    .help(format!("lower it: tcp_recv_bytes = {} or less", most.0))
-                    .help(format!(
-                        "or raise the limit: [engine] memory_limit = \"{}\"",
-                        super::units::Size(all)
-                    )),
-            );
-        }
-    }
 }
 
 fn check_selection(config: &Config, sink: &SinkConfig, findings: &mut Findings) {

@@ -15,6 +15,7 @@ mod files;
 mod include;
 pub mod kafka;
 pub mod kinds;
+mod memory;
 pub mod params;
 mod removed;
 mod resolve;

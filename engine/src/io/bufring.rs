@@ -8,10 +8,15 @@
 //! The *hot set* is the first [`HOT_BUFFERS`] buffers. At most that many are published at a time, and those beyond
 //! the hot set only while hot ones are leased: memory that is cycled through costs more than the size of one read, so
 //! a large budget must not cool a small flow. Buffers beyond the hot set are made when they are first needed, up to
-//! the sum of the budgets of the sources ([`Buffers::open_account`]).
+//! the sum of the budgets of the sources ([`Buffers::open_account`]), and given up when none of a segment was needed for
+//! a while.
 //!
 //! A source that holds its whole budget is *full*; it stays so until a quarter of the budget is back. Refusing to
 //! receive for a full source is the caller's part.
+//!
+//! All of it is charged to the engine's [`Memory`], a segment at a time. When that has no more, the set is *short*: a
+//! source is full with a few buffers, few are published at a time, and each source brought enough with its account that
+//! the others cannot take the last one.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,158 +24,41 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
 
-use io_uring::IoUring;
-use io_uring::types::BufRingEntry;
 use slab::Slab;
 
 use super::alarm::Alarm;
+use super::provided::{Mapping, Provided};
+use crate::memory::{Charge, Memory};
 
 /// Size of one receive buffer.
 pub const BUFFER_BYTES: usize = 16 << 10;
 /// Buffers of the hot set: 2 MiB, which stay in the cache.
 pub const HOT_BUFFERS: usize = 128;
-/// Buffers that are made at a time.
-const SEGMENT_BUFFERS: usize = HOT_BUFFERS;
+/// Buffers beyond the hot set that are made at a time.
+const SEGMENT_BUFFERS: usize = 32;
+/// What they take.
+pub const SEGMENT_BYTES: usize = SEGMENT_BUFFERS * BUFFER_BYTES;
 /// Buffers that a source may come to hold beyond its budget: a turn's worth before it is seen to be full, and another
 /// before its receives have ended. Without them a full source would leave the others none.
 const OVERSHOOT_BUFFERS: usize = 2 * HOT_BUFFERS;
+/// When memory is short: what a source may hold, and what is published at a time. Twice that may come before the
+/// source's receives have ended; together they are less than the segment that each source brings.
+const SHORT_BUFFERS: usize = 8;
 /// Buffer identities are 16 bits wide in the kernel's interface.
 const BUFFERS_MAX: usize = 1 << 16;
 
-/// Anonymous memory, zeroed, aligned to 2 MiB when it is that large.
-#[derive(Debug)]
-pub(super) struct Mapping {
-    at: NonNull<u8>,
-    bytes: usize,
-}
-
-impl Mapping {
-    /// Maps `bytes` bytes; `huge` asks for huge pages, which the kernel may ignore.
-    pub(super) fn new(bytes: usize, huge: bool) -> io::Result<Self> {
-        // SAFETY: a fresh private mapping that nothing else points into.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
-        // SAFETY: the range was mapped above; advice changes no content. A kernel without huge pages refuses it.
-        unsafe { libc::madvise(at, bytes, advice) };
-        let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { at, bytes })
-    }
-
-    /// The address of byte `offset`.
-    pub(super) fn at(&self, offset: usize) -> NonNull<u8> {
-        assert!(offset < self.bytes, "an offset lies within its mapping");
-        // SAFETY: within the mapping, as asserted.
-        unsafe { self.at.add(offset) }
-    }
-
-    /// Gives the pages back; the bytes read as zero afterwards.
-    fn forget_pages(&self) {
-        // SAFETY: the range is this mapping's own and private; the caller knows that no one uses its content.
-        unsafe { libc::madvise(self.at.as_ptr().cast(), self.bytes, libc::MADV_DONTNEED) };
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new` with this size and unmapped once.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
-    }
-}
-
-/// A ring of buffer addresses shared with the kernel: it takes them from the front, in order.
-#[derive(Debug)]
-pub(super) struct Provided {
-    entries: Mapping,
-    mask: u16,
-    tail: u16,
-    /// The buffer in each entry.
-    order: Box<[u16]>,
-    /// The entry each buffer was last put into.
-    position: Vec<u16>,
-    /// Buffers that the kernel has and has not used.
-    published: usize,
-}
-
-impl Provided {
-    /// Registers an empty ring of `entries` (a power of two) as buffer group `group`.
-    pub(super) fn register(ring: &IoUring, group: u16, entries: u16) -> io::Result<Self> {
-        assert!(entries.is_power_of_two(), "the kernel masks positions");
-        let bytes = usize::from(entries) * size_of::<BufRingEntry>();
-        let memory = Mapping::new(bytes.next_multiple_of(4096), false)?;
-        // SAFETY: the memory is page-aligned, zeroed, large enough, and the kernel pins its pages for the ring's life.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(memory.at(0).as_ptr() as u64, entries, group, 0)?;
-        }
-        Ok(Self {
-            entries: memory,
-            mask: entries - 1,
-            tail: 0,
-            order: vec![0; usize::from(entries)].into(),
-            position: Vec::new(),
-            published: 0,
-        })
-    }
-
-    /// Puts a buffer at the end; the kernel sees it after [`Provided::store_tail`].
-    pub(super) fn put(&mut self, buffer: u16, at: NonNull<u8>, bytes: usize) {
-        assert!(self.published <= usize::from(self.mask), "a full ring takes no more buffers");
-        let entry = self.tail & self.mask;
-        // SAFETY: `entry` is below the number of entries, and the kernel reads entries only behind the stored tail.
-        let slot =
-            unsafe { &mut *self.entries.at(0).cast::<BufRingEntry>().add(usize::from(entry)).as_ptr() };
-        slot.set_addr(at.as_ptr() as u64);
-        slot.set_len(bytes as u32);
-        slot.set_bid(buffer);
-        self.order[usize::from(entry)] = buffer;
-        if self.position.len() <= usize::from(buffer) {
-            self.position.resize(usize::from(buffer) + 1, 0);
-        }
-        self.position[usize::from(buffer)] = entry;
-        self.tail = self.tail.wrapping_add(1);
-        self.published += 1;
-    }
-
-    /// Shows the kernel all buffers put so far.
-    pub(super) fn store_tail(&self) {
-        let base: *const BufRingEntry = self.entries.at(0).cast::<BufRingEntry>().as_ptr();
-        // SAFETY: `base` is the first entry of a registered ring; the field is aligned for 16 bits and the kernel
-        // reads it with acquire ordering.
-        unsafe { (*BufRingEntry::tail(base).cast::<AtomicU16>()).store(self.tail, Ordering::Release) };
-    }
-
-    /// The buffer that the kernel used after `buffer`, in the same completion.
-    fn after(&self, buffer: u16) -> u16 {
-        self.order[usize::from(self.position[usize::from(buffer)].wrapping_add(1) & self.mask)]
-    }
-
-    /// Notes that the kernel has used a buffer.
-    pub(super) fn used(&mut self) {
-        assert!(self.published > 0, "the kernel uses only what was published");
-        self.published -= 1;
-    }
-}
-
+/// Buffers that were made together. The hot set is the first.
 #[derive(Debug)]
 struct Segment {
     memory: Mapping,
     /// Buffers of it that are published or leased.
     out: usize,
-    /// Whether it was used since its pages were last given back.
-    touched: bool,
+    /// Without, it has no pages and its buffers are in no list.
+    charge: Option<Charge>,
+    /// Whether it is one that an account brought: then its charge is the account's.
+    set_aside: bool,
 }
 
 /// What a source may hold.
@@ -180,19 +68,25 @@ struct Account {
     held: usize,
     full: bool,
     closed: bool,
+    /// The segment that it brings, whether it was made or not.
+    _set_aside: Charge,
 }
 
 #[derive(Debug)]
 struct Inner {
+    memory: Arc<Memory>,
     segments: Vec<Segment>,
-    /// Buffers made so far.
-    made: usize,
-    /// Most buffers that may be made.
-    made_max: usize,
+    /// Buffers that have pages.
+    backed: usize,
+    /// Most buffers that may have.
+    backed_max: usize,
+    /// Segments that accounts brought and that are not in use; less than none when one is that belongs to no account
+    /// any more. They are used only while memory is short.
+    set_aside: isize,
     hot: VecDeque<u16>,
     cold: Vec<u16>,
-    /// Whether pages beyond the hot set were used since they were last given back.
-    cold_pages: bool,
+    /// Whether the engine had no memory for more when some were needed.
+    short: bool,
     accounts: Slab<Account>,
     provided: Option<Provided>,
     /// Whether someone waits for a buffer to come back.
@@ -209,29 +103,42 @@ pub struct Buffers {
 impl Buffers {
     /// A set that publishes to a registered ring, or that is taken from directly when there is none. `alarm` rings
     /// when a buffer that was waited for is back.
-    pub(super) fn new(provided: Option<Provided>, alarm: Rc<Alarm>) -> io::Result<Rc<Self>> {
+    pub(super) fn new(
+        provided: Option<Provided>,
+        alarm: Rc<Alarm>,
+        memory: Arc<Memory>,
+    ) -> io::Result<Rc<Self>> {
+        let hot = Segment {
+            memory: Mapping::new(HOT_BUFFERS * BUFFER_BYTES, true)?,
+            out: 0,
+            charge: Some(memory.charge(HOT_BUFFERS * BUFFER_BYTES)),
+            set_aside: false,
+        };
         let inner = Inner {
-            segments: Vec::new(),
-            made: 0,
-            made_max: HOT_BUFFERS,
-            hot: VecDeque::with_capacity(HOT_BUFFERS),
+            memory,
+            segments: vec![hot],
+            backed: HOT_BUFFERS,
+            backed_max: HOT_BUFFERS,
+            set_aside: 0,
+            hot: (0..HOT_BUFFERS as u16).collect(),
             cold: Vec::new(),
-            cold_pages: false,
+            short: false,
             accounts: Slab::new(),
             provided,
             wanted: false,
         };
-        let buffers = Self { inner: RefCell::new(inner), alarm };
-        buffers.inner.borrow_mut().grow()?;
-        Ok(Rc::new(buffers))
+        Ok(Rc::new(Self { inner: RefCell::new(inner), alarm }))
     }
 
     /// Opens an account for a source that may hold `budget_bytes`.
     pub(super) fn open_account(&self, budget_bytes: usize) -> u16 {
         let inner = &mut *self.inner.borrow_mut();
         let budget = (budget_bytes / BUFFER_BYTES).clamp(1, BUFFERS_MAX - 2 * HOT_BUFFERS);
-        let account = inner.accounts.insert(Account { budget, held: 0, full: false, closed: false });
-        inner.made_max = (inner.made_max + budget + OVERSHOOT_BUFFERS).min(BUFFERS_MAX);
+        let set_aside = inner.memory.charge(SEGMENT_BYTES);
+        let account = Account { budget, held: 0, full: false, closed: false, _set_aside: set_aside };
+        let account = inner.accounts.insert(account);
+        inner.backed_max = (inner.backed_max + budget + OVERSHOOT_BUFFERS).min(BUFFERS_MAX);
+        inner.set_aside += 1;
         u16::try_from(account).expect("a shard has fewer sources than 65 536")
     }
 
@@ -239,7 +146,7 @@ impl Buffers {
     pub(super) fn close_account(&self, account: u16) {
         let inner = &mut *self.inner.borrow_mut();
         let budget = inner.accounts[account.into()].budget;
-        inner.made_max = inner.made_max.saturating_sub(budget + OVERSHOOT_BUFFERS).max(HOT_BUFFERS);
+        inner.backed_max = inner.backed_max.saturating_sub(budget + OVERSHOOT_BUFFERS).max(HOT_BUFFERS);
         inner.accounts[account.into()].closed = true;
         inner.drop_account_if_done(account);
     }
@@ -258,13 +165,15 @@ impl Buffers {
     /// kernel to publish to, how many could be taken.
     pub(super) fn publish(&self) -> usize {
         let inner = &mut *self.inner.borrow_mut();
+        inner.recover();
         let Some(mut provided) = inner.provided.take() else {
-            let free = inner.hot.len() + inner.cold.len() + inner.made_max.saturating_sub(inner.made);
+            let free = inner.hot.len() + inner.cold.len() + inner.growth_max();
             inner.wanted = free == 0;
             return free;
         };
+        let was_short = inner.short;
         let before = provided.published;
-        while provided.published < HOT_BUFFERS {
+        while provided.published < inner.published_max() {
             let Some(buffer) = inner.take() else { break };
             provided.put(buffer, inner.address(buffer), BUFFER_BYTES);
         }
@@ -272,8 +181,12 @@ impl Buffers {
             provided.store_tail();
         }
         let published = provided.published;
-        inner.wanted = published < HOT_BUFFERS / 2;
+        inner.wanted = published < inner.published_max() / 2;
         inner.provided = Some(provided);
+        if inner.short && !was_short {
+            // Sources that are full by now must stop before the last buffers are published.
+            self.alarm.ring();
+        }
         published
     }
 
@@ -318,7 +231,7 @@ impl Buffers {
             }
             let here = *next;
             *next = provided.after(here);
-            if *next != here.wrapping_add(1) || usize::from(*next) % SEGMENT_BUFFERS == 0 {
+            if *next != here.wrapping_add(1) || begins_segment(*next) {
                 break;
             }
         }
@@ -337,7 +250,7 @@ impl Buffers {
         let mut count = 1u16;
         while usize::from(count) <= more {
             let next = first.wrapping_add(count);
-            if usize::from(next) % SEGMENT_BUFFERS == 0 || inner.hot.front() != Some(&next) {
+            if begins_segment(next) || inner.hot.front() != Some(&next) {
                 break;
             }
             inner.take();
@@ -350,18 +263,21 @@ impl Buffers {
     /// Gives the pages of segments beyond the hot set back to the system while none of their buffers is out.
     pub(super) fn trim(&self) {
         let inner = &mut *self.inner.borrow_mut();
-        for segment in inner.segments.iter_mut().skip(1) {
-            if segment.out == 0 && segment.touched {
+        for at in 1..inner.segments.len() {
+            let segment = &mut inner.segments[at];
+            if segment.out == 0 && segment.charge.is_some() {
                 segment.memory.forget_pages();
-                segment.touched = false;
+                segment.charge = None;
+                inner.set_aside += isize::from(std::mem::take(&mut segment.set_aside));
+                inner.cold.retain(|buffer| segment_of(*buffer) != at);
+                inner.backed -= SEGMENT_BUFFERS;
             }
         }
-        inner.cold_pages = inner.segments.iter().skip(1).any(|segment| segment.touched);
     }
 
     /// Whether a trim has something to do, now or when buffers are back.
     pub(super) fn has_cold_pages(&self) -> bool {
-        self.inner.borrow().cold_pages
+        self.inner.borrow().backed > HOT_BUFFERS
     }
 
     fn give(&self, first: u16, count: u16, account: u16) {
@@ -380,31 +296,89 @@ impl Buffers {
     }
 }
 
+/// The segment of a buffer: the hot set, then equal ones.
+fn segment_of(buffer: u16) -> usize {
+    match usize::from(buffer).checked_sub(HOT_BUFFERS) {
+        None => 0,
+        Some(cold) => 1 + cold / SEGMENT_BUFFERS,
+    }
+}
+
+fn begins_segment(buffer: u16) -> bool {
+    usize::from(buffer) >= HOT_BUFFERS && (usize::from(buffer) - HOT_BUFFERS).is_multiple_of(SEGMENT_BUFFERS)
+}
+
+fn first_of(segment: usize) -> usize {
+    HOT_BUFFERS + (segment - 1) * SEGMENT_BUFFERS
+}
+
 impl Inner {
     fn address(&self, buffer: u16) -> NonNull<u8> {
-        let buffer = usize::from(buffer);
-        self.segments[buffer / SEGMENT_BUFFERS].memory.at(buffer % SEGMENT_BUFFERS * BUFFER_BYTES)
+        let segment = segment_of(buffer);
+        let first = if segment == 0 { 0 } else { first_of(segment) };
+        self.segments[segment].memory.at((usize::from(buffer) - first) * BUFFER_BYTES)
     }
 
-    /// Makes buffers up to the next segment's end, as far as the budgets allow.
+    /// Makes another segment of buffers, as far as the budgets and the engine's memory allow.
     fn grow(&mut self) -> io::Result<()> {
-        let from = self.made;
-        let to = (from + 1).next_multiple_of(SEGMENT_BUFFERS).min(self.made_max);
-        if from >= to {
+        if self.backed >= self.backed_max || self.backed + SEGMENT_BUFFERS > BUFFERS_MAX {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        if from.is_multiple_of(SEGMENT_BUFFERS) {
-            let memory = Mapping::new(SEGMENT_BUFFERS * BUFFER_BYTES, true)?;
-            self.segments.push(Segment { memory, out: 0, touched: false });
-        }
-        self.made = to;
-        let buffers = (from..to).map(|buffer| buffer as u16);
-        if from == 0 {
-            self.hot.extend(buffers)
-        } else {
-            self.cold.extend(buffers.rev())
-        }
+        let mut set_aside = false;
+        let charge = match self.memory.try_charge(SEGMENT_BYTES) {
+            Some(charge) => charge,
+            None if self.short && self.set_aside > 0 => {
+                set_aside = true;
+                self.memory.charge(0)
+            }
+            None => {
+                self.set_short(true);
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+        };
+        let at = match self.segments.iter().position(|segment| segment.charge.is_none()) {
+            Some(at) => at,
+            None => {
+                let memory = Mapping::new(SEGMENT_BYTES, false)?;
+                self.segments.push(Segment { memory, out: 0, charge: None, set_aside: false });
+                self.segments.len() - 1
+            }
+        };
+        let segment = &mut self.segments[at];
+        (segment.charge, segment.set_aside) = (Some(charge), set_aside);
+        self.set_aside -= isize::from(set_aside);
+        self.backed += SEGMENT_BUFFERS;
+        let first = first_of(at);
+        self.cold.extend((first..first + SEGMENT_BUFFERS).rev().map(|buffer| buffer as u16));
         Ok(())
+    }
+
+    /// Buffers that could be made now, as far as is known.
+    fn growth_max(&self) -> usize {
+        match self.short {
+            true => usize::try_from(self.set_aside).unwrap_or(0) * SEGMENT_BUFFERS,
+            false => self.backed_max.saturating_sub(self.backed),
+        }
+    }
+
+    /// What is published at a time.
+    fn published_max(&self) -> usize {
+        if self.short { SHORT_BUFFERS } else { HOT_BUFFERS }
+    }
+
+    /// The engine has memory again.
+    fn recover(&mut self) {
+        if self.short && self.memory.has(SEGMENT_BYTES) {
+            self.set_short(false);
+        }
+    }
+
+    fn set_short(&mut self, short: bool) {
+        self.short = short;
+        for (_, account) in &mut self.accounts {
+            let most = account.most(short);
+            account.full = if short { account.full || account.held >= most } else { account.held >= most };
+        }
     }
 
     fn take(&mut self) -> Option<u16> {
@@ -415,27 +389,24 @@ impl Inner {
                 self.cold.pop()?
             }
         };
-        let segment = &mut self.segments[usize::from(buffer) / SEGMENT_BUFFERS];
-        segment.out += 1;
-        segment.touched = true;
-        self.cold_pages |= usize::from(buffer) >= HOT_BUFFERS;
+        self.segments[segment_of(buffer)].out += 1;
         Some(buffer)
     }
 
     fn free_behind(&mut self, buffer: u16) {
-        self.segments[usize::from(buffer) / SEGMENT_BUFFERS].out -= 1;
+        self.segments[segment_of(buffer)].out -= 1;
         if usize::from(buffer) < HOT_BUFFERS { self.hot.push_back(buffer) } else { self.cold.push(buffer) }
     }
 
     fn free_in_front(&mut self, buffer: u16) {
-        self.segments[usize::from(buffer) / SEGMENT_BUFFERS].out -= 1;
+        self.segments[segment_of(buffer)].out -= 1;
         if usize::from(buffer) < HOT_BUFFERS { self.hot.push_front(buffer) } else { self.cold.push(buffer) }
     }
 
     fn charge(&mut self, account: u16, buffers: usize) {
         let account = &mut self.accounts[account.into()];
         account.held += buffers;
-        account.full |= account.held >= account.budget;
+        account.full |= account.held >= account.most(self.short);
     }
 
     /// Takes buffers off an account; true when that ends its being full.
@@ -443,7 +414,8 @@ impl Inner {
         let entry = &mut self.accounts[account.into()];
         assert!(entry.held >= buffers, "an account gives back what it was charged");
         entry.held -= buffers;
-        let reopened = entry.full && entry.held <= entry.budget - entry.budget.div_ceil(4);
+        let most = entry.most(self.short);
+        let reopened = entry.full && entry.held <= most - most.div_ceil(4);
         if reopened {
             entry.full = false;
         }
@@ -455,7 +427,15 @@ impl Inner {
         let entry = &self.accounts[account.into()];
         if entry.closed && entry.held == 0 {
             self.accounts.remove(account.into());
+            self.set_aside -= 1;
         }
+    }
+}
+
+impl Account {
+    /// With how many buffers it is full.
+    fn most(&self, short: bool) -> usize {
+        if short { self.budget.min(SHORT_BUFFERS) } else { self.budget }
     }
 }
 
@@ -525,7 +505,7 @@ mod tests {
     use super::*;
 
     fn direct() -> Rc<Buffers> {
-        Buffers::new(None, Rc::default()).unwrap()
+        Buffers::new(None, Rc::default(), Memory::unlimited()).unwrap()
     }
 
     fn read(lease: &mut Lease, bytes: usize, with: u8) {
@@ -554,7 +534,8 @@ mod tests {
         let buffers = direct();
         let account = buffers.open_account(130 * BUFFER_BYTES);
         let mut leases: Vec<Lease> = std::iter::from_fn(|| buffers.take_run(0, account)).collect();
-        assert_eq!(leases.len(), HOT_BUFFERS + 130 + OVERSHOOT_BUFFERS);
+        let bound = HOT_BUFFERS + 130 + OVERSHOOT_BUFFERS;
+        assert!((bound..bound + SEGMENT_BUFFERS).contains(&leases.len()), "{}", leases.len());
         assert!(buffers.is_full(account) && buffers.has_cold_pages());
         leases.truncate(98);
         assert!(buffers.is_full(account), "full until a quarter is back");
@@ -564,6 +545,34 @@ mod tests {
         assert!(!buffers.has_cold_pages());
         leases.clear();
         assert_eq!(buffers.held_bytes(account), 0);
+    }
+
+    /// Takes buffers until the account is full, as a source does.
+    fn fill(buffers: &Rc<Buffers>, account: u16) -> Vec<Lease> {
+        let more = || (!buffers.is_full(account)).then(|| buffers.take_run(0, account)).flatten();
+        std::iter::from_fn(more).collect()
+    }
+
+    #[test]
+    fn without_memory_for_more_a_source_is_full_early_and_the_others_still_have_buffers() {
+        let memory = Memory::new(16 << 20);
+        let buffers = Buffers::new(None, Rc::default(), Arc::clone(&memory)).unwrap();
+        let accounts = [(); 3].map(|()| buffers.open_account(1 << 30));
+        let least = memory.used_bytes();
+        assert_eq!(least, HOT_BUFFERS * BUFFER_BYTES + 3 * SEGMENT_BYTES);
+        let first = fill(&buffers, accounts[0]);
+        assert!(first.len() > HOT_BUFFERS && memory.used_bytes() <= 14 << 20, "{}", first.len());
+        assert!(!memory.has(SEGMENT_BYTES));
+        let others = [fill(&buffers, accounts[1]), fill(&buffers, accounts[2])];
+        assert_eq!(others.each_ref().map(Vec::len), [SHORT_BUFFERS; 2]);
+        drop(first);
+        assert!(!buffers.is_full(accounts[0]), "all is back");
+        buffers.trim();
+        buffers.publish();
+        assert!(!buffers.is_full(accounts[1]), "there is memory again");
+        drop(others);
+        buffers.trim();
+        assert_eq!(memory.used_bytes(), least);
     }
 
     #[test]

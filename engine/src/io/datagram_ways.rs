@@ -14,9 +14,9 @@ use io_uring::opcode;
 use io_uring::types::{Fd, RecvMsgOut};
 use tokio::io::unix::AsyncFd;
 
-use super::bufring::{Mapping, Provided};
 use super::epoll_net::{Epoll, READABLE};
 use super::mmsg::{Layout, MESSAGES, Message, Messages};
+use super::provided::{Mapping, Provided};
 use super::ring::{Done, Ring, watched};
 
 /// Buffers of a ring. Each has room for the longest datagram, in address space: short ones touch a page of it.

@@ -1,4 +1,7 @@
-//! Lends an [`Arena`] to the kernel: the one place that promises tokio-uring that its memory stays where it is.
+//! Memory of [`Arena`]s: taken from the kernel, and lent to it. The one place that promises tokio-uring that an arena's
+//! memory stays where it is.
+
+use std::ptr::NonNull;
 
 use tokio_uring::buf::{IoBuf, IoBufMut};
 
@@ -27,4 +30,29 @@ unsafe impl IoBufMut for Arena {
     }
 
     unsafe fn set_init(&mut self, _pos: usize) {}
+}
+
+/// Zeroed pages of their own; none when the system has no more.
+pub fn map(bytes: usize) -> Option<NonNull<u8>> {
+    // SAFETY: a fresh private mapping that nothing else points into.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED { None } else { NonNull::new(at.cast()) }
+}
+
+/// Gives pages back.
+///
+/// # Safety
+/// They come from [`map`] with the same size, and nobody uses them any more.
+pub unsafe fn unmap(at: NonNull<u8>, bytes: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(at.as_ptr().cast(), bytes) };
 }

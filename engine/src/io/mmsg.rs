@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::bufring::Mapping;
+use super::provided::Mapping;
 
 /// Datagrams of one call.
 pub(super) const MESSAGES: usize = 64;

@@ -23,6 +23,7 @@ pub mod outgoing;
 pub mod packets;
 mod poller;
 pub mod probe;
+mod provided;
 pub mod ring;
 pub mod runtime;
 pub mod sockopt;

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use io_uring::types::Fd;
@@ -16,6 +17,7 @@ use super::alarm::Alarm;
 use super::bufring::{Buffers, HOT_BUFFERS};
 use super::epoll_net::{Epoll, READABLE, WRITABLE};
 use super::ring::{Done, Ring};
+use crate::memory::Memory;
 
 /// Buffer group of the stream receives.
 const GROUP: u16 = 1;
@@ -89,16 +91,17 @@ pub(super) enum Poller {
 
 impl Poller {
     /// A ring, and the buffers it fills.
-    pub(super) fn ring(alarm: &Rc<Alarm>) -> io::Result<(Self, Rc<Buffers>)> {
+    pub(super) fn ring(alarm: &Rc<Alarm>, memory: &Arc<Memory>) -> io::Result<(Self, Rc<Buffers>)> {
         let ring = Box::new(Ring::new()?);
         let provided = ring.register_buffers(GROUP, HOT_BUFFERS as u16)?;
-        let buffers = Buffers::new(Some(provided), Rc::clone(alarm))?;
+        let buffers = Buffers::new(Some(provided), Rc::clone(alarm), Arc::clone(memory))?;
         Ok((Self::Ring { ring, done: Vec::new() }, buffers))
     }
 
     /// An epoll set, and the buffers to read into.
-    pub(super) fn epoll(alarm: &Rc<Alarm>) -> io::Result<(Self, Rc<Buffers>)> {
-        Ok((Self::Epoll(Box::new(Epoll::new()?)), Buffers::new(None, Rc::clone(alarm))?))
+    pub(super) fn epoll(alarm: &Rc<Alarm>, memory: &Arc<Memory>) -> io::Result<(Self, Rc<Buffers>)> {
+        let buffers = Buffers::new(None, Rc::clone(alarm), Arc::clone(memory))?;
+        Ok((Self::Epoll(Box::new(Epoll::new()?)), buffers))
     }
 
     /// Whether this is epoll: then sockets must be read when they are ready, and accepting must not wait.

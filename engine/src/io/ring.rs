@@ -20,7 +20,7 @@ use io_uring::{Builder, IoUring, cqueue, opcode, squeue};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::bufring::{Mapping, Provided};
+use super::provided::{Mapping, Provided};
 
 /// Submissions that are collected before the ring is entered.
 const SUBMISSIONS: u32 = 1024;

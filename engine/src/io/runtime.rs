@@ -1,19 +1,22 @@
 //! A shard's runtime: tokio-uring where the kernel allows it, plain tokio where not; its read buffers and connections.
 //!
-//! Read buffers are few and bounded by the shard: a reader waits for one. With io_uring they are registered with the
-//! ring while RLIMIT_MEMLOCK has room (halved on refusal, then plain).
+//! Read buffers are few and bounded by the shard: a reader waits for one. They are made when the first one is needed, as
+//! many as the engine's memory has room for; with io_uring they are registered with the ring while RLIMIT_MEMLOCK has
+//! room (halved on refusal, then plain).
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio_uring::buf::fixed::FixedBufRegistry;
 
 use super::file::{READ_BYTES, READ_HEAD, ReadBuffer};
 use super::stream::Streams;
-use crate::pool::Arena;
+use crate::memory::{Charge, Memory};
+use crate::pool::{ALIGN, Arena};
 
 /// Which way a shard talks to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,8 @@ const RING_ENTRIES: u32 = 256;
 const BLOCKING_THREADS_MAX: usize = 8;
 /// Read buffers of a shard: two files at full depth. Six of 1 MiB and head stay under the 8 MiB memlock default.
 const READ_BUFFERS: usize = 6;
+/// What each takes.
+pub const READ_BUFFER_BYTES: usize = READ_HEAD + READ_BYTES + 2 * ALIGN;
 
 /// The shard's handle on the kernel: its backend and its read buffers.
 #[derive(Clone)]
@@ -90,32 +95,50 @@ pub struct Io {
 
 struct Inner {
     backend: Backend,
-    registered: Option<FixedBufRegistry<Arena>>,
-    registered_count: usize,
-    next: Cell<usize>,
-    plain: RefCell<Vec<Arena>>,
-    plain_left: Cell<usize>,
-    permits: Semaphore,
+    memory: Arc<Memory>,
+    buffers: OnceCell<ReadBuffers>,
     streams: OnceCell<Rc<Streams>>,
 }
 
-impl Io {
-    /// Takes the shard's buffers; called inside the runtime.
-    pub fn new(backend: Backend) -> Self {
-        let (registered, count) = match backend {
-            Backend::Uring => register(READ_BUFFERS),
+/// The read buffers of a shard.
+struct ReadBuffers {
+    registered: Option<FixedBufRegistry<Arena>>,
+    registered_count: usize,
+    count: usize,
+    next: Cell<usize>,
+    plain: RefCell<Vec<Arena>>,
+    permits: Semaphore,
+    _charges: Vec<Charge>,
+}
+
+impl ReadBuffers {
+    /// One, and more while half of the engine's memory is left; called inside the runtime.
+    fn new(backend: Backend, memory: &Arc<Memory>) -> Self {
+        let is_ample = || memory.has(memory.limit_bytes() / 2);
+        let another = |_| is_ample().then(|| memory.try_charge(READ_BUFFER_BYTES)).flatten();
+        let mut charges = vec![memory.charge(READ_BUFFER_BYTES)];
+        charges.extend((1..READ_BUFFERS).map_while(another));
+        let count = charges.len();
+        let (registered, registered_count) = match backend {
+            Backend::Uring => register(count),
             Backend::Epoll => (None, 0),
         };
-        let inner = Inner {
-            backend,
+        Self {
             registered,
-            registered_count: count,
+            registered_count,
+            count,
             next: Cell::new(0),
             plain: RefCell::new(Vec::new()),
-            plain_left: Cell::new(READ_BUFFERS - count),
-            permits: Semaphore::new(READ_BUFFERS),
-            streams: OnceCell::new(),
-        };
+            permits: Semaphore::new(count),
+            _charges: charges,
+        }
+    }
+}
+
+impl Io {
+    /// Nothing is taken of `memory` before it is needed.
+    pub fn new(backend: Backend, memory: Arc<Memory>) -> Self {
+        let inner = Inner { backend, memory, buffers: OnceCell::new(), streams: OnceCell::new() };
         Self { inner: Rc::new(inner) }
     }
 
@@ -126,7 +149,8 @@ impl Io {
 
     /// Registered read buffers, and all of them.
     pub fn read_buffers(&self) -> (usize, usize) {
-        (self.inner.registered_count, READ_BUFFERS)
+        let buffers = self.buffers();
+        (buffers.registered_count, buffers.count)
     }
 
     /// The shard's stream connections, running from the first call on.
@@ -138,12 +162,12 @@ impl Io {
             return Ok(Rc::clone(streams));
         }
         let on_ring = match self.inner.backend {
-            Backend::Uring => Streams::with_ring(),
+            Backend::Uring => Streams::with_ring(&self.inner.memory),
             Backend::Epoll => Err(io::ErrorKind::Unsupported.into()),
         };
         let streams = on_ring.or_else(|error| {
             log::debug!(target: "wpgen::io", "connections on epoll: {error}");
-            Streams::with_epoll()
+            Streams::with_epoll(&self.inner.memory)
         })?;
         let running = Rc::clone(&streams);
         tokio::task::spawn_local(async move {
@@ -157,7 +181,7 @@ impl Io {
     /// A read buffer; waits while all are lent.
     pub async fn read_buffer(&self) -> ReadBuffer {
         // The semaphore lives as long as `self` and is never closed, so a refusal cannot be.
-        if let Ok(permit) = self.inner.permits.acquire().await {
+        if let Ok(permit) = self.buffers().permits.acquire().await {
             permit.forget();
         }
         self.take()
@@ -165,33 +189,35 @@ impl Io {
 
     /// A read buffer when one is free at once.
     pub fn try_read_buffer(&self) -> Option<ReadBuffer> {
-        self.inner.permits.try_acquire().ok()?.forget();
+        self.buffers().permits.try_acquire().ok()?.forget();
         Some(self.take())
     }
 
     fn take(&self) -> ReadBuffer {
-        if let Some(registry) = &self.inner.registered {
-            let n = self.inner.registered_count;
+        let buffers = self.buffers();
+        if let Some(registry) = &buffers.registered {
+            let n = buffers.registered_count;
             for i in 0..n {
-                let index = (self.inner.next.get() + i) % n;
+                let index = (buffers.next.get() + i) % n;
                 if let Some(fixed) = registry.check_out(index) {
-                    self.inner.next.set(index + 1);
+                    buffers.next.set(index + 1);
                     return ReadBuffer::fixed(fixed, self.clone());
                 }
             }
         }
-        let arena = self.inner.plain.borrow_mut().pop().unwrap_or_else(|| {
-            self.inner.plain_left.set(self.inner.plain_left.get().saturating_sub(1));
-            Arena::new(READ_HEAD + READ_BYTES)
-        });
-        ReadBuffer::plain(arena, self.clone())
+        let arena = buffers.plain.borrow_mut().pop();
+        ReadBuffer::plain(arena.unwrap_or_else(|| Arena::new(READ_HEAD + READ_BYTES)), self.clone())
     }
 
     pub(super) fn give(&self, plain: Option<Arena>) {
         if let Some(arena) = plain {
-            self.inner.plain.borrow_mut().push(arena);
+            self.buffers().plain.borrow_mut().push(arena);
         }
-        self.inner.permits.add_permits(1);
+        self.buffers().permits.add_permits(1);
+    }
+
+    fn buffers(&self) -> &ReadBuffers {
+        self.inner.buffers.get_or_init(|| ReadBuffers::new(self.inner.backend, &self.inner.memory))
     }
 }
 

@@ -26,6 +26,7 @@ use super::lowat::Lowat;
 use super::poller::{Event, Kind, Poller, Token};
 use super::ring::Rung;
 use super::sockopt;
+use crate::memory::Memory;
 
 /// A connection on this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,13 +136,13 @@ pub struct Streams {
 
 impl Streams {
     /// On a ring. Fails where io_uring is refused or lacks what is needed; then there is [`Streams::with_epoll`].
-    pub fn with_ring() -> io::Result<Rc<Self>> {
-        Self::with(Poller::ring)
+    pub fn with_ring(memory: &Arc<Memory>) -> io::Result<Rc<Self>> {
+        Self::with(|alarm| Poller::ring(alarm, memory))
     }
 
     /// On epoll.
-    pub fn with_epoll() -> io::Result<Rc<Self>> {
-        Self::with(Poller::epoll)
+    pub fn with_epoll(memory: &Arc<Memory>) -> io::Result<Rc<Self>> {
+        Self::with(|alarm| Poller::epoll(alarm, memory))
     }
 
     fn with(make: impl FnOnce(&Rc<Alarm>) -> io::Result<(Poller, Rc<Buffers>)>) -> io::Result<Rc<Self>> {

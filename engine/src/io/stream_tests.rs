@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 use super::bufring::{BUFFER_BYTES, Lease};
 use super::listen::{Address, Listening};
 use super::stream::{Closed, Conn, StreamConsumer, StreamOptions, StreamSource, Streams};
+use crate::memory::Memory;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,8 +35,8 @@ const EVERYWHERE: [On; 3] = [On::RingInTokio, On::RingInUring, On::EpollInTokio]
 fn on<F: Future>(on: On, test: impl FnOnce(Rc<Streams>) -> F) -> F::Output {
     let body = async {
         let streams = match on {
-            On::EpollInTokio => Streams::with_epoll(),
-            _ => Streams::with_ring(),
+            On::EpollInTokio => Streams::with_epoll(&Memory::unlimited()),
+            _ => Streams::with_ring(&Memory::unlimited()),
         };
         let streams = streams.unwrap();
         let run = tokio::task::spawn_local(Rc::clone(&streams).run());

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::Shard;
 use crate::batch::SinkId;
 use crate::lane::{Lane, Lanes};
+use crate::memory::Share;
 use crate::metrics::SourceCounters;
 use crate::sink::route::{Sink, Where};
 
@@ -59,9 +60,10 @@ impl Shard {
         source: u64,
         routes: &[(Arc<dyn Sink>, Where)],
         counters: &Arc<SourceCounters>,
+        share: &Arc<Share>,
     ) -> Lanes {
-        let lanes = routes.iter().map(|(sink, takes)| self.new_lane(sink, takes, counters));
-        let lanes = Lanes::new(lanes, Arc::clone(counters));
+        let lanes = routes.iter().map(|(sink, takes)| self.new_lane(sink, takes, counters, share));
+        let lanes = Lanes::new(lanes, Arc::clone(counters), Arc::clone(share));
         self.sources.borrow_mut().insert(source, lanes.clone());
         lanes
     }
@@ -77,8 +79,15 @@ impl Shard {
         self.sources.borrow().get(&source).cloned()
     }
 
-    fn new_lane(&self, sink: &Arc<dyn Sink>, takes: &Where, counters: &Arc<SourceCounters>) -> Rc<Lane> {
-        self.add_lane(|id| Lane::new(id, Arc::clone(sink), takes.clone(), Arc::clone(counters)))
+    fn new_lane(
+        &self,
+        sink: &Arc<dyn Sink>,
+        takes: &Where,
+        counters: &Arc<SourceCounters>,
+        share: &Arc<Share>,
+    ) -> Rc<Lane> {
+        let (counters, share) = (Arc::clone(counters), Arc::clone(share));
+        self.add_lane(|id| Lane::new(id, Arc::clone(sink), takes.clone(), counters, share))
     }
 
     /// From the next run on, `sink` takes of a source what `takes` says; where `before` took of it, it does no more.
@@ -91,7 +100,7 @@ impl Shard {
     ) {
         // A source that has ended here sends nothing more.
         let Some(lanes) = self.lanes_of(source) else { return };
-        let lane = self.new_lane(sink, takes, lanes.counters());
+        let lane = self.new_lane(sink, takes, lanes.counters(), lanes.share());
         match before.and_then(|before| lanes.end(self, before, Some(&lane))) {
             Some(ended) => self.forget_when_idle(ended),
             None => lanes.add(lane),

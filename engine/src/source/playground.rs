@@ -101,6 +101,7 @@ pub(super) fn start(backend: Backend, pairs: &[(Arc<dyn Source>, Arc<Keep>)]) ->
             .collect(),
         keeping: None,
         next_input: Arc::new(AtomicU64::new(1)),
+        memory: crate::memory::Memory::unlimited(),
     };
     Engine::start(wiring).unwrap()
 }

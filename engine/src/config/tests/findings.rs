@@ -338,6 +338,17 @@ fn memory_that_does_not_fit() {
 }
 
 #[test]
+fn memory_that_is_too_little_for_the_sources_there_are() {
+    let sources = |n: usize| -> String {
+        let one =
+            |i| source(&format!("s{i}"), "tcp_src", &format!("port = {}\ntcp_recv_bytes = 65536", 9100 + i));
+        "[engine]\nworkers = 2\nmemory_limit = \"16MiB\"\n".to_owned() + &(0..n).map(one).collect::<String>()
+    };
+    good(&sources(4));
+    check(vec![(sources(8), Code::WP404, 1, "too little for 8 sources on 2 shards", "or more")]);
+}
+
+#[test]
 fn all_mistakes_are_found_at_once() {
     let text = "[engine]\nworker = 1\nio = \"x\"\n[log]\nlevel = 3\n".to_owned()
         + &file_source("mode = \"x\"\nencode = \"y\"")

@@ -54,6 +54,7 @@ pub(super) fn start(
         sources: vec![Wired { source: Arc::new(source), routes: vec![(0, Where::default())] }],
         keeping: None,
         next_input: Arc::new(AtomicU64::new(1)),
+        memory: crate::memory::Memory::unlimited(),
     };
     (Engine::start(wiring).unwrap(), at)
 }

@@ -22,6 +22,7 @@ use crate::io::Backend;
 use crate::io::datagram::{DatagramConsumer, DatagramCounters, DatagramOptions, DatagramSocket, Datagrams};
 use crate::io::listen::Address;
 use crate::io::packets::Packets;
+use crate::memory::{Charge, Memory};
 use crate::metrics::Reason;
 use crate::source::desk::{Desk, Queue};
 use crate::source::headers::message_len;
@@ -38,6 +39,12 @@ const DROPS_EVERY: Duration = Duration::from_millis(250);
 const SO_RCVBUF: u64 = 8 << 20;
 /// Runs of datagrams that are kept for reuse.
 const SPARE_MAX: usize = 4;
+/// What waits is charged to the engine's memory in steps; the first is the part's own, however little is left.
+pub const WAITING_STEP_BYTES: usize = 1 << 20;
+/// What the buffers come to that the kernel fills, one page each; with `gro`, as much as it merges.
+pub const RING_BYTES: usize = 1 << 20;
+/// See [`RING_BYTES`].
+pub const RING_BYTES_GRO: usize = 16 << 20;
 
 /// What all parts of a source go by.
 #[derive(Clone, Debug)]
@@ -120,6 +127,8 @@ impl DatagramSource {
             Err(error) => return self.failed(&around, &error),
         };
         consumer.store.wake_on_room(Rc::clone(&datagrams));
+        let ring_bytes = if self.gro { RING_BYTES_GRO } else { RING_BYTES };
+        let _ring = around.shard.memory().charge(ring_bytes);
         let mut losses = Losses::new(self, around.clone());
         let stopping = async {
             let mut tick = tokio::time::interval(DROPS_EVERY);
@@ -202,14 +211,36 @@ struct Copied {
 }
 
 /// Memory for what waits, and who is to be told when there is room again.
-#[derive(Default)]
 struct Store {
+    memory: Arc<Memory>,
     waiting_bytes: Cell<usize>,
+    /// A step each; never none.
+    charges: RefCell<Vec<Charge>>,
     spare: RefCell<Vec<Copied>>,
     receiver: RefCell<Option<Rc<Datagrams>>>,
 }
 
 impl Store {
+    fn new(memory: &Arc<Memory>) -> Self {
+        Self {
+            memory: Arc::clone(memory),
+            waiting_bytes: Cell::new(0),
+            charges: RefCell::new(vec![memory.charge(WAITING_STEP_BYTES)]),
+            spare: RefCell::default(),
+            receiver: RefCell::default(),
+        }
+    }
+
+    /// Whether so many bytes may wait, as far as the engine's memory goes.
+    fn has_room(&self, bytes: usize) -> bool {
+        let charges = &mut *self.charges.borrow_mut();
+        while charges.len() * WAITING_STEP_BYTES < bytes {
+            let Some(charge) = self.memory.try_charge(WAITING_STEP_BYTES) else { return false };
+            charges.push(charge);
+        }
+        true
+    }
+
     fn wake_on_room(&self, datagrams: Rc<Datagrams>) {
         *self.receiver.borrow_mut() = Some(datagrams);
     }
@@ -224,7 +255,9 @@ impl Store {
 
     /// A run is worked up.
     fn give(&self, mut copied: Copied) {
-        self.waiting_bytes.set(self.waiting_bytes.get() - copied.bytes.len());
+        let waiting = self.waiting_bytes.get() - copied.bytes.len();
+        self.waiting_bytes.set(waiting);
+        self.charges.borrow_mut().truncate(waiting.div_ceil(WAITING_STEP_BYTES).max(1));
         copied.bytes.clear();
         copied.records.clear();
         copied.peers.clear();
@@ -279,7 +312,7 @@ impl Consumer {
     fn new(rules: &DatagramRules, socket: &DatagramSocket, around: Surroundings) -> Self {
         Self {
             desk: Desk::default(),
-            store: Rc::default(),
+            store: Rc::new(Store::new(around.shard.memory())),
             around,
             rules: rules.clone(),
             has_peers: matches!(socket.address(), Address::Inet(_)),
@@ -336,7 +369,9 @@ impl Consumer {
 impl DatagramConsumer for Consumer {
     fn on_packets(&self, packets: Packets<'_>) -> usize {
         let waiting = self.store.waiting_bytes.get();
-        if waiting >= self.rules.budget_bytes && !self.last.get() {
+        let most = waiting + packets.bytes.len();
+        let has_room = waiting < self.rules.budget_bytes && self.store.has_room(most);
+        if !has_room && !self.last.get() {
             return 0;
         }
         let mut copied = self.store.take();

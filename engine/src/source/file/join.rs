@@ -65,6 +65,11 @@ impl Join {
         Some(self.carried(group, origin, now_ns, 0, counters))
     }
 
+    /// Memory of the group that is held.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.joiner.held_bytes()
+    }
+
     /// When the group that is held waits no longer.
     pub(super) fn due_ns(&self) -> Option<i64> {
         self.joiner.deadline_ns()

@@ -15,7 +15,7 @@ use super::observe;
 use super::segments::{Segment, Segments};
 use super::stage::Stage;
 use super::told::Told;
-use super::unpack::{Packing, Unpacker};
+use super::unpack::{Packing, Unpacker, WINDOW_BYTES_MAX};
 use crate::batch::{Columns, Origin, Positions, Run};
 use crate::io::IoFile;
 use crate::io::file::READ_HEAD;
@@ -25,6 +25,8 @@ use crate::source::part::Surroundings;
 
 /// Content that is unpacked at once.
 const UNPACK_BYTES: usize = 256 << 10;
+/// What unpacking a file takes: the window that it may look back into, and the content at hand.
+pub const UNPACK_MEMORY_BYTES: usize = WINDOW_BYTES_MAX + UNPACK_BYTES;
 
 /// How reading a stretch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,14 @@ pub struct Reader {
     newlines: Counted,
     /// Whether positions are those of compressed content.
     packed: bool,
+    /// What the engine's memory was told of unfinished lines and groups.
+    told_bytes: usize,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.around.shard.memory().carry(self.told_bytes, 0);
+    }
 }
 
 impl Reader {
@@ -93,6 +103,7 @@ impl Reader {
             told,
             newlines: Counted::default(),
             packed: false,
+            told_bytes: 0,
         }
     }
 
@@ -248,6 +259,7 @@ impl Reader {
         let Some(packing) = Packing::sniff(&head) else {
             return Err(io::Error::other("it is not compressed"));
         };
+        let _charge = self.around.shard.memory().charged(UNPACK_MEMORY_BYTES).await;
         let mut unpacker = Unpacker::new(packing)?;
         let size = self.file.metadata()?.len();
         let mut segments = Segments::new(self.around.shard.io().clone(), self.file.clone(), 0, size);
@@ -402,7 +414,11 @@ impl Reader {
         self.told.bad_lines(path, &self.file, self.packed, bad, lines, newlines).await;
     }
 
+    /// After each read: what is unfinished is told, and what became of long lines.
     fn count_long(&mut self) {
+        let held = self.lines.carried() + self.stage.held_bytes();
+        self.around.shard.memory().carry(self.told_bytes, held);
+        self.told_bytes = held;
         let counts = self.lines.take_counts();
         if counts.split + counts.dropped == 0 {
             return;

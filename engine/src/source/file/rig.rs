@@ -149,6 +149,7 @@ fn read_on(settings: Settings, files: &[impl AsRef<Path>], backend: Backend) -> 
         }],
         keeping: None,
         next_input: Arc::new(AtomicU64::new(1)),
+        memory: crate::memory::Memory::unlimited(),
     })
     .unwrap();
     assert!(engine.wait(Duration::from_secs(30)), "the source does not end");

@@ -117,6 +117,14 @@ impl Stage {
         }
     }
 
+    /// Memory of lines that are in no record yet.
+    pub fn held_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Plain | Kind::Decode(_) => 0,
+            Kind::Join(join) => join.held_bytes(),
+        }
+    }
+
     /// Whether lines are held that are in no record yet.
     pub fn is_holding(&self) -> bool {
         self.due_ns().is_some()

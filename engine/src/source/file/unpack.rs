@@ -12,6 +12,8 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 /// The largest zstd window, as a power of two: 8 MiB.
 const WINDOW_LOG_MAX: u32 = 23;
+/// The same in bytes.
+pub const WINDOW_BYTES_MAX: usize = 1 << WINDOW_LOG_MAX;
 
 /// A compressed format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

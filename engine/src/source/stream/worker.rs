@@ -1,8 +1,9 @@
 //! Makes records of what connections bring: decryption, framing, and the way into the engine, one item at a time.
 //!
 //! Invariants: what a connection sent before its end is framed before its end, and what it left unfinished is a record;
-//! unfinished records of all connections together stay within the source's receive budget: beyond it the largest is cut
-//! by policy and counted. It waits only in the inlet, so a connection is never half worked up while another one is.
+//! unfinished records of all connections together stay within the source's receive budget, and with those of all sources
+//! within what the engine sets aside for them: beyond it the largest is cut by policy and counted. It waits only in the
+//! inlet, so a connection is never half worked up while another one is.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,6 +20,9 @@ use crate::source::desk::Queue;
 use crate::source::inlet::{Framed, Inlet};
 use crate::source::seldom::Seldom;
 use crate::tls::session::{Session, speaks_tls};
+
+/// What a source's unfinished records on a shard may take however much those of others do.
+const CARRIED_BYTES_LEAST: usize = 64 << 10;
 
 /// See above.
 pub(super) struct Worker {
@@ -37,6 +41,8 @@ pub(super) struct Worker {
     /// Memory in the carries, and how much it may be.
     carried_bytes: usize,
     carried_bytes_max: usize,
+    /// What the engine's memory was told of it.
+    told_bytes: usize,
     broken: Trouble,
     cut: Seldom,
 }
@@ -71,6 +77,7 @@ impl Worker {
             received: 0,
             carried_bytes: 0,
             carried_bytes_max: rules.options.budget_bytes.max(rules.framing.record_bytes_max),
+            told_bytes: 0,
             broken,
             cut: Seldom::default(),
         }
@@ -86,6 +93,8 @@ impl Worker {
                 Item::Close(conn, how) => self.close(conn, how).await,
             }
         }
+        self.carried_bytes = 0;
+        self.is_overcarried();
         self.inlet.close();
     }
 
@@ -110,9 +119,17 @@ impl Worker {
             }
             self.frame(conn, &lease, from).await;
         }
-        if self.carried_bytes > self.carried_bytes_max {
+        if self.is_overcarried() {
             self.cut_largest().await;
         }
+    }
+
+    /// Whether unfinished records take too much: those of this source alone, or of all sources, with some of them here.
+    fn is_overcarried(&mut self) -> bool {
+        let (before, now) = (self.told_bytes, self.carried_bytes);
+        self.told_bytes = now;
+        let over = self.inlet.around().shard.memory().carry(before, now);
+        now > self.carried_bytes_max || over && now > CARRIED_BYTES_LEAST
     }
 
     /// Frames what a TLS connection sent, some records at a time, so that they are framed while they are in the cache.
@@ -221,7 +238,7 @@ impl Worker {
     /// Ends the largest unfinished record by policy, so that there is memory for the others.
     #[cold]
     async fn cut_largest(&mut self) {
-        while self.carried_bytes > self.carried_bytes_max {
+        while self.is_overcarried() {
             let size = |connection: &&mut Connection| connection.framer.held_bytes();
             let Some(largest) = self.connections.iter_mut().flatten().max_by_key(size) else { return };
             let (held, peer) = (largest.framer.held_bytes(), largest.peer);
