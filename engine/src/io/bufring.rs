@@ -165,29 +165,14 @@ impl Buffers {
     /// kernel to publish to, how many could be taken.
     pub(super) fn publish(&self) -> usize {
         let inner = &mut *self.inner.borrow_mut();
-        inner.recover();
-        let Some(mut provided) = inner.provided.take() else {
-            let free = inner.hot.len() + inner.cold.len() + inner.growth_max();
-            inner.wanted = free == 0;
-            return free;
-        };
         let was_short = inner.short;
-        let before = provided.published;
-        while provided.published < inner.published_max() {
-            let Some(buffer) = inner.take() else { break };
-            provided.put(buffer, inner.address(buffer), BUFFER_BYTES);
-        }
-        if provided.published != before {
-            provided.store_tail();
-        }
-        let published = provided.published;
-        inner.wanted = published < inner.published_max() / 2;
-        inner.provided = Some(provided);
-        if inner.short && !was_short {
-            // Sources that are full by now must stop before the last buffers are published.
+        inner.recover();
+        let available = inner.publish();
+        if inner.short != was_short {
+            // Who is full is another question now: the caller must ask it before anything else happens.
             self.alarm.ring();
         }
-        published
+        available
     }
 
     /// Takes over what one completion filled: `bytes` bytes, the first of them in `first`. Calls `each` with leases
@@ -353,6 +338,27 @@ impl Inner {
         Ok(())
     }
 
+    /// See [`Buffers::publish`].
+    fn publish(&mut self) -> usize {
+        let Some(mut provided) = self.provided.take() else {
+            let free = self.hot.len() + self.cold.len() + self.growth_max();
+            self.wanted = free == 0;
+            return free;
+        };
+        let before = provided.published;
+        while provided.published < self.published_max() {
+            let Some(buffer) = self.take() else { break };
+            provided.put(buffer, self.address(buffer), BUFFER_BYTES);
+        }
+        if provided.published != before {
+            provided.store_tail();
+        }
+        let published = provided.published;
+        self.wanted = published < self.published_max() / 2;
+        self.provided = Some(provided);
+        published
+    }
+
     /// Buffers that could be made now, as far as is known.
     fn growth_max(&self) -> usize {
         match self.short {
@@ -502,6 +508,8 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     fn direct() -> Rc<Buffers> {
@@ -556,7 +564,8 @@ mod tests {
     #[test]
     fn without_memory_for_more_a_source_is_full_early_and_the_others_still_have_buffers() {
         let memory = Memory::new(16 << 20);
-        let buffers = Buffers::new(None, Rc::default(), Arc::clone(&memory)).unwrap();
+        let alarm = Rc::new(Alarm::default());
+        let buffers = Buffers::new(None, Rc::clone(&alarm), Arc::clone(&memory)).unwrap();
         let accounts = [(); 3].map(|()| buffers.open_account(1 << 30));
         let least = memory.used_bytes();
         assert_eq!(least, HOT_BUFFERS * BUFFER_BYTES + 3 * SEGMENT_BYTES);
@@ -568,8 +577,10 @@ mod tests {
         drop(first);
         assert!(!buffers.is_full(accounts[0]), "all is back");
         buffers.trim();
+        alarm.hush();
         buffers.publish();
         assert!(!buffers.is_full(accounts[1]), "there is memory again");
+        assert!(alarm.poll(&mut Context::from_waker(Waker::noop())).is_ready(), "and it is told");
         drop(others);
         buffers.trim();
         assert_eq!(memory.used_bytes(), least);

@@ -214,9 +214,12 @@ impl Core {
         slots.into_iter().for_each(|slot| self.want(slot));
     }
 
-    /// Starts the queued receives.
+    /// Starts the queued receives. Those that have waited longest go first: when buffers are few, the first one may take
+    /// them all, and must not do so again in the next turn.
     pub(super) fn start_queued(&mut self) {
-        for slot in std::mem::take(&mut self.queue) {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.sort_by_key(|slot| self.conns.get(*slot as usize).map(|connection| connection.received_ns));
+        for slot in queue {
             let Some(connection) = self.conns.get_mut(slot as usize) else { continue };
             // A slot that was reused has its own entry in the queue, or none is needed.
             let queued = std::mem::take(&mut connection.queued);

@@ -256,8 +256,8 @@ impl Worker {
             if let Some(times) = self.cut.happened(1) {
                 log::warn!(
                     target: "wpgen::net",
-                    "source '{}': [WP306] unfinished records hold the whole tcp_recv_bytes; the largest is cut ({times} \
-                     since this was said last)", self.inlet.key()
+                    "source '{}': [WP306] unfinished records hold the whole tcp_recv_bytes, or their part of memory_limit; the \
+                     largest is cut ({times} since this was said last)", self.inlet.key()
                 );
             }
         }
