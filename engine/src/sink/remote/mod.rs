@@ -36,6 +36,10 @@ use crate::sink::stream::{Framing, SyslogParams, TcpParams};
 use crate::status::{SinkState, SinkStatus};
 use crate::tls::client::Client;
 
+/// A peer that refuses us takes the connection and hangs up at once: a list of who may send, a client's certificate in
+/// TLS 1.3, a balancer with nobody behind it. What it acknowledged meanwhile does not count.
+const PROBATION: Duration = Duration::from_millis(250);
+
 /// What all connections of a sink go by.
 #[derive(Debug)]
 struct Settings {
@@ -49,6 +53,8 @@ struct Settings {
     connect_timeout: Duration,
     pause_min: Duration,
     pause_max: Duration,
+    /// For so long after the connection is made nothing counts as delivered.
+    probation: Duration,
 }
 
 /// What became of what the sink was given, on all shards.
@@ -91,6 +97,7 @@ impl Remote {
             connect_timeout: params.connect_timeout,
             pause_min: params.reconnect_min,
             pause_max: params.reconnect_max,
+            probation: PROBATION,
         };
         Ok(Self::new(id, settings))
     }
@@ -109,6 +116,7 @@ impl Remote {
             connect_timeout: params.connect_timeout,
             pause_min: params.reconnect_min,
             pause_max: params.reconnect_max,
+            probation: PROBATION,
         };
         Ok(Self::new(id, settings))
     }

@@ -24,9 +24,6 @@ use crate::sink::framing::{frame, is_framed};
 /// The first and the longest time between two questions what is acknowledged.
 const TICK_MIN: Duration = Duration::from_millis(1);
 const TICK_MAX: Duration = Duration::from_millis(100);
-/// A peer that refuses us takes the connection and hangs up at once: a list of who may send, a client's certificate in
-/// TLS 1.3, a balancer with nobody behind it. What it acknowledged meanwhile does not count.
-const PROBATION: Duration = Duration::from_millis(250);
 /// Without any acknowledgement for so long, status says that the sink waits.
 const STALLED: Duration = Duration::from_secs(2);
 
@@ -194,7 +191,7 @@ impl Owner {
     /// Sends home what the peer has acknowledged, once it has shown that it stays.
     fn settle(&mut self) -> io::Result<()> {
         let Some(wire) = &self.link.wire else { return Ok(()) };
-        if self.is_idle() || self.begun.elapsed() < PROBATION {
+        if self.is_idle() || self.begun.elapsed() < self.link.settings.probation {
             return Ok(());
         }
         let acknowledged = wire.acknowledged()?;

@@ -21,6 +21,8 @@ const RECORDS: usize = 400_000;
 /// Bytes of a record and its newline.
 const RECORD: usize = 61;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For peers that refuse us, on a machine where they may be slow at it.
+pub(super) const PATIENT_PROBATION: Duration = Duration::from_secs(5);
 
 fn rules(framing: crate::frame::Framing) -> StreamRules {
     StreamRules {
@@ -69,6 +71,7 @@ pub(super) fn settings(framing: Framing, format: Format, peers: &[SocketAddr]) -
         connect_timeout: Duration::from_secs(5),
         pause_min: Duration::from_millis(1),
         pause_max: Duration::from_millis(20),
+        probation: PROBATION,
     }
 }
 
@@ -186,7 +189,8 @@ fn a_peer_that_closed_is_found_before_anything_is_written_to_it() {
 fn a_peer_that_takes_the_connection_and_hangs_up_is_passed_over() {
     for backend in [Backend::Uring, Backend::Epoll] {
         let ((refusing, first), (server, second)) = (listen(), listen());
-        let sink = remote(Framing::Newline, Format::Raw, &[first, second]);
+        let settings = settings(Framing::Newline, Format::Raw, &[first, second]);
+        let sink = Remote::new(0, Settings { probation: PATIENT_PROBATION, ..settings });
         let (engine, at) = start(backend, crate::frame::Framing::Newline, &sink);
         TcpStream::connect(at).unwrap().write_all(b"1\n2\n").unwrap();
         let (mut peer, _) = refusing.accept().unwrap();

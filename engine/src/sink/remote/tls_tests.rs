@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::tests::{nobody, send, settings, start, until};
+use super::tests::{PATIENT_PROBATION, nobody, send, settings, start, until};
 use super::*;
 use crate::config::tls::{TlsConnect, TlsVersion};
 use crate::config::types::OneOrMany;
@@ -112,7 +112,9 @@ fn records_arrive_under_tls() {
 
 /// Has a sink meet a peer that it must not talk to, or that does not want it, and returns what its status says.
 fn refusal(at: SocketAddr, connect: &TlsConnect) -> String {
-    let sink = remote(at, connect);
+    let tls = Some(Client::open(connect).unwrap());
+    let settings = settings(Framing::Newline, Format::Raw, &[at]);
+    let sink = Remote::new(0, Settings { tls, probation: PATIENT_PROBATION, ..settings });
     let (engine, source) = start(Backend::Epoll, crate::frame::Framing::Newline, &sink);
     TcpStream::connect(source).unwrap().write_all(b"secret\n").unwrap();
     until("it waits", || matches!(sink.status().state, SinkState::Waiting(_)));
