@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Ticks a second in which the kernel tells CPU times to programs.
-const TICKS_PER_S: u64 = 100;
+pub const TICKS_PER_S: u64 = 100;
 
 /// Nanoseconds since 1970.
 pub fn now_ns() -> u64 {

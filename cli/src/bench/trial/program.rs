@@ -8,14 +8,14 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::bench::clock::{Used, used};
+use crate::bench::clock::{self, Used, used};
 
 /// How long a program may take to end after it was asked to.
 const END_MAX: Duration = Duration::from_secs(20);
 /// How often is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(2);
-/// How often its memory is looked at.
-const MEMORY_LOOK: Duration = Duration::from_millis(100);
+/// How often what its group uses is looked at.
+const SEEN_EVERY: Duration = Duration::from_millis(100);
 
 /// A process and those it started.
 #[derive(Debug)]
@@ -23,8 +23,9 @@ pub struct Program {
     pid: i32,
     began: Instant,
     ended: Option<Ended>,
-    memory_peak_bytes: u64,
-    memory_next: Instant,
+    /// The most that its whole group was seen to use.
+    seen: Used,
+    seen_next: Instant,
 }
 
 /// How a program ended.
@@ -45,12 +46,12 @@ impl Program {
         let child = command.process_group(0).spawn()?;
         // The process is waited for below, with what it used; a Child neither kills nor waits when it is dropped.
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-        Ok(Self { pid, began, ended: None, memory_peak_bytes: 0, memory_next: began })
+        Ok(Self { pid, began, ended: None, seen: Used::default(), seen_next: began })
     }
 
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<Ended> {
-        self.look_at_memory();
+        self.look();
         if self.ended.is_none() {
             let (mut status, mut usage) = (0, zeroed_usage());
             // SAFETY: both pointers are valid for the call, and the process is our child.
@@ -58,7 +59,8 @@ impl Program {
             if waited == self.pid {
                 let code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
                 let cpu = time(usage.ru_utime) + time(usage.ru_stime);
-                let used = Used { cpu, memory_peak_bytes: self.memory_peak_bytes };
+                // A shell that is ended does not wait for what it started, and then knows nothing of it.
+                let used = Used { cpu: cpu.max(self.seen.cpu), ..self.seen };
                 self.ended = Some(Ended { code, used, took: self.began.elapsed() });
             }
         }
@@ -75,13 +77,18 @@ impl Program {
         }
     }
 
-    /// Asks it to end and waits; after [`END_MAX`] it is killed.
+    /// Asks its whole group to end and waits; after [`END_MAX`] it is killed.
     pub fn end(mut self) -> Option<Ended> {
-        self.memory_next = Instant::now();
-        self.look_at_memory();
+        self.seen_next = Instant::now();
+        self.look();
         self.signal(libc::SIGTERM);
         let deadline = Instant::now() + END_MAX;
-        self.wait(|| Instant::now() < deadline)
+        let ended = self.wait(|| Instant::now() < deadline);
+        // What is only left to be reaped has no memory any more.
+        while used_by_group(self.pid).memory_peak_bytes > 0 && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        ended
     }
 
     fn signal(&self, signal: i32) {
@@ -89,10 +96,12 @@ impl Program {
         unsafe { libc::kill(-self.pid, signal) };
     }
 
-    fn look_at_memory(&mut self) {
-        if Instant::now() >= self.memory_next {
-            self.memory_next = Instant::now() + MEMORY_LOOK;
-            self.memory_peak_bytes = self.memory_peak_bytes.max(memory_of_group(self.pid));
+    fn look(&mut self) {
+        if Instant::now() >= self.seen_next {
+            self.seen_next = Instant::now() + SEEN_EVERY;
+            let now = used_by_group(self.pid);
+            self.seen.cpu = self.seen.cpu.max(now.cpu);
+            self.seen.memory_peak_bytes = self.seen.memory_peak_bytes.max(now.memory_peak_bytes);
         }
     }
 }
@@ -105,17 +114,27 @@ impl Drop for Program {
     }
 }
 
-/// The peak memory of all processes of a group together.
-fn memory_of_group(group: i32) -> u64 {
+/// What all processes of a group have used together, those included that they have waited for.
+fn used_by_group(group: i32) -> Used {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| group_of(*pid) == Some(group)).filter_map(used).map(|used| used.memory_peak_bytes).sum()
+    let mut sum = Used::default();
+    for (pid, waited_for) in pids.filter_map(|pid| Some((pid, of_group(pid, group)?))) {
+        let own = used(pid).unwrap_or_default();
+        sum.cpu += own.cpu + waited_for;
+        sum.memory_peak_bytes += own.memory_peak_bytes;
+    }
+    sum
 }
 
-/// The third field behind the name, which stands in brackets and may hold anything.
-fn group_of(pid: u32) -> Option<i32> {
+/// The CPU time of the children that a process of the group has waited for; none when it is of another group.
+fn of_group(pid: u32, group: i32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
+    // The fields behind the name, which stands in brackets and may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let its_group: i32 = fields.get(2)?.parse().ok()?;
+    let ticks: u64 = fields.get(13..15)?.iter().filter_map(|n| n.parse::<u64>().ok()).sum();
+    (its_group == group).then(|| Duration::from_millis(ticks * 1000 / clock::TICKS_PER_S))
 }
 
 fn zeroed_usage() -> libc::rusage {
@@ -148,15 +167,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_shell_started_is_counted_though_the_shell_does_not_wait_for_it() {
+        let mut program = shell("(while :; do :; done); true");
+        let enough = Duration::from_millis(100);
+        while used_by_group(program.pid).cpu < enough {
+            assert!(program.ended().is_none());
+        }
+        let (group, ended) = (program.pid, program.end().unwrap());
+        assert!(ended.used.cpu >= enough && ended.used.memory_peak_bytes > 0, "{ended:?}");
+        assert_eq!(used_by_group(group).memory_peak_bytes, 0, "all of it has ended");
+    }
+
+    #[test]
     fn nothing_of_it_outlives_it() {
         let mut program = shell("trap '' TERM; sleep 1000 & wait; sleep 1000");
-        while memory_of_group(program.pid) == 0 {
+        while used_by_group(program.pid).memory_peak_bytes == 0 {
             assert!(program.ended().is_none());
         }
         let group = program.pid;
         drop(program);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while memory_of_group(group) > 0 {
+        while used_by_group(group).memory_peak_bytes > 0 {
             assert!(Instant::now() < deadline, "still there");
             std::thread::sleep(LOOK);
         }
