@@ -161,26 +161,6 @@ fn on_the_shapes_of_public_logs() {
     }
 }
 
-/// Every line of the files in the folder that WPGEN_LOGS names, as it is and with a PRI: both say the same, or the
-/// difference is one of three rows of the table.
-#[test]
-fn on_a_folder_of_logs() {
-    let Some(folder) = std::env::var_os("WPGEN_LOGS") else { return };
-    for file in std::fs::read_dir(folder).unwrap().flatten().filter(|file| file.path().is_file()) {
-        let bytes = std::fs::read(file.path()).unwrap();
-        for line in String::from_utf8_lossy(&bytes).lines() {
-            for text in [line.to_owned(), format!("<13>{line}")] {
-                let (header, ours) = ours(&text);
-                let theirs = theirs(&text);
-                let is_in_table = header.kind == Kind::Bare
-                    || text.starts_with("- ")
-                    || ours.message.strip_prefix('-').is_some_and(|rest| rest.trim() == theirs.message);
-                assert!(ours == theirs || is_in_table, "{text}\n{ours:?}\n{theirs:?}");
-            }
-        }
-    }
-}
-
 /// The differences in the table above: what we say, and that it is not what `syslog_loose` says.
 #[test]
 fn differences() {
