@@ -231,7 +231,8 @@ fn a_tag_raises_an_alert_and_everybody_sees_it() {
         (&health["data"]["alerts"][0]["source"], &health["data"]["alerts"][0]["alert"]),
         (&"app".into(), &"error".into())
     );
-    assert!(run(site.folder(), &["source", "status"]).out.contains("app error: 2 errors in the last minute"));
+    let told = run(site.folder(), &["source", "status"]);
+    assert!(told.out.contains("app error: 2 errors in the last minute"), "{} {}", told.out, told.err);
     until("the log warns of it", || {
         let log = String::from_utf8(site.read("logs/wpgen.log")).unwrap();
         log.lines().any(|line| line.contains("[WARN]") && line.contains("source 'app': alert error"))

@@ -139,6 +139,25 @@ fn what_came_before_an_abrupt_end_is_there_and_the_end_is_counted() {
 }
 
 #[test]
+fn a_client_that_never_reads_loses_nothing_by_closing() {
+    const MESSAGES: usize = 20_000;
+    for backend in BACKENDS {
+        let (source, at) = source(secured(None));
+        let sink = Keep::new(0, Format::Raw);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        let mut client = connect(at, &Arc::new(PAPERS.client(&TLS13, None)));
+        let bytes: String = (0..MESSAGES).map(|i| format!("{i:0100}\n")).collect();
+        client.write_all(bytes.as_bytes()).unwrap();
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        // Were there anything unread, its kernel would send a reset, and not what it still has.
+        drop(client);
+        until("all are there", || sink.len() == MESSAGES);
+        assert_eq!(drain(engine)[0].errors, 0, "{backend:?}");
+    }
+}
+
+#[test]
 fn strangers_are_refused_and_neighbours_go_on() {
     PAPERS.make("stranger", "leaf", None);
     for backend in BACKENDS {
