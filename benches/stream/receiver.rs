@@ -59,8 +59,7 @@ impl Watch {
     pub fn received(&self) -> (u64, u64) {
         let status = self.0.status();
         let source = &status.sources[0];
-        let lost = source.dropped.iter().filter(|(why, _)| why == "kernel").map(|(_, n)| n).sum();
-        (source.records_in, lost)
+        (source.records_in, source.kernel_drops)
     }
 
     /// Bytes that a source has received.
