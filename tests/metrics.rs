@@ -217,6 +217,8 @@ fn a_tag_raises_an_alert_and_everybody_sees_it() {
         text.replace("connect = \"file_src\"\n", &format!("connect = \"file_src\"\n{tags}")),
     )
     .unwrap();
+    // Without a file that matches, that would be an error, too.
+    std::fs::write(site.path("in/good.log"), "6162\n").unwrap();
     let engine = site.start();
     let active = || parse(&get(at, "/metrics").1)["wpgen_alert_active{source=\"app\",alert=\"error\"}"];
     std::fs::write(site.path("in/a.log"), "6162\nno hex\n").unwrap();
