@@ -1,7 +1,8 @@
 //! Whether `memory_limit` is enough: for what sources were told to use, and for what everything needs to work at all.
 //!
 //! What is needed at the least is what is set aside while the engine runs ([`crate::memory`]): with it each source can
-//! receive, and has a batch, however little the others leave. Pure.
+//! receive, and has a batch, however little the others leave. All of it is used only when every source is busy at once, so
+//! a limit below it is told and not refused. Pure.
 
 use super::tree::Table;
 use super::units::Size;
@@ -57,10 +58,10 @@ pub(super) fn check(config: &Config, cpus: usize, root: &Table, findings: &mut F
         let sources = config.sources.iter().filter(|source| source.enable).count();
         let place = root.get("engine").map_or_else(|| root.place(), |node| node.place());
         let message = format!(
-            "memory_limit ({limit}) is too little for {sources} sources on {shards} shards: they need {least} at the least"
+            "memory_limit ({limit}) is little for {sources} sources on {shards} shards: when all are busy at once they use {least} at the least"
         );
         findings.push(
-            Diagnostic::error(Code::WP404, message)
+            Diagnostic::warning(None, message)
                 .at(place)
                 .help(format!("raise it: [engine] memory_limit = \"{least}\" or more"))
                 .help("or use fewer shards: [engine] workers"),

@@ -338,17 +338,6 @@ fn memory_that_does_not_fit() {
 }
 
 #[test]
-fn memory_that_is_too_little_for_the_sources_there_are() {
-    let sources = |n: usize| -> String {
-        let one =
-            |i| source(&format!("s{i}"), "tcp_src", &format!("port = {}\ntcp_recv_bytes = 65536", 9100 + i));
-        "[engine]\nworkers = 2\nmemory_limit = \"16MiB\"\n".to_owned() + &(0..n).map(one).collect::<String>()
-    };
-    good(&sources(4));
-    check(vec![(sources(8), Code::WP404, 1, "too little for 8 sources on 2 shards", "or more")]);
-}
-
-#[test]
 fn all_mistakes_are_found_at_once() {
     let text = "[engine]\nworker = 1\nio = \"x\"\n[log]\nlevel = 3\n".to_owned()
         + &file_source("mode = \"x\"\nencode = \"y\"")
@@ -381,9 +370,13 @@ fn several_syntax_errors_are_found_at_once() {
 
 #[test]
 fn warnings_do_not_keep_a_configuration_from_loading() {
+    let one =
+        |i| source(&format!("s{i}"), "tcp_src", &format!("port = {}\ntcp_recv_bytes = 65536", 9100 + i));
+    let eight = (0..8).map(one).collect::<String>();
     let ndjson = "path = \"o.ndjson\"\nformat = \"ndjson\"";
     for (text, words) in [
         (file_source("parallel = 4"), "'parallel' needs mode"),
+        ("[engine]\nmemory_limit = \"16MiB\"\n".to_owned() + &eight, "is little for 8 sources on 2 shards"),
         (
             file_source("").replace("[sources.", "tags = [\"alert_on_eror:true\"]\n[sources."),
             "'alert_on_eror' of source",
