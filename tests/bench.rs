@@ -307,13 +307,18 @@ fn run_measures_every_case_beside_another_program() {
     let ran = run(folder.path(), &[&args[..], &["--scratch", dir]].concat());
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let report: Value = serde_json::from_str(&ran.out).unwrap();
-    for (case, messages) in [("file", 5000), ("tcp", 6000), ("udp", 6000)] {
+    for case in ["file", "tcp", "udp"] {
         let rows = report["results"].as_array().unwrap();
         let row =
             rows.iter().find(|row| row["case"] == case).unwrap_or_else(|| panic!("no {case}: {report:#}"));
-        let got = ["messages", "lost", "duplicated", "corrupted"].map(|key| row[key].as_u64());
-        assert_eq!(got, [Some(messages), Some(0), Some(0), Some(0)], "{report:#}");
-        assert!(row["cpu_s"].as_f64() > Some(0.0) && row["memory_peak_bytes"].as_u64() > Some(1_000_000));
+        let got = ["duplicated", "corrupted"].map(|key| row[key].as_u64());
+        assert_eq!(got, [Some(0), Some(0)], "{report:#}");
+        // How many are sent in a given time is the machine's doing, and so is what UDP loses and whether there is a
+        // tick of the CPU clock.
+        assert!(row["messages"].as_u64() > Some(0) && row["cpu_s"].as_f64() >= Some(0.0), "{report:#}");
+        assert!(case == "udp" || row["lost"] == 0, "{report:#}");
+        assert!(case != "file" || row["messages"] == 5000, "{report:#}");
+        assert!(row["memory_peak_bytes"].as_u64() > Some(1_000_000), "{report:#}");
     }
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert!(left.is_empty(), "nothing is left behind: {left:?}");
@@ -355,7 +360,7 @@ fn older_spellings_work() {
         (Some("tcp"), Some(0))
     );
     let report = last(&["stress_test", "--rate", "10k", "--duration", "200ms"]);
-    assert_eq!(report["results"][0]["messages"], 2000);
+    assert!((1..=2000).contains(&report["results"][0]["messages"].as_u64().unwrap()), "{report:#}");
 }
 
 /// Looks for a capacity until the first rate was tried, then asks for the end.
