@@ -17,6 +17,7 @@ mod net;
 mod refusals;
 mod relay;
 mod reload;
+mod rescue;
 mod rotation;
 mod senders;
 mod service;

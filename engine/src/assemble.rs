@@ -16,6 +16,7 @@ use crate::engine::{Engine, Keeping, Wired, Wiring};
 use crate::io::{Backend, affinity, host, probe};
 use crate::keeper::{Keeper, Persist};
 use crate::memory::Memory;
+use crate::rescue::{self, Rescue, Rescued};
 use crate::sink::SinkParams;
 use crate::sink::blackhole::Blackhole;
 use crate::sink::console::Stdout;
@@ -59,6 +60,7 @@ pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
     let keeper = Keeper::new();
     let persist = keeper.persist();
     let mut findings = Vec::new();
+    warn_of_forgotten(config);
     let (sinks, made) = make_sinks(config, &before, &persist, &mut findings);
     let next_input = Arc::new(AtomicU64::new(before.next_input));
     let workers = config.shards(affinity::available());
@@ -123,7 +125,8 @@ fn make_sinks<'a>(
 ) -> (Vec<Arc<dyn Sink>>, Vec<Made<'a>>) {
     let (mut sinks, mut made) = (Vec::new(), Vec::new());
     for sink in config.sinks.iter().filter(|s| s.enable) {
-        match make_sink(sinks.len(), sink, known(config, sink, before), persist) {
+        let running = make_sink(sinks.len(), sink, known(config, sink, before), persist);
+        match running.and_then(|running| with_rescue(&config.engine.data_dir, sink, running, persist)) {
             Ok(running) => {
                 made.push(Made { index: sinks.len(), config: sink });
                 sinks.push(running);
@@ -155,6 +158,36 @@ pub(crate) fn make_sink(
         SinkParams::Kafka(_) => {
             Err(Box::new(not_built("sink", &sink.key, sink.params.kind().name).at(sink.place.clone())))
         }
+    }
+}
+
+/// Puts a rescue in front of a sink that is to have one, or for which an earlier run left something.
+pub(crate) fn with_rescue(
+    data_dir: &Path,
+    config: &SinkConfig,
+    sink: Arc<dyn Sink>,
+    persist: &Persist,
+) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
+    let gives_back =
+        matches!(config.params, SinkParams::File(_) | SinkParams::Tcp(_) | SinkParams::Syslog(_));
+    if !gives_back || !config.common.rescue && !rescue::is_used(data_dir, &config.key) {
+        return Ok(sink);
+    }
+    let most = if config.common.rescue { config.common.rescue_bytes.0 } else { 0 };
+    let persist = matches!(config.params, SinkParams::File(_)).then(|| Arc::clone(persist));
+    let rescue = Rescue::open(data_dir, &config.key, most, persist)
+        .map_err(|error| plain(format!("sink '{}': {error}", config.key)).at(config.place.clone()))?;
+    Ok(Rescued::new(sink, rescue))
+}
+
+/// Says which rescued records nobody will send.
+fn warn_of_forgotten(config: &Config) {
+    let keys: Vec<&str> = config.sinks.iter().filter(|s| s.enable).map(|s| &*s.key).collect();
+    for path in rescue::forgotten(&config.engine.data_dir, &keys) {
+        log::warn!(
+            target: "wpgen::rescue",
+            "{} has records of a sink that is not configured: they are sent when it is again", path.display()
+        );
     }
 }
 

@@ -10,6 +10,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use crate::memory::Charge;
 use crate::pool::{Arena, BATCH_BYTES};
 use crate::syslog::Header;
@@ -181,6 +183,8 @@ pub struct Batch {
     pub oldest_ns: i64,
     /// The sink's word, when it comes home.
     pub verdict: Verdict,
+    /// Who has it back instead of its lane: a rescue that sends it from disk.
+    pub returns: Option<UnboundedSender<Box<Batch>>>,
     /// What its memory is charged with; none in tests.
     pub charge: Option<Charge>,
     /// What of its memory is charged: an arena grows for a record that is longer than itself.
@@ -201,6 +205,7 @@ impl Batch {
             outlet: 0,
             oldest_ns: i64::MAX,
             verdict: Verdict::Open,
+            returns: None,
             charge: None,
             charged_bytes: BATCH_BYTES,
         }

@@ -48,7 +48,7 @@
 //!   [`alert`], [`admin`]
 //! - the record's way: [`io`], [`tls`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
 //! - the currency and its way home: [`batch`], [`pool`], [`memory`], [`queue`], [`settle`]
-//! - what survives: [`checkpoint`], [`keeper`], [`lock`]
+//! - what survives: [`checkpoint`], [`keeper`], [`rescue`], [`lock`]
 
 pub mod admin;
 pub mod alert;
@@ -72,6 +72,7 @@ pub mod pool;
 pub mod process;
 pub mod queue;
 pub mod reload;
+pub mod rescue;
 pub mod settle;
 pub mod shard;
 pub mod sink;

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::assemble::{Making, make_sink, make_source, unordered};
+use crate::assemble::{Making, make_sink, make_source, unordered, with_rescue};
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
 use crate::config::{Config, SinkConfig, SourceConfig};
@@ -340,7 +340,9 @@ impl Work<'_> {
         let Some(id) = self.engine.free_sink_id(&taken) else {
             return Err(Diagnostic::plain(format!("sink '{}': there are too many sinks", sink.key)));
         };
-        make_sink(usize::from(id), sink, before.groups.clone(), &self.persist).map_err(|finding| *finding)
+        make_sink(usize::from(id), sink, before.groups.clone(), &self.persist)
+            .and_then(|made| with_rescue(&self.next.engine.data_dir, sink, made, &self.persist))
+            .map_err(|finding| *finding)
     }
 
     fn make_source(

@@ -4,10 +4,11 @@
 //! the owner of its outlet and to nobody else. What crosses threads goes through [`Mailbox`]es: sealed batches out,
 //! batches home, and control messages. The shard knows no configuration and reads no file.
 
+mod intake;
 mod rewire;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,6 +25,7 @@ use crate::queue::Mailbox;
 use crate::settle::Settle;
 use crate::sink::route::Sink;
 
+pub use intake::Intake;
 pub use rewire::Leaving;
 
 /// What shards send each other.
@@ -143,8 +145,9 @@ impl Shard {
     }
 
     /// Makes a sink known here, before the first batch for it.
-    pub fn add_sink(&self, sink: Arc<dyn Sink>) {
-        self.sinks.borrow_mut().insert(sink.id(), sink);
+    pub fn add_sink(self: &Rc<Self>, sink: Arc<dyn Sink>) {
+        self.sinks.borrow_mut().insert(sink.id(), Arc::clone(&sink));
+        sink.started(self);
     }
 
     /// Makes a lane.
@@ -197,7 +200,12 @@ impl Shard {
         self.settled.notified().await;
     }
 
-    fn settle_home(&self, batch: Box<Batch>) {
+    fn settle_home(&self, mut batch: Box<Batch>) {
+        if let Some(returns) = batch.returns.take() {
+            // A rescue that has ended needs none back: the next start sends it again.
+            let _ = returns.send(batch);
+            return;
+        }
         let lane = self.lanes.borrow().get(batch.lane as usize).cloned();
         for ticket in &batch.tickets {
             let moved = self.settle.borrow_mut().verdict(ticket, batch.verdict);
@@ -215,15 +223,22 @@ impl Shard {
 
     /// Gives a batch to the owner of its outlet on this shard.
     fn accept(&self, batch: Box<Batch>) {
-        let key = (batch.sink, batch.outlet);
-        let intake = self.intakes.borrow().get(&key).cloned();
-        let intake = intake.unwrap_or_else(|| {
-            let intake = Rc::new(Intake::default());
-            self.intakes.borrow_mut().insert(key, Rc::clone(&intake));
-            self.opened_intake(key.0, key.1, &intake);
-            intake
-        });
-        intake.put(batch);
+        self.intake(batch.sink, batch.outlet).put(batch);
+    }
+
+    /// Starts the owner of an outlet on this shard before a batch comes.
+    pub fn open_intake(&self, sink: SinkId, outlet: u32) {
+        self.intake(sink, outlet);
+    }
+
+    fn intake(&self, sink: SinkId, outlet: u32) -> Rc<Intake> {
+        if let Some(intake) = self.intakes.borrow().get(&(sink, outlet)) {
+            return Rc::clone(intake);
+        }
+        let intake = Rc::new(Intake::default());
+        self.intakes.borrow_mut().insert((sink, outlet), Rc::clone(&intake));
+        self.opened_intake(sink, outlet, &intake);
+        intake
     }
 
     fn opened_intake(&self, sink: SinkId, outlet: u32, intake: &Rc<Intake>) {
@@ -267,7 +282,7 @@ impl Shard {
 
     /// Owners that have not ended yet.
     pub fn owners(&self) -> usize {
-        self.intakes.borrow().values().filter(|i| !i.ended.get()).count()
+        self.intakes.borrow().values().filter(|i| !i.has_ended()).count()
     }
 
     /// Runs the shard's own tasks until the orders end: mail, linger, control.
@@ -311,76 +326,6 @@ async fn sealer(shard: Rc<Shard>) {
             if open > 0 {
                 shard.open.set(true);
             }
-        }
-    }
-}
-
-/// What a sink's owner is given: batches, in order of sending.
-#[derive(Debug, Default)]
-pub struct Intake {
-    queue: RefCell<VecDeque<Box<Batch>>>,
-    arrived: Notify,
-    closed: Cell<bool>,
-    ended: Cell<bool>,
-    end: Notify,
-}
-
-impl Intake {
-    /// The next batch; `None` when the engine drains and there is no more.
-    pub async fn next(&self) -> Option<Box<Batch>> {
-        loop {
-            if let Some(batch) = self.try_next() {
-                return Some(batch);
-            }
-            if self.closed.get() {
-                return None;
-            }
-            self.arrived.notified().await;
-        }
-    }
-
-    /// A batch that is there now.
-    pub fn try_next(&self) -> Option<Box<Batch>> {
-        self.queue.borrow_mut().pop_front()
-    }
-
-    /// Batches waiting.
-    pub fn len(&self) -> usize {
-        self.queue.borrow().len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.queue.borrow().is_empty()
-    }
-
-    /// Whether the engine drains.
-    pub fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
-    /// Puts a batch in.
-    pub fn put(&self, batch: Box<Batch>) {
-        self.queue.borrow_mut().push_back(batch);
-        self.arrived.notify_one();
-    }
-
-    /// No more will come.
-    pub fn close(&self) {
-        self.closed.set(true);
-        self.arrived.notify_one();
-    }
-
-    /// The owner has written, closed and ended.
-    pub fn ended(&self) {
-        self.ended.set(true);
-        self.end.notify_waiters();
-    }
-
-    /// Waits until the owner has ended.
-    async fn until_ended(&self) {
-        while !self.ended.get() {
-            self.end.notified().await;
         }
     }
 }

@@ -160,6 +160,34 @@ pub struct SinkStatus {
     pub errors: u64,
     /// How the sink is.
     pub state: SinkState,
+    /// What waits for it on disk; `None` for a sink without rescue.
+    pub rescue: Option<RescueStatus>,
+}
+
+/// What waits on disk for a sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RescueStatus {
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// `rescue_bytes`.
+    pub limit_bytes: u64,
+    /// Whether batches wait because the files are full.
+    pub full: bool,
+    /// Failures to write or read them, and broken ones that were found.
+    pub errors: u64,
+    /// What the last attempt met, while it fails.
+    pub trouble: Option<String>,
+}
+
+impl RescueStatus {
+    /// What is wrong with the rescue of sink `key`, if anything is.
+    fn words(&self, key: &str) -> Option<String> {
+        match &self.trouble {
+            Some(why) => Some(format!("the rescue of sink '{key}' does not work: {why}")),
+            None if self.full => Some(format!("the rescue of sink '{key}' is full")),
+            None => None,
+        }
+    }
 }
 
 /// How a sink is.
@@ -217,7 +245,8 @@ impl Status {
         });
         let trouble = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.trouble.as_ref());
         let checkpoint = trouble.map(|why| format!("the checkpoint cannot be written: {why}"));
-        sources.chain(sinks).chain(checkpoint).collect()
+        let rescues = self.sinks.iter().filter_map(|sink| sink.rescue.as_ref()?.words(&sink.key));
+        sources.chain(sinks).chain(rescues).chain(checkpoint).collect()
     }
 
     /// Whether some pipeline is dead: it does not come back by itself.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::diagnosis::Diagnostics;
 use crate::exposition;
 use crate::reload::{Lists, Reloaded};
-use crate::status::{AlertStatus, SinkState, SinkStatus, SourceStatus, Status};
+use crate::status::{AlertStatus, RescueStatus, SinkState, SinkStatus, SourceStatus, Status};
 use http::Request;
 
 /// What the admin API needs of a running engine.
@@ -261,6 +261,17 @@ fn sink(sink: &SinkStatus) -> Value {
         "repeated": sink.repeated,
         "batches_in_flight": sink.batches_in_flight,
         "errors": sink.errors,
+        "rescue": sink.rescue.as_ref().map(rescue),
+    })
+}
+
+fn rescue(rescue: &RescueStatus) -> Value {
+    json!({
+        "bytes": rescue.bytes,
+        "limit_bytes": rescue.limit_bytes,
+        "full": rescue.full,
+        "errors": rescue.errors,
+        "reason": rescue.trouble,
     })
 }
 

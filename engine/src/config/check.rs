@@ -28,6 +28,7 @@ pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) 
     for sink in &config.sinks {
         check_selection(config, sink, findings);
         check_raw(config, sink, findings);
+        check_rescue(sink, findings);
     }
     check_outputs(config, findings);
     check_loops(config, findings);
@@ -171,6 +172,20 @@ fn check_raw(config: &Config, sink: &SinkConfig, findings: &mut Findings) {
             .at(first.place.clone())
             .help("keep the header: header_mode = \"keep\"")
             .help("or keep its fields: format = \"ndjson\" in the sink"),
+    );
+}
+
+/// Sinks that do not wait for anyone, or know no way back, have no rescue.
+fn check_rescue(sink: &SinkConfig, findings: &mut Findings) {
+    let kind = sink.params.kind().name;
+    if !sink.common.rescue || ["file", "tcp", "syslog"].contains(&kind) {
+        return;
+    }
+    let message = format!("rescue = true does nothing for sink '{}': the kind '{kind}' has none", sink.key);
+    findings.push(
+        Diagnostic::warning(None, message)
+            .at(sink.place.clone())
+            .help("sinks of the kinds file, tcp and syslog have a rescue"),
     );
 }
 

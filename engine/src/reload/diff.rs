@@ -144,6 +144,10 @@ pub(super) fn is_source_held(new: &SourceConfig, old: &SourceConfig) -> bool {
 
 /// Whether a new sink needs what an old one holds: its files.
 pub(super) fn is_sink_held(new: &SinkConfig, old: &SinkConfig) -> bool {
+    if new.key == old.key && old.common.rescue {
+        // What it rescued lies under its key.
+        return true;
+    }
     match (&new.params, &old.params) {
         (SinkParams::File(new), SinkParams::File(old)) => {
             let template = |file: &crate::sink::file::params::FileParams| {

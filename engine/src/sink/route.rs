@@ -28,7 +28,21 @@ pub trait Sink: Send + Sync {
         home
     }
 
-    /// Starts the owner of an outlet on this shard. It takes batches until its intake is closed and empty.
+    /// The outlet's name, by which [`Sink::outlet_named`] finds it after a restart.
+    fn outlet_name(&self, _outlet: u32) -> String {
+        String::new()
+    }
+
+    /// The outlet that has this name, if there can be one.
+    fn outlet_named(&self, _name: &str) -> Option<u32> {
+        Some(0)
+    }
+
+    /// The sink is known on this shard: what it has to do before the first batch comes.
+    fn started(&self, _shard: &Rc<Shard>) {}
+
+    /// Starts the owner of an outlet on this shard. It takes batches until its intake is closed and empty. An owner whose
+    /// intake is guarded gives back what it cannot write.
     fn start_owner(&self, shard: &Rc<Shard>, outlet: u32, intake: Rc<Intake>);
 
     /// Counts records and bytes that a counting sink took.

@@ -283,6 +283,13 @@ impl Outlet {
         path
     }
 
+    /// The outlet that has this name; none where the name is no outlet's.
+    pub fn named(name: &str) -> Option<Self> {
+        let Template { parts } = Template::parse(name).ok()?;
+        let has_values = parts.iter().all(|part| matches!(part, Part::Text(_) | Part::Date(_)));
+        has_values.then_some(Self { parts })
+    }
+
     /// How it is named in logs and checkpoints: the path with its dates as they are written in the configuration.
     pub fn name(&self) -> String {
         self.parts.iter().map(Part::to_string).collect()

@@ -174,6 +174,14 @@ impl Sink for FileSink {
         self.number(self.settings.template.outlet(origin))
     }
 
+    fn outlet_name(&self, outlet: u32) -> String {
+        self.ledger(outlet).name.clone()
+    }
+
+    fn outlet_named(&self, name: &str) -> Option<u32> {
+        Some(self.number(Outlet::named(name)?))
+    }
+
     fn owner(&self, outlet: u32, home: ShardId) -> ShardId {
         self.ledger(outlet).owner(home)
     }
@@ -239,6 +247,7 @@ impl Sink for FileSink {
             errors: sum(|ledger| &ledger.failures),
             state: trouble
                 .map_or(SinkState::Ready, |t| SinkState::Waiting(format!("{}: {}", t.outlet, t.words))),
+            rescue: None,
         }
     }
 

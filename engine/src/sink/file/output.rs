@@ -42,16 +42,18 @@ pub(super) struct FileOutput {
 const OPENED_MAX: usize = 16;
 
 impl Owner {
-    /// Opens the output at `path`, however long it takes.
+    /// Opens the output at `path`, however long it takes, or until a rescue is to have what is for it.
     pub(super) async fn open(&mut self, path: &str) {
-        loop {
+        while !self.is_failing {
             match self.try_open(path).await {
                 Ok(kind) => {
                     self.current = Some(Output { path: path.to_owned(), kind });
                     self.patience.worked(Attempt::Opening);
                     return;
                 }
-                Err(error) => self.patience.failed(Attempt::Opening, &error).await,
+                Err(error) => {
+                    self.failed(Attempt::Opening, &error).await;
+                }
             }
         }
     }

@@ -3,7 +3,8 @@
 //! Batches come in by the intake and go home when they are durable, each once. One write is in flight at a time; a
 //! sync runs beside the writes and covers what was written before it began. A batch is held until then, not only for
 //! the acknowledgement: when a sync fails, the kernel may have thrown the data away, and the file is cut to its
-//! committed length and written again from memory. A write that fails is tried again for ever, at the right byte.
+//! committed length and written again from memory. A write that fails is tried again for ever, at the right byte; where
+//! a rescue stands in front, everything that is not durable goes back to it instead, and the file to its committed length.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -67,6 +68,12 @@ pub(super) struct Owner {
     syncing: Option<JoinHandle<Synced>>,
     sync_due: Option<Instant>,
     rotate_not_before: Option<Instant>,
+    /// Whether a rescue is to have what is not durable.
+    pub(super) is_failing: bool,
+    /// What is for the rescue and was not written.
+    unwritten: Option<Box<Batch>>,
+    /// Whether the rescue was given something since the last batch came.
+    gave_back: bool,
 }
 
 enum Event {
@@ -91,6 +98,9 @@ impl Owner {
             syncing: None,
             sync_due: None,
             rotate_not_before: None,
+            is_failing: false,
+            unwritten: None,
+            gave_back: false,
             around,
         }
     }
@@ -105,9 +115,12 @@ impl Owner {
                 Event::Due => self.begin_sync().await,
                 Event::Reopen => self.reopen().await,
             }
-            if self.around.intake.is_empty() {
+            if self.around.intake.is_empty() && !self.is_failing {
                 // Nothing follows at once: who reads the file should see all of it.
                 self.flush().await;
+            }
+            if self.is_failing {
+                self.give_back().await;
             }
             if self.wants_sync() {
                 self.begin_sync().await;
@@ -152,6 +165,7 @@ impl Owner {
     /// Writes a batch to the file that its time of receipt says.
     async fn take(&mut self, batch: Box<Batch>) {
         self.around.ledger.held.fetch_add(1, Ordering::Relaxed);
+        self.gave_back = false;
         let path = self.path.at(batch.oldest_ns).to_owned();
         if self.current.as_ref().is_some_and(|current| current.path != path) {
             let closed = self.close().await;
@@ -168,7 +182,13 @@ impl Owner {
             self.rotate(&path).await;
         }
         let mut job = Job::new(batch);
+        // What was before it went back while its file was closed: it must not overtake.
+        self.is_failing |= self.gave_back;
         self.write(&mut job, &path).await;
+        if self.is_failing {
+            self.unwritten = Some(job.batch);
+            return;
+        }
         self.taken = self.taken.wrapping_add(job.batch.arena.len() as u64);
         match self.current.as_mut().map(|current| &mut current.kind) {
             Some(Kind::File(file)) => {
@@ -182,9 +202,46 @@ impl Owner {
         }
     }
 
-    /// Writes all of a job, however long it takes.
+    /// Something failed: waits before the next attempt; `true` when there is to be none, for a rescue has what is here.
+    pub(super) async fn failed(&mut self, what: Attempt, error: &dyn std::fmt::Display) -> bool {
+        self.patience.failed(what, error).await;
+        self.is_failing = self.around.intake.is_guarded();
+        self.is_failing
+    }
+
+    /// Gives everything that is not durable back to the rescue, in order.
+    async fn give_back(&mut self) {
+        let mut batches = match self.syncing.take() {
+            Some(syncing) => match syncing.await {
+                Ok(Ok(())) => Vec::new(),
+                Ok(Err((_, batches))) => batches,
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            },
+            None => Vec::new(),
+        };
+        batches.append(&mut self.unsynced);
+        self.cut().await;
+        batches.extend(self.unwritten.take());
+        self.gave_back |= !batches.is_empty();
+        self.around.ledger.held.fetch_sub(batches.len() as u64, Ordering::Relaxed);
+        batches.into_iter().for_each(|batch| self.around.intake.give_back(batch));
+        (self.is_failing, self.sync_due) = (false, None);
+    }
+
+    /// Cuts the file to its committed length, however long it takes.
+    async fn cut(&mut self) {
+        while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
+            let Some(len) = self.around.ledger.committed_len(file.dev, file.ino) else { break };
+            match file.writer.cut(len) {
+                Ok(()) => break,
+                Err(error) => self.patience.failed(Attempt::Cutting, &error).await,
+            }
+        }
+    }
+
+    /// Writes all of a job, however long it takes, or until a rescue is to have it.
     async fn write(&mut self, job: &mut Job, path: &str) {
-        loop {
+        while !self.is_failing {
             let Some(current) = &mut self.current else {
                 self.open(path).await;
                 continue;
@@ -199,7 +256,7 @@ impl Owner {
                     if is_stream {
                         self.current = None;
                     }
-                    self.patience.failed(Attempt::Writing, &error).await;
+                    self.failed(Attempt::Writing, &error).await;
                 }
             }
         }
@@ -209,7 +266,8 @@ impl Owner {
         while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
             match file.writer.flush().await {
                 Ok(()) => return,
-                Err(error) => self.patience.failed(Attempt::Writing, &error).await,
+                Err(error) if self.failed(Attempt::Writing, &error).await => return,
+                Err(_) => {}
             }
         }
     }
@@ -233,6 +291,9 @@ impl Owner {
     /// Begins a sync of what is written; without sync, what is written is delivered.
     async fn begin_sync(&mut self) {
         self.flush().await;
+        if self.is_failing {
+            return self.give_back().await;
+        }
         self.sync_due = None;
         let batches = std::mem::take(&mut self.unsynced);
         let Some(Output { kind: Kind::File(file), .. }) = &self.current else { return };
@@ -267,15 +328,12 @@ impl Owner {
     /// A sync failed: what it should have covered may be lost, whatever the next one says. The file goes back to its
     /// committed length and gets everything again.
     async fn write_again(&mut self, error: &std::io::Error, mut batches: Vec<Box<Batch>>) {
-        self.patience.failed(Attempt::Syncing, error).await;
         batches.append(&mut self.unsynced);
-        while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
-            let Some(len) = self.around.ledger.committed_len(file.dev, file.ino) else { break };
-            match file.writer.cut(len) {
-                Ok(()) => break,
-                Err(error) => self.patience.failed(Attempt::Cutting, &error).await,
-            }
+        if self.failed(Attempt::Syncing, error).await {
+            self.unsynced = batches;
+            return self.give_back().await;
         }
+        self.cut().await;
         let path = self.current.as_ref().map(|current| current.path.clone()).unwrap_or_default();
         for batch in batches {
             let mut job = Job::new(batch);

@@ -93,6 +93,11 @@ impl Link {
         }
     }
 
+    /// Whether every address has failed, and a pause is due.
+    pub(super) fn is_resting(&self) -> bool {
+        self.rest.is_some()
+    }
+
     /// The connection broke.
     pub(super) fn broken(&mut self, error: io::Error) {
         self.wire = None;

@@ -174,6 +174,7 @@ impl Sink for Remote {
             batches_in_flight: figures.batches.load(Ordering::Relaxed),
             errors: figures.errors.load(Ordering::Relaxed),
             state: trouble.map_or(SinkState::Ready, SinkState::Waiting),
+            rescue: None,
         }
     }
 

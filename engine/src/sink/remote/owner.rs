@@ -6,7 +6,8 @@
 //!               └──────── it broke ────────────────┘
 //! ```
 //!
-//! Both queues together hold what the lanes' credit lets out, and no more. There is no event for an acknowledgement: the
+//! Both queues together hold what the lanes' credit lets out, and no more. Where a rescue stands in front, they are given
+//! back when no address can be connected to, or the peer takes nothing for long. There is no event for an acknowledgement: the
 //! kernel is asked after each write, and while only waiting, ever less often.
 
 use std::collections::VecDeque;
@@ -26,6 +27,8 @@ const TICK_MIN: Duration = Duration::from_millis(1);
 const TICK_MAX: Duration = Duration::from_millis(100);
 /// Without any acknowledgement for so long, status says that the sink waits.
 const STALLED: Duration = Duration::from_secs(2);
+/// With a rescue, a peer that has acknowledged nothing for so long counts as down.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// Writes batches until there are no more.
 pub(super) async fn own(shard: Rc<Shard>, intake: Rc<Intake>, link: Link) {
@@ -41,6 +44,7 @@ pub(super) async fn own(shard: Rc<Shard>, intake: Rc<Intake>, link: Link) {
         progress: Instant::now(),
         tick: TICK_MIN,
         is_leaving: false,
+        is_down: false,
     };
     while owner.turn().await {}
     owner.link.finish().await;
@@ -81,6 +85,8 @@ struct Owner {
     tick: Duration,
     /// Whether nothing more is written to this connection: there is a better one, once all is acknowledged.
     is_leaving: bool,
+    /// Whether what is here is for the rescue.
+    is_down: bool,
 }
 
 impl Owner {
@@ -98,8 +104,7 @@ impl Owner {
                     self.take(batch);
                 }
             } else {
-                self.link.open().await;
-                self.anew();
+                self.open().await;
             }
             return true;
         }
@@ -109,6 +114,26 @@ impl Owner {
             self.wait().await;
         }
         true
+    }
+
+    /// Tries to connect. With a rescue, what is here goes back when that has failed at every address.
+    async fn open(&mut self) {
+        let is_guarded = self.intake.is_guarded();
+        let ends = is_guarded && self.intake.is_closed();
+        if !ends && !self.is_down {
+            tokio::select! {
+                () = self.link.open() => self.anew(),
+                // The rescue keeps it over the restart; nobody waits for a pause.
+                () = self.intake.until_closed(), if is_guarded => {}
+            }
+            self.is_down = is_guarded && self.link.wire.is_none() && self.link.is_resting();
+        }
+        if ends || self.is_down {
+            self.is_down = false;
+            let count = self.waiting.len() as u64;
+            self.link.figures.batches.fetch_sub(count, Ordering::Relaxed);
+            self.waiting.drain(..).for_each(|batch| self.intake.give_back(batch));
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -250,7 +275,10 @@ impl Owner {
         if self.progress.elapsed() < STALLED {
             return;
         }
-        if self.link.wire.as_ref().is_some_and(|wire| wire.is_dead()) {
+        if self.intake.is_guarded() && self.progress.elapsed() >= GIVEN_UP {
+            self.is_down = true;
+            self.broken(io::Error::new(io::ErrorKind::TimedOut, "the peer has taken nothing for 10 s"));
+        } else if self.link.wire.as_ref().is_some_and(|wire| wire.is_dead()) {
             self.broken(io::Error::new(io::ErrorKind::TimedOut, "the peer has not answered for 30 s"));
         } else {
             self.link.stalled();

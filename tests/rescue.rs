@@ -1,0 +1,267 @@
+//! `rescue = true`: a sink that is away, kill -9 meanwhile, and everything in order when it is back.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+
+use crate::harness::{Started, status, until, until_ok};
+
+/// Bytes of a line and its newline.
+const LINE: usize = 100;
+/// A segment of the rescue, and what may be in a sink's hands: what may come twice after a crash.
+const REPEATED_MAX: usize = (8 << 20) / LINE + 16 * (1 << 20) / LINE;
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A file that is followed, and a sink with these lines of TOML.
+fn configure(folder: &Path, io: &str, sink: &str) {
+    let config = format!(
+        "[engine]\nworkers = 1\nio = \"{io}\"\n[admin]\nlisten = \"\"\n\
+         [[sources]]\nkey = \"app\"\nconnect = \"file_src\"\nparams = {{ path = \"in.log\" }}\n\
+         [[sinks]]\nkey = \"out\"\nrescue = true\n{sink}\n"
+    );
+    std::fs::write(folder.join("wpsrc.toml"), config).unwrap();
+}
+
+fn tcp(port: u16, rest: &str) -> String {
+    format!(
+        "connect = \"tcp_sink\"\n{rest}\nparams = {{ addr = \"127.0.0.1:{port}\", reconnect_min = \"20ms\", \
+         reconnect_max = \"100ms\" }}"
+    )
+}
+
+/// Appends numbered lines.
+fn write(folder: &Path, numbers: std::ops::Range<usize>) {
+    let mut text = String::new();
+    for number in numbers {
+        writeln!(text, "{number:0width$}", width = LINE - 1).unwrap();
+    }
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("in.log")).unwrap();
+    std::io::Write::write_all(&mut &file, text.as_bytes()).unwrap();
+}
+
+fn figures(folder: &Path) -> (Value, Value) {
+    let mut status = status(folder);
+    (status["sources"][0].take(), status["sinks"][0].take())
+}
+
+/// Waits until the source has all lines acknowledged.
+fn await_acknowledged(folder: &Path, lines: usize) {
+    until_ok("all lines are acknowledged", || {
+        let (source, sink) = figures(folder);
+        if source["delivered"] == lines { Ok(()) } else { Err(format!("{source} {sink}")) }
+    });
+}
+
+/// Waits until the checkpoint says so, too.
+fn await_checkpoint(folder: &Path, lines: usize) {
+    let position = format!("\"position\":{}", lines * LINE);
+    until("the checkpoint has it", || {
+        std::fs::read_to_string(folder.join("data/checkpoint")).is_ok_and(|text| text.contains(&position))
+    });
+}
+
+fn await_empty(folder: &Path) {
+    until_ok("the rescue is empty", || {
+        let rescue = figures(folder).1["rescue"].take();
+        if rescue["bytes"] == 0 { Ok(()) } else { Err(rescue) }
+    });
+    assert_eq!(std::fs::read_dir(folder.join("data/rescue/out")).unwrap().count(), 0);
+}
+
+fn kill(engine: Started) {
+    engine.signal(libc::SIGKILL);
+    engine.end();
+}
+
+/// A peer that reads whatever comes, over any number of connections, until it is told to end.
+struct Peer {
+    lines: Arc<Mutex<Vec<usize>>>,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Peer {
+    fn listen(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (lines, ending) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (its_lines, its_ending) = (Arc::clone(&lines), Arc::clone(&ending));
+        let thread = std::thread::spawn(move || {
+            while !its_ending.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((mut stream, _)) => {
+                        stream.set_nonblocking(false).unwrap();
+                        read_lines(&mut stream, &its_lines);
+                    }
+                    Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)), // the peer's pace
+                }
+            }
+        });
+        Self { lines, ending, thread: Some(thread) }
+    }
+
+    fn lines(&self) -> Vec<usize> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    fn await_last(&self, number: usize) {
+        until("the last line came", || self.lines.lock().unwrap().last() == Some(&number));
+    }
+
+    fn end(mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// Reads a connection to its end; a line that is not whole is no line.
+fn read_lines(stream: &mut impl Read, lines: &Mutex<Vec<usize>>) {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..n]);
+        let whole = bytes.len() / LINE * LINE;
+        let numbers = bytes[..whole].chunks_exact(LINE).map(number);
+        lines.lock().unwrap().extend(numbers);
+        bytes.drain(..whole);
+    }
+}
+
+fn number(line: &[u8]) -> usize {
+    std::str::from_utf8(&line[..LINE - 1]).unwrap().parse().unwrap()
+}
+
+/// All lines are there, the first time in their order; how many came again.
+fn repeated(lines: &[usize], count: usize) -> usize {
+    let mut next = 0;
+    for line in lines {
+        assert!(*line <= next, "line {next} is missing before line {line}");
+        next = next.max(line + 1);
+    }
+    assert_eq!(next, count, "all lines");
+    lines.len() - count
+}
+
+#[test]
+fn what_a_peer_that_is_away_cannot_take_survives_kill_9_and_is_sent_first_and_in_order() {
+    const LINES: usize = 300_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let port = free_port();
+        configure(folder, io, &tcp(port, ""));
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        await_acknowledged(folder, LINES);
+        await_checkpoint(folder, LINES);
+        let rescue = figures(folder).1["rescue"].take();
+        assert!(rescue["bytes"].as_u64().unwrap() >= (LINES * LINE) as u64, "{rescue}");
+        kill(engine);
+        let engine = Started::in_folder(folder);
+        write(folder, LINES..LINES + 1000);
+        await_acknowledged(folder, 1000);
+        let peer = Peer::listen(port);
+        peer.await_last(LINES + 999);
+        await_empty(folder);
+        write(folder, LINES + 1000..LINES + 2000);
+        peer.await_last(LINES + 1999);
+        engine.stop();
+        let again = repeated(&peer.lines(), LINES + 2000);
+        assert!(again <= REPEATED_MAX, "{again} lines came again");
+        peer.end();
+    }
+}
+
+#[test]
+fn a_full_rescue_holds_its_sources_back_and_loses_nothing() {
+    const LINES: usize = 400_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let port = free_port();
+        configure(folder, io, &tcp(port, "rescue_bytes = \"10MiB\""));
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        until("the rescue is full", || figures(folder).1["rescue"]["full"] == true);
+        let (source, sink) = figures(folder);
+        assert!(source["delivered"].as_u64().unwrap() < LINES as u64, "{source}");
+        assert!(sink["rescue"]["bytes"].as_u64().unwrap() <= 10 << 20, "{sink}");
+        assert_eq!(status(folder)["overall"], "degraded");
+        let peer = Peer::listen(port);
+        peer.await_last(LINES - 1);
+        await_empty(folder);
+        await_acknowledged(folder, LINES);
+        engine.stop();
+        assert_eq!(repeated(&peer.lines(), LINES), 0, "nobody was killed");
+        peer.end();
+    }
+}
+
+#[test]
+fn a_peer_that_comes_and_goes_under_an_engine_that_is_killed_gets_every_line() {
+    const LINES: usize = 200_000;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = free_port();
+    configure(folder, "auto", &tcp(port, ""));
+    let mut got = Vec::new();
+    for round in 0..6 {
+        write(folder, round * LINES / 6..(round + 1) * LINES / 6);
+        let engine = Started::in_folder(folder);
+        if round % 2 == 0 {
+            until("some is on disk", || figures(folder).1["rescue"]["bytes"].as_u64() > Some(0));
+        } else {
+            let peer = Peer::listen(port);
+            until("some came", || !peer.lines().is_empty());
+            kill(engine);
+            got.extend(peer.lines());
+            peer.end();
+            continue;
+        }
+        kill(engine);
+    }
+    let engine = Started::in_folder(folder);
+    let peer = Peer::listen(port);
+    until("all came", || peer.lines().contains(&(LINES - 1)) || got.contains(&(LINES - 1)));
+    await_empty(folder);
+    engine.stop();
+    got.extend(peer.lines());
+    peer.end();
+    let mut seen = vec![false; LINES];
+    got.iter().for_each(|line| seen[*line] = true);
+    assert_eq!(seen.iter().position(|seen| !seen), None, "a line is missing");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_gets_everything_when_it_can_and_after_kill_9() {
+    const LINES: usize = 100_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        // Where the output's folder should be there is a file.
+        std::fs::write(folder.join("out"), "").unwrap();
+        configure(folder, io, "connect = \"file_sink\"\nparams = { path = \"out/{source}.log\" }");
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        await_acknowledged(folder, LINES);
+        await_checkpoint(folder, LINES);
+        kill(engine);
+        let engine = Started::in_folder(folder);
+        std::fs::remove_file(folder.join("out")).unwrap();
+        await_empty(folder);
+        write(folder, LINES..LINES + 1000);
+        await_acknowledged(folder, 1000);
+        engine.stop();
+        let out = std::fs::read(folder.join("out/app.log")).unwrap();
+        let lines: Vec<usize> = out.chunks_exact(LINE).map(number).collect();
+        assert_eq!(repeated(&lines, LINES + 1000), 0, "{io}");
+    }
+}
