@@ -1,7 +1,8 @@
 //! The PROXY header (versions 1 and 2) that a load balancer writes in front of a connection: who the client is.
 //!
-//! Pure: bytes in, answer out. A header that cannot become one is refused at its first wrong byte, and one that says it
-//! is longer than [`HEADER_BYTES_MAX`] is not waited for, whatever it declares.
+//! Pure: bytes in, answer out. What does not begin like a header is refused at once, a line at its end, a binary header
+//! when its length is known; one that says it is longer than [`HEADER_BYTES_MAX`] is not waited for. The answer to the
+//! beginning of a connection never changes when more of it comes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -53,16 +54,19 @@ fn line(bytes: &[u8]) -> Proxied {
         };
     };
     let line = &seen[..end];
-    let Ok(text) = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)) else {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    // Whatever follows UNKNOWN is to be ignored, be it text or not.
+    if line == b"PROXY UNKNOWN" || line.starts_with(b"PROXY UNKNOWN ") {
+        return Proxied::Header { len: end + 1, peer: None };
+    }
+    let Ok(text) = std::str::from_utf8(line) else {
         return Proxied::Wrong("the PROXY line is not text");
     };
     let words: Vec<&str> = text.split(' ').collect();
     let peer = match words[..] {
-        ["PROXY", "UNKNOWN", ..] => None,
         ["PROXY", family @ ("TCP4" | "TCP6"), from, to, from_port, to_port] => {
             let (from, to) = (address(family, from), address(family, to));
-            let (Some(from), Some(_), Ok(port), Ok(_)) =
-                (from, to, from_port.parse::<u16>(), to_port.parse::<u16>())
+            let (Some(from), Some(_), Some(port), Some(_)) = (from, to, port(from_port), port(to_port))
             else {
                 return Proxied::Wrong("the PROXY line has a wrong address or port");
             };
@@ -78,6 +82,12 @@ fn address(family: &str, text: &str) -> Option<IpAddr> {
         "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         _ => text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
     }
+}
+
+/// Digits only, and no zero in front: the protocol forbids what somebody else may read as octal.
+fn port(text: &str) -> Option<u16> {
+    let is_plain = text == "0" || text.starts_with(|first: char| matches!(first, '1'..='9'));
+    text.parse().ok().filter(|_| is_plain)
 }
 
 fn binary(bytes: &[u8]) -> Proxied {
@@ -171,6 +181,7 @@ mod tests {
 
     #[test]
     fn a_header_may_name_no_one() {
+        assert_eq!(parse(b"PROXY UNKNOWN \xff\n"), Proxied::Header { len: 16, peer: None });
         assert_eq!(parse(b"PROXY UNKNOWN\r\nx"), Proxied::Header { len: 15, peer: None });
         assert_eq!(parse(&v2(0x20, 0, 0, b"")), Proxied::Header { len: 16, peer: None });
         assert_eq!(parse(&v2(0x21, 0x31, 3, b"abc")), Proxied::Header { len: 19, peer: None });
@@ -184,6 +195,9 @@ mod tests {
             b"PROXY TCP4 1.2.3.4 1.2.3.4 1\r\n",
             b"PROXY TCP4 ::1 ::1 1 1\r\n",
             b"PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n",
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 +1 1\r\n",
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 1 01\r\n",
+            b"PROXY UNKNOWNS\r\n",
             b"PROXY \xff\r\n",
             &[b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat(),
             &v2(0x11, 0x11, 12, &[0; 12]),

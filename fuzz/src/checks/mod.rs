@@ -14,16 +14,18 @@ pub mod lines;
 pub mod multiline;
 pub mod newline;
 pub mod octet;
+pub mod proxy;
 pub mod syslog;
 
 /// A check: it returns when all is well.
 pub type Check = fn(&[u8]);
 
 /// Every check under the name of its target and of its folder of seeds.
-pub const ALL: [(&str, Check); 11] = [
+pub const ALL: [(&str, Check); 12] = [
     ("newline", newline::check),
     ("framing", framing::check),
     ("octet", octet::check),
+    ("proxy", proxy::check),
     ("syslog", syslog::check),
     ("rfc5424", syslog::check_rfc5424),
     ("decode", decode::check),
