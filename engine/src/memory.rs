@@ -11,11 +11,14 @@
 //! A charge is *owed* where the memory is needed whatever is left: a record longer than a batch, the buffers a shard
 //! cannot do without. What is owed is paid back before anyone else gets memory. Pure bookkeeping: nothing is allocated.
 
+mod hoard;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::hoard::Hoard;
 use crate::pool::BATCH_BYTES;
 
 /// What is counted: charges are rounded up to this.
@@ -35,10 +38,8 @@ pub struct Memory {
     owed: AtomicUsize,
     /// Bytes in unfinished records.
     carried: AtomicUsize,
-    /// Who waits for a batch now.
-    waiting: AtomicUsize,
-    /// Batches that are charged and lie unused in the pools of shards.
-    pooled: AtomicUsize,
+    /// What lies unused in the pools of shards, and who waits for it.
+    hoard: Hoard,
 }
 
 impl Memory {
@@ -52,8 +53,7 @@ impl Memory {
             units,
             owed: AtomicUsize::new(0),
             carried: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            pooled: AtomicUsize::new(0),
+            hoard: Hoard::default(),
         })
     }
 
@@ -104,24 +104,20 @@ impl Memory {
         self.free.available_permits() >= bytes.div_ceil(UNIT_BYTES)
     }
 
-    /// Whether somebody waits for a batch: what lies unused should go.
-    pub fn is_wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-
     /// Says that somebody waits for a batch, until the guard is dropped; the second value is whether pools hold some.
     pub fn want(self: &Arc<Self>) -> (Wanted, bool) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        (Wanted { memory: Arc::clone(self) }, self.pooled.load(Ordering::SeqCst) > 0)
+        let pooled = self.hoard.want();
+        (Wanted { memory: Arc::clone(self) }, pooled)
     }
 
-    /// A batch lies unused in a pool, or does no more.
-    pub fn pool(&self, pooled: bool) {
-        if pooled {
-            self.pooled.fetch_add(1, Ordering::SeqCst);
-        } else {
-            self.pooled.fetch_sub(1, Ordering::SeqCst);
-        }
+    /// A charged batch lies unused in a pool from now on, unless somebody waits for one: then it must be freed.
+    pub fn may_pool(&self) -> bool {
+        self.hoard.keep()
+    }
+
+    /// A batch that lay unused in a pool does no more.
+    pub fn unpool(&self) {
+        self.hoard.take();
     }
 
     /// Says that unfinished records took `before` bytes and take `now`; whether all of them together are too much.
@@ -156,7 +152,7 @@ pub struct Wanted {
 
 impl Drop for Wanted {
     fn drop(&mut self) {
-        self.memory.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.memory.hoard.done();
     }
 }
 

@@ -211,7 +211,7 @@ impl Pool {
     /// An empty batch: one that lies here, or one with memory that `charge` finds.
     pub fn take(&mut self, charge: impl FnOnce() -> Option<Charge>) -> Option<Box<Batch>> {
         if let Some(batch) = self.free.pop() {
-            self.memory.pool(false);
+            self.memory.unpool();
             return Some(batch);
         }
         let charge = charge()?;
@@ -224,20 +224,15 @@ impl Pool {
     pub fn give(&mut self, mut batch: Box<Batch>) {
         let fits = self.free.len() < self.free_max && batch.arena.capacity() <= BATCH_BYTES;
         let is_shared = batch.charge.as_ref().is_some_and(|charge| !charge.is_own());
-        if fits && is_shared {
-            self.memory.pool(true);
-            if !self.memory.is_wanted() {
-                batch.clear();
-                self.free.push(batch);
-                return;
-            }
-            self.memory.pool(false);
+        if fits && is_shared && self.memory.may_pool() {
+            batch.clear();
+            self.free.push(batch);
         }
     }
 
     /// Frees all that lies here: somebody waits for it.
     pub fn trim(&mut self) {
-        self.free.drain(..).for_each(|_| self.memory.pool(false));
+        self.free.drain(..).for_each(|_| self.memory.unpool());
     }
 }
 

@@ -2,9 +2,13 @@
 //!
 //! Any shard puts mail in; only the owner takes it out. Capacity is the sum of all lanes' credit, so that a batch
 //! always finds room: credit is the bound, the queue never blocks. A wake is one atomic when the owner is awake and an
-//! eventfd write (tokio's) when it sleeps.
+//! eventfd write (tokio's) when it sleeps. `loom/` runs this file through every order of its threads' steps.
 
+#[cfg(loom)]
+use crate::primitives::{ArrayQueue, Notify};
+#[cfg(not(loom))]
 use crossbeam_queue::ArrayQueue;
+#[cfg(not(loom))]
 use tokio::sync::Notify;
 
 /// A shard's letter box.
@@ -56,7 +60,7 @@ impl<T> Mailbox<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
 

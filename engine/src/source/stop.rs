@@ -1,8 +1,14 @@
 //! A flag that asks a source to stop, seen by its tasks on every shard.
 
+use std::pin::pin;
+#[cfg(not(loom))]
 use std::sync::Arc;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(loom)]
+use crate::primitives::{Arc, AtomicBool, Notify, Ordering};
+#[cfg(not(loom))]
 use tokio::sync::Notify;
 
 /// Raised once, never lowered.
@@ -32,8 +38,7 @@ impl Stop {
     /// Waits until it is raised.
     pub async fn raised(&self) {
         loop {
-            let woken = self.inner.wake.notified();
-            tokio::pin!(woken);
+            let mut woken = pin!(self.inner.wake.notified());
             woken.as_mut().enable();
             if self.is_raised() {
                 return;
