@@ -1,13 +1,16 @@
-//! Framing, each kind: 250-byte syslog messages in 16 KiB segments, records on the borders carried; time a record.
+//! Framing, each kind and chunk size: 250-byte syslog messages in segments as small writes, a network's packets, receive
+//! buffers and file reads make them, records on the borders carried; time a record.
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use engine::batch::Span;
 use engine::frame::{Framer, Framing, Oversize, Rules};
 
 const MESSAGES: usize = 4096;
-const SEGMENT_BYTES: usize = 16 << 10;
+/// Bytes of a segment.
+const SEGMENTS: [usize; 4] = [100, 1448, 16 << 10, 1 << 20];
 
 fn message(i: usize) -> Vec<u8> {
     let mut message = format!("<{}>1 2024-05-17T08:54:06Z host app {i} - - ", i % 192).into_bytes();
@@ -28,9 +31,9 @@ fn octets(message: &[u8]) -> Vec<u8> {
 }
 
 /// Frames all of it; the number of records and the sum of their lengths.
-fn run(framer: &mut Framer, stream: &[u8], spans: &mut Vec<engine::batch::Span>) -> (usize, usize) {
+fn run(framer: &mut Framer, stream: &[u8], segment: usize, spans: &mut Vec<Span>) -> (usize, usize) {
     let (mut records, mut bytes) = (0, 0);
-    for segment in stream.chunks(SEGMENT_BYTES) {
+    for segment in stream.chunks(segment) {
         let mut from = 0;
         while from < segment.len() {
             let step = framer.feed(segment, from, spans);
@@ -62,15 +65,19 @@ fn kinds(criterion: &mut Criterion) {
     ] {
         let rules =
             Rules { framing, prefer_newline: false, oversize: Oversize::Truncate, record_bytes_max: 1 << 20 };
-        let (mut framer, mut spans) = (Framer::new(rules), Vec::new());
-        assert_eq!(run(&mut framer, &stream, &mut spans), want, "{name}");
-        group.bench_function(name, |b| b.iter(|| run(&mut framer, black_box(&stream), &mut spans)));
+        for bytes in SEGMENTS {
+            let (mut framer, mut spans) = (Framer::new(rules), Vec::new());
+            assert_eq!(run(&mut framer, &stream, bytes, &mut spans), want, "{name}, {bytes}");
+            group.bench_function(BenchmarkId::new(name, bytes), |b| {
+                b.iter(|| run(&mut framer, black_box(&stream), bytes, &mut spans));
+            });
+        }
     }
 }
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(1));
     targets = kinds
 }
 criterion_main!(benches);
