@@ -21,7 +21,7 @@ params = { path = "out.log" }
 "#;
 
 /// Has the kernel answer io_uring_setup with EPERM, as container runtimes' default profiles do.
-fn refuse_io_uring() -> io::Result<()> {
+pub fn refuse_io_uring() -> io::Result<()> {
     const LOAD_NUMBER: libc::sock_filter = libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: 0 };
     let is_setup = libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: 425 };
     let refuse = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x0005_0000 | libc::EPERM.cast_unsigned() };

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod bench;
+mod bench_against;
+mod bench_tls;
 mod bytes;
 mod cli;
 mod crash;

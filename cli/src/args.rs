@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use log::LevelFilter;
 
-pub use bench::{Bench, Capacity, CaseChoice, Messages, Network, Older, Recv, Run, Send, SinkChoice, Verify};
+pub use bench::{
+    Bench, Capacity, CaseChoice, Messages, Network, Older, Recv, Run, Send, SinkChoice, Trust, Verify,
+};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use engine::config::tls::{TlsConnect, TlsVersion};
+use engine::config::types::OneOrMany;
 use engine::config::units;
 
 use crate::bench::message::{Format, Framing};
@@ -103,6 +105,7 @@ Examples:
   wpgen bench send --to udp://10.0.0.1:514 --rate 50k --duration 1m
   wpgen bench send --to unix:/run/app.sock --rate ramp:1k..100k --duration 1m
   wpgen bench send --to tcp://10.0.0.1:514 --framing octet --sample app.log --connections 64
+  wpgen bench send --to tls://logs.example.org:6514 --ca ca.pem --cert client.pem --key client.key
   wpgen bench send --to udp://10.0.0.1:514 --rate burst:5000/1s --count 100000";
 
 const RECV_EXAMPLES: &str = "\
@@ -145,9 +148,12 @@ Each rate is tried on its own: the messages' latency is measured where they are 
 /// `bench send`
 #[derive(Debug, Args)]
 pub struct Send {
-    /// Where to: udp://HOST:PORT, tcp://HOST:PORT, unix:PATH or file:PATH
+    /// Where to: udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or file:PATH
     #[arg(long, value_name = "TARGET")]
     pub to: Target,
+    /// Whom a connection with TLS trusts, and who we are
+    #[command(flatten)]
+    pub trust: Trust,
     /// Messages a second: 10000, 50k, 1M, max, ramp:1k..50k or burst:5000/1s
     #[arg(long, value_name = "RATE", default_value = "max")]
     pub rate: Rate,
@@ -175,6 +181,41 @@ pub struct Send {
     /// How the result is shown
     #[command(flatten)]
     pub output: Output,
+}
+
+/// TLS of a sender. The receiver's certificate is always verified.
+#[derive(Debug, Default, Args)]
+pub struct Trust {
+    /// tls://: the authorities that are trusted, a PEM file; else the system's
+    #[arg(long, value_name = "PEM", value_hint = ValueHint::FilePath)]
+    pub ca: Option<PathBuf>,
+    /// tls://: our certificate, for receivers that ask for one
+    #[arg(long, value_name = "PEM", requires = "key", value_hint = ValueHint::FilePath)]
+    pub cert: Option<PathBuf>,
+    /// tls://: our key
+    #[arg(long, value_name = "PEM", requires = "cert", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// tls://: the name that the receiver must prove, where it is not the host of --to
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+}
+
+impl Trust {
+    /// As the engine's sinks take it.
+    pub fn connect(&self) -> TlsConnect {
+        TlsConnect {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            server_name: self.server_name.clone(),
+            versions: OneOrMany(vec![TlsVersion::V12, TlsVersion::V13]),
+        }
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.ca.is_none() && self.cert.is_none() && self.server_name.is_none()
+    }
 }
 
 /// What messages are like.

@@ -20,14 +20,15 @@ use super::target::Target;
 use super::trial::queues::Protocol;
 use super::trial::{Contender, Site, free_port, listening};
 use super::watch::Watch;
-use crate::args::{Capacity, Network};
+use crate::args::{Capacity, Network, Trust};
 use crate::commands::{DONE, FAILED};
 use crate::printer::Printer;
 use crate::progress::count;
 use crate::table::{Align, Table};
 
-/// How long the last messages of a trial may take to be written.
-const IDLE: Duration = Duration::from_secs(2);
+/// How long the last messages of a trial may take to be written: long enough that what a busy machine only delays is
+/// late and not lost.
+const IDLE: Duration = Duration::from_secs(5);
 /// A rate counts as kept when at least this share of it was sent.
 const KEPT: f64 = 0.99;
 
@@ -121,6 +122,7 @@ fn settings(args: &Capacity, rate: f64, target: Target, kind: Kind) -> Settings 
         message_bytes: TYPICAL_BYTES + 1,
         connections: args.connections,
         threads: args.threads,
+        trust: Trust::default().connect(),
         segment: None,
     }
 }

@@ -17,7 +17,7 @@ use super::sender::Settings;
 use super::target::Target;
 use super::trial::{Case, Contender, Load, Measured, measure};
 use super::watch::Watch;
-use crate::args::{CaseChoice, Run, SinkChoice};
+use crate::args::{CaseChoice, Run, SinkChoice, Trust};
 use crate::commands::DONE;
 use crate::printer::Printer;
 use crate::progress::{bytes, count};
@@ -89,6 +89,7 @@ fn settings(args: &Run) -> Settings {
         message_bytes: TYPICAL_BYTES + 1,
         connections: args.connections,
         threads: args.threads,
+        trust: Trust::default().connect(),
         segment: None,
     }
 }

@@ -72,6 +72,10 @@ fn settings(args: &Send) -> Result<Settings, Refused> {
         (true, _) => return Err(Refused::usage("--segment is for UDP", "leave --segment out")),
         (false, _) => None,
     };
+    if !args.trust.is_empty() && !matches!(args.to, Target::Tls(_)) {
+        let why = format!("--ca, --cert, --key and --server-name are for TLS, and {} has none", args.to);
+        return Err(Refused::usage(why, "--to tls://HOST:PORT"));
+    }
     let connections = args.connections;
     Ok(Settings {
         target: args.to.clone(),
@@ -81,6 +85,7 @@ fn settings(args: &Send) -> Result<Settings, Refused> {
         message_bytes,
         connections,
         threads: args.threads,
+        trust: args.trust.connect(),
         segment,
     })
 }

@@ -13,13 +13,15 @@ pub enum Target {
     Udp(String),
     /// A connection to a host and port.
     Tcp(String),
+    /// A connection with TLS to a host and port.
+    Tls(String),
     /// A unix socket, stream or datagram.
     Unix(PathBuf),
     /// The end of a file.
     File(PathBuf),
 }
 
-const FORMS: &str = "udp://HOST:PORT, tcp://HOST:PORT, unix:PATH or file:PATH";
+const FORMS: &str = "udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or file:PATH";
 
 impl FromStr for Target {
     type Err = String;
@@ -31,9 +33,9 @@ impl FromStr for Target {
         match scheme {
             "udp" => host_port(rest).map(Self::Udp),
             "tcp" => host_port(rest).map(Self::Tcp),
+            "tls" => host_port(rest).map(Self::Tls),
             "unix" => path(rest).map(Self::Unix),
             "file" => path(rest).map(Self::File),
-            "tls" => Err("tls:// is not built yet; tcp:// is".to_owned()),
             "kafka" | "mqtt" => Err(format!(
                 "{scheme}:// is not built yet: wpgen has no {scheme} source so far; {FORMS} work"
             )),
@@ -64,6 +66,7 @@ impl fmt::Display for Target {
         match self {
             Self::Udp(address) => write!(out, "udp://{address}"),
             Self::Tcp(address) => write!(out, "tcp://{address}"),
+            Self::Tls(address) => write!(out, "tls://{address}"),
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
             Self::File(path) => write!(out, "file:{}", path.display()),
         }
@@ -80,6 +83,7 @@ mod tests {
             ("udp://127.0.0.1:514", Target::Udp("127.0.0.1:514".into())),
             ("tcp://[::1]:9000", Target::Tcp("[::1]:9000".into())),
             ("tcp:localhost:1", Target::Tcp("localhost:1".into())),
+            ("tls://localhost:6514", Target::Tls("localhost:6514".into())),
             ("unix:/run/x", Target::Unix("/run/x".into())),
             ("unix:///run/x", Target::Unix("/run/x".into())),
             ("file:out.log", Target::File("out.log".into())),
@@ -101,7 +105,7 @@ mod tests {
             ("http://h:1", "'http' is not known"),
             ("kafka://b/t", "no kafka source so far"),
             ("mqtt://h:1883/t", "no mqtt source so far"),
-            ("tls://h:1", "not built yet"),
+            ("tls://h", "a host and a port"),
         ] {
             let refused = text.parse::<Target>().unwrap_err();
             assert!(refused.contains(reason), "{text}: {refused}");

@@ -54,6 +54,11 @@ impl Bound {
             }
             Target::Udp(address) => bind(address, Type::DGRAM).map(|socket| Self::Udp(socket.into())),
             Target::Unix(path) => unix(path),
+            // Whoever decrypts is what is measured: a source of wpgen, for example, and the file it writes.
+            Target::Tls(_) => Err(io::Error::new(
+                ErrorKind::Unsupported,
+                "bench speaks TLS as a sender only; let a program with TLS write a file, and follow that: file:PATH",
+            )),
             Target::File(_) => Err(io::Error::new(ErrorKind::InvalidInput, "a file does not listen")),
         }
     }

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::outbox::Wire;
+use engine::config::tls::TlsConnect;
+
+use super::outbox::{Opened, Wire};
+use super::tls::Tls;
 use crate::bench::target::Target;
 
 /// How long a connection may take to come about.
@@ -24,12 +27,13 @@ const SEGMENTS_MAX: usize = 64;
 const SEGMENTED_BYTES_MAX: usize = 65_000;
 
 /// Opens one line. `segment` is the size of each message, when the kernel is to cut them apart.
-pub fn open(target: &Target, segment: Option<u16>) -> Result<(File, Wire), String> {
+pub fn open(target: &Target, trust: &TlsConnect, segment: Option<u16>) -> Result<Opened, String> {
     let opened = match target {
-        Target::Udp(address) => udp(address, segment),
-        Target::Tcp(address) => tcp(address).map(|socket| (socket, Wire::Stream)),
-        Target::Unix(path) => unix(path),
-        Target::File(path) => append(path),
+        Target::Udp(address) => udp(address, segment).map(Opened::plain),
+        Target::Tcp(address) => tcp(address).map(|socket| Opened::plain((socket.into(), Wire::Stream))),
+        Target::Tls(address) => tls(address, trust),
+        Target::Unix(path) => unix(path).map(Opened::plain),
+        Target::File(path) => append(path).map(Opened::plain),
     };
     opened.map_err(|e| format!("cannot send to {target}: {e}"))
 }
@@ -50,12 +54,19 @@ fn udp(address: &str, segment: Option<u16>) -> io::Result<(File, Wire)> {
     Ok((OwnedFd::from(socket).into(), Wire::Datagrams(together)))
 }
 
-fn tcp(address: &str) -> io::Result<File> {
+fn tcp(address: &str) -> io::Result<OwnedFd> {
     let address = resolve(address)?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.connect_timeout(&address.into(), CONNECT_MAX)?;
     socket.set_tcp_nodelay(true)?;
-    Ok(OwnedFd::from(socket).into())
+    Ok(socket.into())
+}
+
+fn tls(address: &str, trust: &TlsConnect) -> io::Result<Opened> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let tls = Tls::shake(tcp(address)?.into(), name, trust, CONNECT_MAX)?;
+    Ok(Opened { file: tls.file()?, wire: Wire::Stream, tls: Some(Box::new(tls)) })
 }
 
 /// A stream socket, or a datagram socket where that is what listens.

@@ -4,12 +4,15 @@
 
 mod connect;
 mod outbox;
+mod tls;
 mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use engine::config::tls::TlsConnect;
 
 use super::latency::Latencies;
 use super::message::{Kind, Messages};
@@ -35,6 +38,8 @@ pub struct Settings {
     pub connections: u16,
     /// With how many threads.
     pub threads: u16,
+    /// Whom a connection with TLS trusts, and who we are.
+    pub trust: TlsConnect,
     /// Bytes of each message, when the kernel is to cut them from large buffers.
     pub segment: Option<u16>,
 }
@@ -76,8 +81,8 @@ pub fn start(settings: &Settings) -> Result<Sender, String> {
         let share = Share { plan: settings.plan, which: which.into(), of: threads.into() };
         let mut lines = Vec::new();
         for connection in (which..settings.connections).step_by(threads.into()) {
-            let (file, wire) = connect::open(&settings.target, settings.segment)?;
-            lines.push((file, wire, Messages::new(settings.kind.clone(), connection)));
+            let opened = connect::open(&settings.target, &settings.trust, settings.segment)?;
+            lines.push((opened, Messages::new(settings.kind.clone(), connection)));
         }
         let (until, message_bytes) = (settings.until, settings.message_bytes);
         works.push(Work { share, until, lines, message_bytes, shared: Arc::clone(&shared) });

@@ -12,6 +12,8 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
+use super::tls::{Sealed, Tls};
+
 /// Submissions that are collected before the ring is entered.
 const SUBMISSIONS: u32 = 256;
 /// Requests that may be under way on all lines together.
@@ -56,16 +58,40 @@ pub struct Home {
     pub error: Option<io::Error>,
 }
 
+/// What messages go into.
+#[derive(Debug)]
+pub struct Opened {
+    /// The socket or file.
+    pub file: File,
+    /// How it is written to.
+    pub wire: Wire,
+    /// What encrypts a stream.
+    pub tls: Option<Box<Tls>>,
+}
+
+impl Opened {
+    /// Messages go as they are.
+    pub fn plain((file, wire): (File, Wire)) -> Self {
+        Self { file, wire, tls: None }
+    }
+}
+
 #[derive(Debug)]
 struct Line {
     file: File,
     wire: Wire,
+    tls: Option<Box<Tls>>,
     under_way: Option<UnderWay>,
+    /// It broke: there is nobody to say goodbye to.
+    broken: bool,
 }
 
+/// Invariant: what the kernel reads, `batch` or `sealed`, stays as it is until all requests are completed.
 #[derive(Debug)]
 struct UnderWay {
     batch: Batch,
+    /// The batch as it goes over the wire, under TLS.
+    sealed: Option<Sealed>,
     /// Requests that are not completed.
     open: usize,
     sent: usize,
@@ -88,8 +114,9 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox for the calling thread.
-    pub fn new(files: Vec<(File, Wire)>) -> Self {
-        let lines = files.into_iter().map(|(file, wire)| Line { file, wire, under_way: None }).collect();
+    pub fn new(opened: Vec<Opened>) -> Self {
+        let line = |Opened { file, wire, tls }| Line { file, wire, tls, under_way: None, broken: false };
+        let lines = opened.into_iter().map(line).collect();
         Self { ring: set_up(), lines, homes: Vec::new(), done: Vec::new(), open: 0, cancelled: false }
     }
 
@@ -106,12 +133,12 @@ impl Outbox {
     /// Sends a batch on a line that has none under way.
     pub fn put(&mut self, line: usize, batch: Batch) {
         assert!(self.lines[line].under_way.is_none(), "a line has one batch under way");
-        if self.ring.is_none() {
-            let home = self.lines[line].write(line, batch);
+        let under_way = self.lines[line].begin(batch);
+        if self.ring.is_none() || under_way.error.is_some() {
+            let home = self.lines[line].write(line, under_way);
             self.homes.push(home);
             return;
         }
-        let under_way = UnderWay { batch, open: 0, sent: 0, sent_bytes: 0, error: None };
         let requests = match self.lines[line].wire {
             Wire::Datagrams(together) => under_way.batch.ends.len().div_ceil(together),
             Wire::Stream | Wire::File => 1,
@@ -139,6 +166,16 @@ impl Outbox {
     /// The batches that came home since the last call.
     pub fn homes(&mut self) -> std::vec::Drain<'_, Home> {
         self.homes.drain(..)
+    }
+
+    /// Says goodbye where that is the way of a line, once nothing is under way.
+    pub fn close(&mut self) {
+        for line in &mut self.lines {
+            if let Some(tls) = line.tls.take_if(|_| !line.broken) {
+                // All was sent; a receiver that does not listen to the end changes nothing.
+                let _ = tls.close();
+            }
+        }
     }
 
     /// Gives up what the kernel has not taken; it comes home with an error.
@@ -229,10 +266,11 @@ impl Drop for Outbox {
 
 impl Line {
     /// The bytes that request `n` of the batch under way has to send.
-    fn part(batch: &Batch, wire: Wire, n: usize, sent_bytes: usize) -> &[u8] {
+    fn part(under_way: &UnderWay, wire: Wire, n: usize) -> &[u8] {
         match wire {
-            Wire::Stream | Wire::File => &batch.bytes[sent_bytes..],
+            Wire::Stream | Wire::File => &under_way.bytes()[under_way.sent_bytes..],
             Wire::Datagrams(together) => {
+                let batch = &under_way.batch;
                 let first = n * together;
                 let last = (first + together).min(batch.ends.len());
                 let start = first.checked_sub(1).map_or(0, |before| batch.ends[before] as usize);
@@ -243,7 +281,7 @@ impl Line {
 
     fn request(&self, n: usize) -> Option<squeue::Entry> {
         let under_way = self.under_way.as_ref()?;
-        let part = Self::part(&under_way.batch, self.wire, n, under_way.sent_bytes);
+        let part = Self::part(under_way, self.wire, n);
         let (fd, start, length) = (Fd(self.file.as_raw_fd()), part.as_ptr(), part.len() as u32);
         Some(match self.wire {
             Wire::Stream => {
@@ -273,37 +311,62 @@ impl Line {
                 under_way.error = Some(ErrorKind::WriteZero.into());
                 false
             }
-            Wire::Stream | Wire::File => under_way.sent_bytes < under_way.batch.bytes.len(),
+            Wire::Stream | Wire::File => under_way.sent_bytes < under_way.bytes().len(),
         }
     }
 
     /// The batch, once none of its requests is open.
     fn home(&mut self, line: usize) -> Option<Home> {
-        let UnderWay { batch, sent, sent_bytes, error, .. } = self.under_way.take_if(|u| u.open == 0)?;
+        let done = self.under_way.take_if(|u| u.open == 0)?;
+        Some(self.come_home(line, done))
+    }
+
+    fn come_home(&mut self, line: usize, done: UnderWay) -> Home {
+        let UnderWay { batch, sealed, sent, sent_bytes: on_the_wire, mut error, .. } = done;
+        let sent_bytes = sealed.as_ref().map_or(on_the_wire, |sealed| sealed.plain_bytes(on_the_wire));
         let sent = match self.wire {
             Wire::Datagrams(_) => sent,
             Wire::Stream | Wire::File => batch.ends.partition_point(|end| *end as usize <= sent_bytes),
         };
-        Some(Home { line, batch, sent, sent_bytes, error })
+        self.broken |= error.is_some();
+        if let Some(tls) = &mut self.tls {
+            error = error.map(|error| tls.explain(error));
+            sealed.into_iter().for_each(|sealed| tls.reuse(sealed));
+        }
+        Home { line, batch, sent, sent_bytes, error }
+    }
+
+    /// A batch at its beginning, encrypted where that is the line's way.
+    fn begin(&mut self, batch: Batch) -> UnderWay {
+        let sealed = self.tls.as_mut().map(|tls| tls.seal(&batch.bytes)).transpose();
+        let (sealed, error) = sealed.map_or_else(|error| (None, Some(error)), |sealed| (sealed, None));
+        UnderWay { batch, sealed, open: 0, sent: 0, sent_bytes: 0, error }
     }
 
     /// Sends a batch with plain writes, which wait for the receiver.
-    fn write(&mut self, line: usize, batch: Batch) -> Home {
-        let (mut sent, mut sent_bytes, mut error) = (0, 0, None);
-        while sent_bytes < batch.bytes.len() && error.is_none() {
-            let part = match self.wire {
-                Wire::Datagrams(together) => Self::part(&batch, self.wire, sent / together, 0),
-                Wire::Stream | Wire::File => &batch.bytes[sent_bytes..],
+    fn write(&mut self, line: usize, mut under_way: UnderWay) -> Home {
+        while under_way.sent_bytes < under_way.bytes().len() && under_way.error.is_none() {
+            let request = match self.wire {
+                Wire::Datagrams(together) => under_way.sent / together,
+                Wire::Stream | Wire::File => 0,
             };
-            match self.file.write(part) {
-                Ok(0) => error = Some(ErrorKind::WriteZero.into()),
-                Ok(n) => sent_bytes += n,
+            match self.file.write(Self::part(&under_way, self.wire, request)) {
+                Ok(0) => under_way.error = Some(ErrorKind::WriteZero.into()),
+                Ok(n) => under_way.sent_bytes += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => error = Some(e),
+                Err(e) => under_way.error = Some(e),
             }
-            sent = batch.ends.partition_point(|end| *end as usize <= sent_bytes);
+            let sent_bytes = under_way.sent_bytes;
+            under_way.sent = under_way.batch.ends.partition_point(|end| *end as usize <= sent_bytes);
         }
-        Home { line, batch, sent, sent_bytes, error }
+        self.come_home(line, under_way)
+    }
+}
+
+impl UnderWay {
+    /// What goes over the wire.
+    fn bytes(&self) -> &[u8] {
+        self.sealed.as_ref().map_or(&self.batch.bytes, |sealed| &sealed.bytes)
     }
 }
 
@@ -370,7 +433,7 @@ mod tests {
                 theirs.read_exact(&mut bytes).unwrap();
                 assert!(bytes == expected);
             });
-            let mut outbox = make(Outbox::new(vec![(file(ours), Wire::Stream)]));
+            let mut outbox = make(Outbox::new(vec![Opened::plain((file(ours), Wire::Stream))]));
             outbox.put(0, batch(&[&message]));
             let home = come_home(&mut outbox);
             assert_eq!((home.sent, home.sent_bytes, home.error.is_none()), (1, message.len(), true));
@@ -383,7 +446,7 @@ mod tests {
         for make in [|o| o, plain as fn(Outbox) -> Outbox] {
             let (ours, theirs) = UnixDatagram::pair().unwrap();
             theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            let mut outbox = make(Outbox::new(vec![(file(ours), Wire::Datagrams(1))]));
+            let mut outbox = make(Outbox::new(vec![Opened::plain((file(ours), Wire::Datagrams(1)))]));
             outbox.put(0, batch(&[b"one", b"2", b"three"]));
             let mut buffer = [0; 9];
             for expected in [&b"one"[..], b"2", b"three"] {
@@ -400,7 +463,7 @@ mod tests {
         for make in [|o| o, plain as fn(Outbox) -> Outbox] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             drop(theirs);
-            let mut outbox = make(Outbox::new(vec![(file(ours), Wire::Stream)]));
+            let mut outbox = make(Outbox::new(vec![Opened::plain((file(ours), Wire::Stream))]));
             outbox.put(0, batch(&[b"a", b"b"]));
             let home = come_home(&mut outbox);
             assert_eq!((home.sent, home.error.map(|e| e.kind())), (0, Some(ErrorKind::BrokenPipe)));
@@ -410,7 +473,7 @@ mod tests {
     #[test]
     fn what_nobody_reads_can_be_given_up() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let mut outbox = Outbox::new(vec![(file(ours), Wire::Stream)]);
+        let mut outbox = Outbox::new(vec![Opened::plain((file(ours), Wire::Stream))]);
         if outbox.is_plain() {
             return;
         }

@@ -5,12 +5,11 @@
 //! given up and counted.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::outbox::{Batch, Home, Outbox, REQUESTS_MAX, Wire};
+use super::outbox::{Batch, Home, Opened, Outbox, REQUESTS_MAX, Wire};
 use crate::bench::clock;
 use crate::bench::latency::Latencies;
 use crate::bench::message::Messages;
@@ -48,7 +47,7 @@ pub struct Work {
     /// When no more is made; none when a number of messages ends it.
     pub until: Option<Duration>,
     /// Its connections.
-    pub lines: Vec<(File, Wire, Messages)>,
+    pub lines: Vec<(Opened, Messages)>,
     /// Bytes of a message, about.
     pub message_bytes: usize,
     /// What it shares with the others.
@@ -105,6 +104,7 @@ pub fn run(work: Work, began: Instant) -> Outcome {
     let mut sending = Sending::new(work, began);
     let error = sending.all().err().map(|e| format!("the ring: {e}"));
     let took = began.elapsed();
+    sending.outbox.close();
     let (busy, preempted) = clock::thread_times();
     Outcome {
         unsent: sending.unsent,
@@ -145,23 +145,23 @@ impl Sending {
     fn new(work: Work, began: Instant) -> Self {
         let batch_bytes = (BATCHES_BYTES / work.lines.len()).clamp(BATCH_BYTES.0, BATCH_BYTES.1);
         let mut batch_messages = (batch_bytes / work.message_bytes.max(1)).max(1);
-        if let Some((_, Wire::Datagrams(together), _)) = work.lines.first() {
+        if let Some((Opened { wire: Wire::Datagrams(together), .. }, _)) = work.lines.first() {
             // Each request takes a place in the ring.
             let requests =
                 (REQUESTS_MAX / work.lines.len()).clamp(1, DATAGRAMS_MAX.div_ceil(*together).max(4));
             batch_messages = batch_messages.max(*together).min(requests * together);
         }
         let free = (0..work.lines.len()).collect();
-        let (mut files, mut connections) = (Vec::new(), Vec::new());
-        for (file, wire, messages) in work.lines {
-            files.push((file, wire));
+        let (mut lines, mut connections) = (Vec::new(), Vec::new());
+        for (opened, messages) in work.lines {
+            lines.push(opened);
             connections.push(Connection { messages, spare: Batch::default(), ended: false });
         }
         Self {
             share: work.share,
             until: work.until,
             shared: work.shared,
-            outbox: Outbox::new(files),
+            outbox: Outbox::new(lines),
             connections,
             free,
             batch_messages,
