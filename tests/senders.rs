@@ -16,13 +16,13 @@ use crate::net::{BACKENDS, By, NDJSON, Net, RAW};
 use crate::tls::Certificates;
 
 /// Programs of Debian, unpacked.
-struct Debian {
-    root: PathBuf,
+pub struct Debian {
+    pub root: PathBuf,
 }
 
 impl Debian {
     /// Unpacks them, once.
-    fn unpacked() -> Option<&'static Self> {
+    pub fn unpacked() -> Option<&'static Self> {
         static UNPACKED: OnceLock<Option<Debian>> = OnceLock::new();
         UNPACKED.get_or_init(Self::unpack).as_ref()
     }
@@ -41,12 +41,26 @@ impl Debian {
         None
     }
 
+    /// Where their libraries are, for the dynamic linker.
+    pub fn libraries(&self) -> String {
+        let machines = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+        let folders =
+            machines.iter().flat_map(|machine| [format!("usr/lib/{machine}"), format!("lib/{machine}")]);
+        let folders = folders.chain(["usr/lib/syslog-ng".to_owned()]);
+        folders.map(|folder| self.root.join(folder).display().to_string()).collect::<Vec<_>>().join(":")
+    }
+
+    /// Where rsyslog's modules are.
+    pub fn rsyslog_modules(&self) -> PathBuf {
+        let folders = std::fs::read_dir(self.root.join("usr/lib")).unwrap().flatten();
+        // `usr/lib/rsyslog` itself holds a script.
+        folders.map(|entry| entry.path().join("rsyslog")).find(|path| path.is_dir()).unwrap()
+    }
+
     /// A program with its own libraries.
     fn command(&self, program: &str) -> Command {
-        let libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib/syslog-ng"];
-        let libraries = libraries.map(|folder| self.root.join(folder).display().to_string());
         let mut command = Command::new(self.root.join(program));
-        command.env("LD_LIBRARY_PATH", libraries.join(":")).env("SYSLOGNG_PREFIX", self.root.join("usr"));
+        command.env("LD_LIBRARY_PATH", self.libraries()).env("SYSLOGNG_PREFIX", self.root.join("usr"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -283,8 +297,7 @@ impl Rsyslog {
             file.display()
         );
         std::fs::write(net.site.path("rsyslog.conf"), configuration).unwrap();
-        let modules = std::fs::read_dir(debian.root.join("usr/lib")).unwrap().flatten();
-        let modules = modules.map(|entry| entry.path().join("rsyslog")).find(|path| path.is_dir()).unwrap();
+        let modules = debian.rsyslog_modules();
         let mut command = debian.command("usr/sbin/rsyslogd");
         command.args(["-n", "-f"]).arg(net.site.path("rsyslog.conf"));
         command.arg("-i").arg(net.site.path("rsyslog.pid")).arg("-M").arg(modules);
