@@ -237,7 +237,7 @@ pub(crate) fn chunks<'a>(input: &'a [u8], cuts: &[proptest::sample::Index]) -> V
 }
 
 proptest! {
-    #![proptest_config(proptest::test_runner::Config::with_cases(3000))]
+    #![proptest_config(proptest::test_runner::Config::with_cases(if cfg!(miri) { 10 } else { 3000 }))]
 
     #[test]
     fn cuts_do_not_matter(input in input(), rules in some_rules(), cuts in vec(any::<proptest::sample::Index>(), 0..12)) {
@@ -321,6 +321,7 @@ fn nul_and_len32() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "millions of steps")]
 fn a_million_digits_are_a_line() {
     let mut input = vec![b'7'; 1_000_000];
     input.extend_from_slice(b" <34>x\n3 <1>");
@@ -359,6 +360,7 @@ fn a_frame_that_declares_too_much_is_cut_and_the_next_is_found() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "millions of steps")]
 fn a_frame_that_never_ends_takes_no_memory() {
     let rules = rules(Framing::Len32, Oversize::Truncate, 1000);
     let mut framer = Framer::new(rules);
@@ -383,6 +385,7 @@ fn a_frame_that_never_ends_takes_no_memory() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "millions of steps")]
 fn a_step_is_bounded_and_lines_between_frames_stay_cheap() {
     let input = vec![b'\n'; 100_000];
     let mut framer = Framer::new(rules(Framing::Newline, Oversize::Truncate, 10));
