@@ -228,6 +228,25 @@ fn a_source_that_goes_delivers_what_it_took_and_frees_its_port() {
 }
 
 #[test]
+fn a_source_that_listens_and_changes_has_its_port_again() {
+    let site = Site::new();
+    site.configure("");
+    let engine = Started::in_folder(site.path());
+    let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    stream.write_all(b"00000000 first\n").unwrap();
+    until("it is taken", || status(site.path())["records_in"] == 1);
+    let old = std::fs::read_to_string(site.path().join("wpsrc.toml")).unwrap();
+    let changed = old.replace("addr = ", "max_connections = 5, addr = ");
+    std::fs::write(site.path().join("wpsrc.toml"), changed).unwrap();
+    let out = site.reload_well();
+    assert!(out.contains("sources  changed net\n"), "{out}");
+    let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    stream.write_all(b"00000001 second\n").unwrap();
+    until("both are there", || site.numbers("kept.log") == [0, 1]);
+    engine.stop();
+}
+
+#[test]
 fn a_sink_that_is_down_can_be_taken_out_and_its_source_goes_on() {
     let site = Site::new();
     let pipe = std::ffi::CString::new(site.path().join("pipe").to_str().unwrap()).unwrap();

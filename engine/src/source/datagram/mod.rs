@@ -36,7 +36,7 @@ use crate::source::syslog::{Oversize, SyslogParams};
 /// How often the kernel's drop counter is read.
 const DROPS_EVERY: Duration = Duration::from_millis(250);
 /// The kernel's receive buffer where nothing is configured.
-const SO_RCVBUF: u64 = 8 << 20;
+pub const SO_RCVBUF: u64 = 8 << 20;
 /// Runs of datagrams that are kept for reuse.
 const SPARE_MAX: usize = 4;
 /// What waits is charged to the engine's memory in steps; the first is the part's own, however little is left.
@@ -113,7 +113,10 @@ impl DatagramSource {
     }
 
     async fn receive(&self, around: Surroundings) {
-        let Some(socket) = self.socket(around.shard.id().into()) else { return };
+        // A unix path has one socket, on the first shard; the others have nothing to do and have not failed.
+        let Some(socket) = self.socket(around.shard.id().into()) else {
+            return around.stop.raised().await;
+        };
         let consumer = Rc::new(Consumer::new(&self.rules, &socket, around.clone()));
         let inlet = Inlet::new(around.clone(), &self.rules.inlet);
         consumer.desk.employ(Box::pin(work(

@@ -22,8 +22,8 @@ mod trouble;
 mod worker;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -80,7 +80,10 @@ impl StreamRules {
 /// A source of streams.
 pub struct StreamSource {
     rules: StreamRules,
-    listening: Arc<Listening>,
+    address: Address,
+    seats: usize,
+    /// Until it is stopped: then the port is free for whoever comes next, though its figures are still asked for.
+    listening: Mutex<Option<Arc<Listening>>>,
     /// Connections that came through the entrance, on all shards.
     inside: Arc<AtomicU32>,
 }
@@ -88,15 +91,21 @@ pub struct StreamSource {
 impl StreamSource {
     /// A source at a bound listener that has a seat for each shard.
     pub fn new(rules: StreamRules, listening: Arc<Listening>) -> Self {
-        Self { rules, listening, inside: Arc::default() }
+        let (address, seats) = (listening.address().clone(), listening.seats());
+        Self { rules, address, seats, listening: Mutex::new(Some(listening)), inside: Arc::default() }
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Option<Arc<Listening>>> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where it listens, with the port that the kernel chose.
     pub fn address(&self) -> &Address {
-        self.listening.address()
+        &self.address
     }
 
     async fn receive(&self, around: Surroundings) {
+        let Some(listening) = self.listening().clone() else { return };
         let streams = match around.shard.io().streams() {
             Ok(streams) => streams,
             Err(error) => return self.cannot_receive(&around, &error),
@@ -107,12 +116,15 @@ impl StreamSource {
         let queue = Rc::clone(consumer.desk.queue());
         let worker = Worker::new(inlet, &self.rules, Rc::clone(&streams), queue);
         consumer.desk.employ(Box::pin(worker.work()));
-        let options = self.rules.receiving(self.listening.seats());
+        let options = self.rules.receiving(self.seats);
         let source = streams.add(options, Rc::clone(&consumer) as _);
         let seat = usize::from(around.shard.id());
         let receiving = async {
-            match streams.listen(source, Arc::clone(&self.listening), seat) {
-                Ok(()) => around.stop.raised().await,
+            match streams.listen(source, listening, seat) {
+                Ok(()) => {
+                    around.stop.raised().await;
+                    self.listening().take();
+                }
                 Err(error) => self.cannot_receive(&around, &error),
             }
             streams.stop_listening(source);
@@ -139,7 +151,7 @@ impl StreamSource {
         around.counters.errors.add(1);
         log::error!(
             target: "wpgen::net",
-            "source '{}': cannot receive on {}: {error}", self.rules.inlet.key, self.listening.address()
+            "source '{}': cannot receive on {}: {error}", self.rules.inlet.key, self.address
         );
     }
 }
@@ -150,7 +162,7 @@ impl Source for StreamSource {
     }
 
     fn opened(&self) -> Vec<String> {
-        match self.listening.address() {
+        match &self.address {
             address @ Address::Inet(_) if self.rules.tls.is_some() => vec![format!("tls {address}")],
             address @ Address::Inet(_) => vec![format!("tcp {address}")],
             address @ Address::Unix(_) => vec![format!("{address} (stream)")],
