@@ -98,22 +98,51 @@ fn pad(line: &mut String, cell: &str, to: usize, align: Align) {
     }
 }
 
-/// Lines of at most `max` columns, broken between words; at least one line.
+/// Lines of at most `max` columns, broken between words, and between wide characters, which have no blanks between
+/// them; at least one line.
 pub fn wrap(text: &str, max: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
+    let mut last_was_wide = false;
     for word in text.split_whitespace() {
-        let fits = lines.last().is_none_or(|l| l.is_empty() || width(l) + 1 + width(word) <= max);
-        match lines.last_mut() {
-            Some(line) if fits => {
-                if !line.is_empty() {
-                    line.push(' ');
+        for (i, piece) in pieces(word).enumerate() {
+            // A line break within wide text is no blank.
+            let is_joined = i > 0 || (last_was_wide && piece.starts_with(is_wide));
+            let gap = usize::from(!is_joined);
+            let fits = lines.last().is_none_or(|l| l.is_empty() || width(l) + gap + width(piece) <= max);
+            match lines.last_mut() {
+                Some(line) if fits => {
+                    if !line.is_empty() && !is_joined {
+                        line.push(' ');
+                    }
+                    line.push_str(piece);
                 }
-                line.push_str(word);
+                _ => lines.push(piece.to_owned()),
             }
-            _ => lines.push(word.to_owned()),
         }
+        last_was_wide = word.ends_with(is_wide);
     }
     lines
+}
+
+/// A word in pieces that a line may be broken between: each wide character with what must not begin a line behind it.
+fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let mut end =
+            if is_wide(first) { first.len_utf8() } else { rest.find(is_wide).unwrap_or(rest.len()) };
+        while let Some(c) = rest[end..].chars().next().filter(|c| is_closing(*c)) {
+            end += c.len_utf8();
+        }
+        let (piece, behind) = rest.split_at(end);
+        rest = behind;
+        Some(piece)
+    })
+}
+
+/// Marks that do not begin a line.
+fn is_closing(c: char) -> bool {
+    matches!(c, '，' | '。' | '、' | '；' | '：' | '）')
 }
 
 /// Columns that a text takes on a terminal: two for East Asian wide characters and emoji, one for others.
@@ -163,5 +192,13 @@ mod tests {
     fn a_long_word_stays_whole() {
         assert_eq!(wrap("a /a/very/long/path b", 5), ["a", "/a/very/long/path", "b"]);
         assert_eq!(wrap("", 5), [""]);
+    }
+
+    #[test]
+    fn wide_text_is_broken_between_its_characters_but_not_in_front_of_its_marks() {
+        assert_eq!(wrap("端口占用", 6), ["端口占", "用"]);
+        assert_eq!(wrap("端口占，用", 6), ["端口", "占，用"]);
+        assert_eq!(wrap("端口\n占用 wpgen 或 x", 100), ["端口占用 wpgen 或 x"]);
+        assert_eq!(wrap("a文b", 100), ["a文b"]);
     }
 }

@@ -1,62 +1,101 @@
 //! `explain`: what a code means, why it happens, what mends it. All words come from the engine's catalogue.
 
 use engine::diagnosis::Code;
-use engine::diagnosis::catalogue::{self, Entry};
+use engine::diagnosis::catalogue::{self, Entry, Language, reference};
 
 use super::{DONE, FAILED};
+use crate::language;
 use crate::printer::{COLUMNS, Paint, Printer, Style};
 use crate::table::{Align, Table, wrap};
 
-/// Rows that are shown for a text that is no code.
-const MATCHES_MAX: usize = 5;
-
 /// Explains a code, finds the rows for the words of a message, or lists all rows.
-pub fn run(words: &[String], printer: &Printer) -> u8 {
+pub fn run(words: &[String], as_markdown: bool, printer: &Printer) -> u8 {
+    let language = language::chosen();
     let paint = printer.out_paint();
+    if as_markdown {
+        printer.result(&reference::page(language));
+        return DONE;
+    }
     if words.is_empty() {
-        printer.result(&listed(catalogue::all(), paint));
+        printer.result(&listed(catalogue::all(), language, paint));
         printer.note("\nthe long text of one: wpgen explain WP101");
         return DONE;
     }
     let text = words.join(" ");
     if let Ok(code) = text.trim().parse::<Code>() {
-        printer.result(&explained(catalogue::entry(code), paint));
+        printer.result(&explained(catalogue::entry(code), language, paint));
         return DONE;
     }
-    let found = matches(&text);
-    match found.as_slice() {
+    match catalogue::matches(&text).as_slice() {
         [] => {
             printer.error(&format!("no code and no known message: {text}"));
             printer.help("wpgen explain lists all");
             FAILED
         }
         [one] => {
-            printer.result(&explained(one, paint));
+            printer.result(&explained(one, language, paint));
             DONE
         }
         many => {
-            printer.result(&listed(many.iter().copied(), paint));
+            printer.result(&listed(many.iter().copied(), language, paint));
             DONE
         }
     }
 }
 
-fn listed(rows: impl Iterator<Item = &'static Entry>, paint: Paint) -> String {
-    let mut table = Table::new(&[("code", Align::Left), ("what you see", Align::Left)]);
+/// What stands in front of the parts of an explanation.
+struct Headings {
+    finds: &'static str,
+    mend: &'static str,
+    fails: &'static str,
+    works: &'static str,
+}
+
+fn headings(language: Language) -> Headings {
+    match language {
+        Language::English => Headings {
+            finds: "What wpgen finds out by itself:",
+            mend: "What mends it:",
+            fails: "Fails:",
+            works: "Works:",
+        },
+        Language::Chinese => Headings {
+            finds: "wpgen 自行查明：",
+            mend: "解决办法：",
+            fails: "错误示例：",
+            works: "正确示例：",
+        },
+    }
+}
+
+fn listed(rows: impl Iterator<Item = &'static Entry>, language: Language, paint: Paint) -> String {
+    let head = match language {
+        Language::English => [("code", Align::Left), ("what you see", Align::Left)],
+        Language::Chinese => [("代码", Align::Left), ("现象", Align::Left)],
+    };
+    let mut table = Table::new(&head);
     for row in rows {
-        table.row(vec![row.code.to_string(), row.title()]);
+        table.row(vec![row.code.to_string(), row.title(language)]);
     }
     table.render(paint)
 }
 
-fn explained(row: &Entry, paint: Paint) -> String {
-    let mut text = format!("{}  {}\n", paint.text(Style::Bold, &row.code.to_string()), row.title());
-    paragraph(&mut text, row.explain);
-    for (name, body) in [("What wpgen finds out by itself:", row.finds), ("What mends it:", row.mend)] {
+fn explained(row: &Entry, language: Language, paint: Paint) -> String {
+    let (words, said) = (row.words(language), headings(language));
+    let mut text = titled(row, language, paint);
+    if let Some(kind) = catalogue::awaited(row.code) {
+        text.push_str(&paint.text(Style::Yellow, &reference::not_yet(kind, language)));
+        text.push('\n');
+    }
+    for part in words.explain.trim().split("\n\n") {
+        text.push('\n');
+        lines(&mut text, part, 0);
+    }
+    for (name, body) in [(said.finds, words.finds), (said.mend, words.mend)] {
         text.push_str(&format!("\n{}\n", paint.text(Style::Bold, name)));
         lines(&mut text, body, 2);
     }
-    for (name, style, body) in [("Fails:", Style::Red, row.fails), ("Works:", Style::Green, row.works)] {
+    for (name, style, body) in [(said.fails, Style::Red, row.fails), (said.works, Style::Green, row.works)] {
         text.push_str(&format!("\n{}\n", paint.text(style, name)));
         // Examples are there to be copied, so they are not broken.
         for line in body.trim_matches('\n').lines() {
@@ -67,11 +106,13 @@ fn explained(row: &Entry, paint: Paint) -> String {
     text
 }
 
-fn paragraph(text: &mut String, body: &str) {
-    for part in body.trim().split("\n\n") {
-        text.push('\n');
-        lines(text, part, 0);
-    }
+/// The code, and the symptom beside it.
+fn titled(row: &Entry, language: Language, paint: Paint) -> String {
+    let code = row.code.to_string();
+    let indent = code.len() + 2;
+    let lines = wrap(&row.title(language), COLUMNS - indent);
+    let beside = lines.join(&format!("\n{}", " ".repeat(indent)));
+    format!("{}  {beside}\n", paint.text(Style::Bold, &code))
 }
 
 fn lines(text: &mut String, body: &str, indent: usize) {
@@ -80,47 +121,21 @@ fn lines(text: &mut String, body: &str, indent: usize) {
     }
 }
 
-/// The rows for the words of a message, the best first: those whose phrase is in it or holds it, else those that share
-/// most of its words.
-fn matches(text: &str) -> Vec<&'static Entry> {
-    let wanted = text.to_lowercase();
-    let mut scored: Vec<(usize, &Entry)> =
-        catalogue::all().map(|row| (score(row, &wanted), row)).filter(|(score, _)| *score > 0).collect();
-    scored.sort_by_key(|(score, row)| (std::cmp::Reverse(*score), row.code));
-    let best = scored.first().map_or(0, |(score, _)| *score);
-    scored.into_iter().filter(|(score, _)| 2 * score > best).take(MATCHES_MAX).map(|(_, row)| row).collect()
-}
-
-fn score(row: &Entry, wanted: &str) -> usize {
-    let phrase = |phrase: &&str| {
-        let phrase = phrase.to_lowercase();
-        if phrase.contains(wanted) || wanted.contains(&phrase) {
-            return 100 + phrase.len();
-        }
-        let words = wanted.split(|c: char| !c.is_alphanumeric()).filter(|w| w.len() > 3);
-        10 * words.filter(|word| phrase.contains(word)).count()
-    };
-    row.phrases.iter().map(phrase).max().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::width;
 
     #[test]
-    fn words_of_a_message_find_their_row() {
-        let codes = |text: &str| matches(text).iter().map(|row| row.code.to_string()).collect::<Vec<_>>();
-        assert_eq!(codes("cannot open /x: No such file or directory (os error 2)")[0], "WP101");
-        assert_eq!(codes("bind: Address already in use")[0], "WP301");
-        assert!(codes("zzzz").is_empty());
-    }
-
-    #[test]
-    fn every_row_fits_the_terminal() {
-        for row in catalogue::all() {
-            let text = explained(row, Paint::PLAIN);
-            assert!(text.contains(&row.code.to_string()));
+    fn every_row_fits_the_terminal_in_both_languages() {
+        for language in [Language::English, Language::Chinese] {
+            for row in catalogue::all() {
+                let text = explained(row, language, Paint::PLAIN);
+                assert!(text.starts_with(&row.code.to_string()));
+                assert!(text.lines().all(|line| width(line) <= COLUMNS), "{text}");
+            }
+            let all = listed(catalogue::all(), language, Paint::PLAIN);
+            assert!(all.lines().all(|line| width(line) <= COLUMNS), "{all}");
         }
-        assert!(listed(catalogue::all(), Paint::PLAIN).lines().all(|l| l.chars().count() <= COLUMNS));
     }
 }

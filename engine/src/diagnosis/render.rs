@@ -141,6 +141,11 @@ fn write_item(
     Ok(())
 }
 
+/// Text as it is shown on a terminal: without control characters, and without any that turn its direction.
+pub fn clean(text: &str) -> String {
+    Clean(text).to_string()
+}
+
 /// Text without control characters: a tab is a space, the others stand as escapes.
 struct Clean<'a>(&'a str);
 
