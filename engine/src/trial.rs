@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use crate::batch::Origin;
 use crate::config::{Config, Side, SourceConfig};
 use crate::decode::{self, decode_line};
+use crate::diagnosis::{Code, Diagnostic};
 use crate::escape::{escape_outside, escape_outside_to};
 use crate::sink::SinkParams;
 use crate::sink::file::params::FileParams as FileSinkParams;
@@ -61,30 +62,9 @@ pub struct Step {
     /// `find`, `open`, `read`, ...
     pub name: &'static str,
     /// What was found, or what is in the way.
-    pub outcome: Result<String, Trouble>,
+    pub outcome: Result<String, Diagnostic>,
     /// How long it took.
     pub took: Duration,
-}
-
-/// What is in the way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// The thing at fault, with its code.
-    pub message: String,
-    /// What was found out, and what mends it.
-    pub help: Vec<String>,
-}
-
-impl Trouble {
-    fn new(message: String) -> Self {
-        Self { message, help: Vec::new() }
-    }
-}
-
-impl From<blame::Finding> for Trouble {
-    fn from(finding: blame::Finding) -> Self {
-        Self { message: format!("[{}] {}", finding.code, finding.message), help: finding.help }
-    }
 }
 
 /// Tries every enabled source and sink, or only the one source of a key; in the configuration's order.
@@ -157,7 +137,7 @@ impl Job {
     }
 
     fn overdue(&self, config: &Config, at_most: Duration) -> Trial {
-        let trouble = Trouble::new(format!("no answer within {} s", at_most.as_secs()));
+        let trouble = Diagnostic::plain(format!("no answer within {} s", at_most.as_secs()));
         self.trial(config, vec![Step { name: "wait", outcome: Err(trouble), took: at_most }])
     }
 }
@@ -171,7 +151,7 @@ impl Steps {
     fn step<T>(
         &mut self,
         name: &'static str,
-        run: impl FnOnce() -> Result<(T, String), Trouble>,
+        run: impl FnOnce() -> Result<(T, String), Diagnostic>,
     ) -> Option<T> {
         let started = Instant::now();
         let result = run();
@@ -212,7 +192,7 @@ pub fn sink(params: &SinkParams, source: Option<&SourceConfig>) -> Vec<Step> {
 }
 
 fn not_here(kind: &str) -> Vec<Step> {
-    let trouble = Trouble::new(format!("this build cannot try the type '{kind}'"));
+    let trouble = Diagnostic::plain(format!("this build cannot try the type '{kind}'"));
     vec![Step { name: "open", outcome: Err(trouble), took: Duration::ZERO }]
 }
 
@@ -229,12 +209,12 @@ fn file_source(params: &FileParams) -> Vec<Step> {
     steps.0
 }
 
-fn find(params: &FileParams) -> Result<(Vec<FoundFile>, String), Trouble> {
+fn find(params: &FileParams) -> Result<(Vec<FoundFile>, String), Diagnostic> {
     let search = search(params)?;
     let found = search.look();
     if let Some(finding) = found.findings.into_iter().next() {
         // A source that follows waits for files that are not there yet.
-        return Err(finding.into());
+        return Err(finding.into_diagnostic());
     }
     let bytes: u64 = found.files.iter().map(|file| file.size).sum();
     let mut text = match found.files.as_slice() {
@@ -247,7 +227,7 @@ fn find(params: &FileParams) -> Result<(Vec<FoundFile>, String), Trouble> {
     Ok((found.files, text))
 }
 
-fn search(params: &FileParams) -> Result<Search, Trouble> {
+fn search(params: &FileParams) -> Result<Search, Diagnostic> {
     let exclude = &params.exclude.0;
     let search = match (&params.path, &params.base, &params.file) {
         (Some(path), _, _) => Search::new(&path.folder, &path.text, exclude),
@@ -255,14 +235,14 @@ fn search(params: &FileParams) -> Result<Search, Trouble> {
             let text = format!("{}/{file}", base.text.trim_end_matches('/'));
             Search::new(&base.folder, &text, exclude)
         }
-        _ => return Err(Trouble::new("neither path, nor base and file is given".to_owned())),
+        _ => return Err(Diagnostic::plain("neither path, nor base and file is given".to_owned())),
     };
-    search.map_err(Trouble::from)
+    search.map_err(blame::Finding::into_diagnostic)
 }
 
-fn open(files: &[FoundFile]) -> Result<((), String), Trouble> {
+fn open(files: &[FoundFile]) -> Result<((), String), Diagnostic> {
     for file in files.iter().take(OPENED_MAX) {
-        File::open(&file.path).map_err(|e| blame::explain(&file.path, &e))?;
+        File::open(&file.path).map_err(|e| blame::explain(&file.path, &e).into_diagnostic())?;
     }
     let text = match files.len() {
         1 => "readable".to_owned(),
@@ -272,9 +252,10 @@ fn open(files: &[FoundFile]) -> Result<((), String), Trouble> {
     Ok(((), text))
 }
 
-fn first_record(params: &FileParams, files: &[FoundFile]) -> Result<String, Trouble> {
+fn first_record(params: &FileParams, files: &[FoundFile]) -> Result<String, Diagnostic> {
     for file in files {
-        let line = first_line(&file.path, params.compression).map_err(|e| blame::explain(&file.path, &e))?;
+        let line = first_line(&file.path, params.compression)
+            .map_err(|e| blame::explain(&file.path, &e).into_diagnostic())?;
         if let Some(line) = line {
             return record(params.encode, &line, &file.path);
         }
@@ -282,7 +263,7 @@ fn first_record(params: &FileParams, files: &[FoundFile]) -> Result<String, Trou
     Ok("no line yet".to_owned())
 }
 
-fn record(encode: Encode, line: &[u8], path: &Path) -> Result<String, Trouble> {
+fn record(encode: Encode, line: &[u8], path: &Path) -> Result<String, Diagnostic> {
     let encode = match encode {
         Encode::Text => decode::Encode::Text,
         Encode::Base64 => decode::Encode::Base64,
@@ -295,14 +276,14 @@ fn record(encode: Encode, line: &[u8], path: &Path) -> Result<String, Trouble> {
             let byte =
                 bad.byte.map_or_else(|| "the line ends too early".to_owned(), |b| escape_outside(&[b]));
             let kind = if encode == decode::Encode::Hex { "hex" } else { "base64" };
-            let message =
-                format!("[WP103] Invalid {kind} encoding: {}:1:{}: {byte}", path.display(), bad.at + 1);
+            let message = format!("Invalid {kind} encoding: {}:1:{}: {byte}", path.display(), bad.at + 1);
             let looks = match decode::looks_like([line]) {
                 decode::Encode::Text => "text",
                 decode::Encode::Base64 => "base64",
                 decode::Encode::Hex => "hex",
             };
-            Err(Trouble { message, help: vec![format!("the line looks like: encode = \"{looks}\"")] })
+            Err(Diagnostic::error(Code::WP103, message)
+                .help(format!("encode = \"{looks}\"   # what the line looks like")))
         }
     }
 }
@@ -339,7 +320,7 @@ fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>) -> Vec<Step
     let Some(template) = &params.path else {
         return vec![Step {
             name: "open",
-            outcome: Err(Trouble::new("no path is given".to_owned())),
+            outcome: Err(Diagnostic::plain("no path is given".to_owned())),
             took: Duration::ZERO,
         }];
     };
@@ -359,16 +340,16 @@ fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>) -> Vec<Step
 }
 
 /// Whether a file could be written, without making one.
-fn writable(path: &Path) -> Result<String, Trouble> {
+fn writable(path: &Path) -> Result<String, Diagnostic> {
     match OpenOptions::new().append(true).open(path) {
         Ok(_) => return Ok(format!("{} is there and writable", path.display())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(refused(format!("cannot write {}: {e}", path.display()), &e)),
+        Err(e) => return Err(refused(format!("cannot write {}: {e}", path.display()), path, path, &e)),
     }
     let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let is_folder = fs::metadata(folder).is_ok_and(|about| about.is_dir());
     if !is_folder {
-        return Err(Trouble::new(format!(
+        return Err(Diagnostic::plain(format!(
             "cannot write {}: {} is not a folder",
             path.display(),
             folder.display()
@@ -376,19 +357,19 @@ fn writable(path: &Path) -> Result<String, Trouble> {
     }
     match may_write(folder) {
         Ok(()) => Ok(format!("{} can be made", path.display())),
-        Err(e) => {
-            let mut trouble = refused(format!("cannot make {}: {e}", path.display()), &e);
-            trouble.help.push(format!("the folder that refuses is {}", folder.display()));
-            Err(trouble)
-        }
+        Err(e) => Err(refused(format!("cannot make {}: {e}", path.display()), path, folder, &e)),
     }
 }
 
-fn refused(message: String, error: &io::Error) -> Trouble {
-    Trouble::new(match error.kind() {
-        io::ErrorKind::PermissionDenied => format!("[WP102] {message}"),
-        _ => message,
-    })
+/// A place that may not be written; `at` is the file or folder that refuses.
+fn refused(message: String, path: &Path, at: &Path, error: &io::Error) -> Diagnostic {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Diagnostic::plain(message);
+    }
+    let found = blame::denied_to_write(path, at).into_diagnostic();
+    let finding = Diagnostic::error(Code::WP102, message);
+    let finding = found.notes.into_iter().fold(finding, Diagnostic::note);
+    found.help.into_iter().fold(finding, Diagnostic::help)
 }
 
 fn may_write(folder: &Path) -> io::Result<()> {
@@ -434,8 +415,9 @@ mod tests {
     #[test]
     fn a_bad_line_names_its_place_and_what_it_looks_like() {
         let trouble = record(Encode::Base64, b"a plain line!", Path::new("x.log")).unwrap_err();
-        assert!(trouble.message.starts_with("[WP103] Invalid base64 encoding: x.log:1:2:"), "{trouble:?}");
-        assert!(trouble.help[0].ends_with("encode = \"text\""));
+        assert_eq!(trouble.code, Some(Code::WP103));
+        assert!(trouble.message.starts_with("Invalid base64 encoding: x.log:1:2:"), "{trouble:?}");
+        assert!(trouble.help[0].starts_with("encode = \"text\""));
         assert_eq!(record(Encode::Base64, b"aGk=", Path::new("x")).unwrap(), "first record: hi");
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::config::{Resolved, resolve};
-use engine::diagnosis::Findings;
-use engine::trial::{self, Step, Trial, Trouble};
+use engine::diagnosis::{Diagnostic, Findings};
+use engine::trial::{self, Step, Trial};
 
-use super::{DONE, FAILED, configuration, connectors};
+use super::{DONE, FAILED, USUAL, configuration, connectors};
 use crate::printer::{Paint, Printer, Style};
 use crate::table::{Align, Table};
 
@@ -30,10 +30,13 @@ pub fn sources(path: &Path, only: Option<&str>, printer: &Printer) -> u8 {
     show(&trial::run(&config, only, AT_MOST), printer)
 }
 
-/// Tries a connector with parameters from the command line.
+/// Tries a connector with parameters from the command line; without any, as the configuration here uses it.
 pub fn connector(id: &str, typed: &[(String, String)], printer: &Printer) -> u8 {
     let (all, _) = connectors::load();
     let Some(connector) = connectors::find(&all, id, printer) else { return FAILED };
+    if let Some(trials) = as_used_here(id).filter(|_| typed.is_empty()) {
+        return show(&trials, printer);
+    }
     let mut findings = Findings::new();
     let Some(resolved) = resolve(connector, &connectors::overrides(connector, typed), &mut findings) else {
         let mut found = findings.finish();
@@ -48,6 +51,16 @@ pub fn connector(id: &str, typed: &[(String, String)], printer: &Printer) -> u8 
         Resolved::Sink(params, _) => trial::sink(params, None),
     };
     show(&[Trial { key: id.to_owned(), side: connector.side, steps }], printer)
+}
+
+/// Tries every source and sink of the configuration here that is made from a connector; nothing where none is.
+fn as_used_here(id: &str) -> Option<Vec<Trial>> {
+    let loaded = engine::config::load(Path::new(USUAL), &configuration::environment()).ok()?;
+    let mut config = loaded.config;
+    config.sources.retain(|source| source.connect == id);
+    config.sinks.retain(|sink| sink.connect == id);
+    let trials = trial::run(&Arc::new(config), None, AT_MOST);
+    (!trials.is_empty()).then_some(trials)
 }
 
 fn show(trials: &[Trial], printer: &Printer) -> u8 {
@@ -65,8 +78,8 @@ fn show(trials: &[Trial], printer: &Printer) -> u8 {
         }
     }
     printer.result(&table.render(paint));
-    for (trial, trouble) in trials.iter().flat_map(troubles) {
-        printer.result(&explained(trial, trouble, paint));
+    for (trial, found) in trials.iter().flat_map(troubles) {
+        printer.result(&explained(trial, found, paint));
     }
     let failed = trials.iter().filter(|t| !t.is_well()).count();
     let verdict = match failed {
@@ -80,20 +93,28 @@ fn show(trials: &[Trial], printer: &Printer) -> u8 {
 fn row(trial: &Trial, step: &Step) -> Vec<String> {
     let (mark, found) = match &step.outcome {
         Ok(found) => ("ok", found.clone()),
-        Err(trouble) => ("fail", trouble.message.clone()),
+        Err(found) => ("fail", titled(found)),
     };
     let ms = format!("{:.1} ms", step.took.as_secs_f64() * 1000.0);
     vec![trial.key.clone(), step.name.to_owned(), mark.to_owned(), ms, found]
 }
 
-fn troubles(trial: &Trial) -> impl Iterator<Item = (&Trial, &Trouble)> {
-    trial.steps.iter().filter_map(move |step| step.outcome.as_ref().err().map(|trouble| (trial, trouble)))
+fn troubles(trial: &Trial) -> impl Iterator<Item = (&Trial, &Diagnostic)> {
+    trial.steps.iter().filter_map(move |step| step.outcome.as_ref().err().map(|found| (trial, found)))
 }
 
-fn explained(trial: &Trial, trouble: &Trouble, paint: Paint) -> String {
-    let mut text = format!("\n{} {}: {}\n", paint.text(Style::Red, "error:"), trial.key, trouble.message);
-    for help in &trouble.help {
+fn explained(trial: &Trial, found: &Diagnostic, paint: Paint) -> String {
+    let mut text = format!("\n{} {}: {}\n", paint.text(Style::Red, "error:"), trial.key, titled(found));
+    for note in &found.notes {
+        text.push_str(&format!("  {} {note}\n", paint.text(Style::Bold, "note:")));
+    }
+    for help in &found.help {
         text.push_str(&format!("  {} {help}\n", paint.text(Style::Cyan, "help:")));
     }
     text
+}
+
+/// The message, behind its code.
+fn titled(found: &Diagnostic) -> String {
+    found.code.map_or_else(|| found.message.clone(), |code| format!("[{code}] {}", found.message))
 }

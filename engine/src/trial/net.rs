@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rustls::ProtocolVersion;
 
-use super::{Step, Steps, Trouble};
+use super::{Step, Steps};
 use crate::config::tls::TlsConnect;
 use crate::config::types::ListenAddr;
-use crate::diagnosis::Diagnostic;
+use crate::diagnosis::{Code, Diagnostic};
 use crate::io::datagram::{DatagramOptions, DatagramSocket};
 use crate::io::listen::{Address, Listening};
 use crate::sink::remote::{host_of, with_port};
@@ -28,7 +28,7 @@ pub(super) fn listener(transport: Transport, addr: &ListenAddr, port: u16) -> Ve
     let at = address(addr, port);
     steps.step("bind", || match bind(transport, &at) {
         Ok(()) => Ok(((), format!("{} {at} is free", transport.name(&at)))),
-        Err(error) => Err(trouble(explain("this source", transport, &at, &error))),
+        Err(error) => Err(explain("this source", transport, &at, &error)),
     });
     steps.0
 }
@@ -41,14 +41,6 @@ fn bind(transport: Transport, at: &Address) -> std::io::Result<()> {
             DatagramSocket::bind(&options, 1).map(drop)
         }
     }
-}
-
-fn trouble(finding: Diagnostic) -> Trouble {
-    let message = match finding.code {
-        Some(code) => format!("[{code}] {}", finding.message),
-        None => finding.message,
-    };
-    Trouble { message, help: finding.notes.into_iter().chain(finding.help).collect() }
 }
 
 /// Connects to each address and lets go: all of them have to answer, for any of them may be needed.
@@ -64,12 +56,12 @@ pub(super) fn peers(addresses: &[String], port: u16, tls: Option<&TlsConnect>) -
     steps.0
 }
 
-fn shake(host: &str, mut stream: TcpStream, tls: &TlsConnect) -> Result<((), String), Trouble> {
-    let client = Client::open(tls).map_err(trouble)?;
-    let mut session = client.session(host).map_err(trouble)?;
+fn shake(host: &str, mut stream: TcpStream, tls: &TlsConnect) -> Result<((), String), Diagnostic> {
+    let client = Client::open(tls)?;
+    let mut session = client.session(host)?;
     let in_words = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => Trouble::new(format!("{host} does not answer in TLS")),
-        _ => Trouble::new(client.in_words(host, error).to_string()),
+        io::ErrorKind::WouldBlock => Diagnostic::plain(format!("{host} does not answer in TLS")),
+        _ => Diagnostic::plain(client.in_words(host, error).to_string()),
     };
     let within = |stream: &TcpStream, limit| stream.set_read_timeout(Some(limit)).map_err(in_words);
     within(&stream, CONNECT_WITHIN)?;
@@ -85,9 +77,10 @@ fn shake(host: &str, mut stream: TcpStream, tls: &TlsConnect) -> Result<((), Str
     Ok(((), format!("{version}, the name is proven")))
 }
 
-fn connect(peer: &str) -> Result<(TcpStream, String), Trouble> {
-    let found =
-        peer.to_socket_addrs().map_err(|error| Trouble::new(format!("cannot resolve {peer}: {error}")))?;
+fn connect(peer: &str) -> Result<(TcpStream, String), Diagnostic> {
+    let found = peer
+        .to_socket_addrs()
+        .map_err(|error| Diagnostic::plain(format!("cannot resolve {peer}: {error}")))?;
     let mut refused = None;
     for at in found {
         match TcpStream::connect_timeout(&at, CONNECT_WITHIN) {
@@ -95,12 +88,9 @@ fn connect(peer: &str) -> Result<(TcpStream, String), Trouble> {
             Err(error) => refused = Some((at, error)),
         }
     }
-    let Some((at, error)) = refused else { return Err(Trouble::new(format!("{peer} has no address"))) };
-    let mut trouble = Trouble::new(format!("[WP303] cannot connect to {at}: {error}"));
-    trouble
-        .help
-        .push("whoever listens there must listen on that address, and firewalls must pass it".to_owned());
-    Err(trouble)
+    let Some((at, error)) = refused else { return Err(Diagnostic::plain(format!("{peer} has no address"))) };
+    let finding = Diagnostic::error(Code::WP303, format!("cannot connect to {at}: {error}"));
+    Err(finding.help("whoever listens there must listen on that address, and firewalls must pass it"))
 }
 
 #[cfg(test)]
@@ -114,12 +104,12 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let here = ListenAddr::Ip([127, 0, 0, 1].into());
         let steps = listener(Transport::Stream, &here, port);
-        assert!(steps[0].outcome.as_ref().is_err_and(|t| t.message.starts_with("[WP301] ")), "{steps:?}");
+        assert!(steps[0].outcome.as_ref().is_err_and(|found| found.code == Some(Code::WP301)), "{steps:?}");
         assert!(listener(Transport::Datagram, &here, port)[0].outcome.is_ok());
         let addresses = ["127.0.0.1".to_owned()];
         assert!(peers(&addresses, port, None)[0].outcome.is_ok());
         drop(taken);
         let steps = peers(&addresses, port, None);
-        assert!(steps[0].outcome.as_ref().is_err_and(|t| t.message.starts_with("[WP303] ")), "{steps:?}");
+        assert!(steps[0].outcome.as_ref().is_err_and(|found| found.code == Some(Code::WP303)), "{steps:?}");
     }
 }

@@ -19,7 +19,9 @@ pub struct Finding {
     pub code: &'static str,
     /// One line that names the thing at fault.
     pub message: String,
-    /// What was found, and what mends it; a line each.
+    /// What was found out about the cause; a line each.
+    pub notes: Vec<String>,
+    /// What mends it; a line each.
     pub help: Vec<String>,
 }
 
@@ -30,6 +32,7 @@ impl Finding {
             Ok(code) => Diagnostic::error(code, self.message),
             Err(_) => Diagnostic::plain(self.message),
         };
+        let diagnostic = self.notes.into_iter().fold(diagnostic, Diagnostic::note);
         self.help.into_iter().fold(diagnostic, Diagnostic::help)
     }
 }
@@ -38,7 +41,7 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] {}", self.code, self.message)?;
-        self.help.iter().try_for_each(|help| write!(f, "{HELP}{help}"))
+        self.notes.iter().chain(&self.help).try_for_each(|line| write!(f, "{HELP}{line}"))
     }
 }
 
@@ -53,6 +56,7 @@ pub fn explain(path: &Path, error: &io::Error) -> Finding {
         _ => Finding {
             code: "WP101",
             message: format!("cannot read {}: {error}", path.display()),
+            notes: Vec::new(),
             help: Vec::new(),
         },
     }
@@ -68,12 +72,18 @@ pub fn missing(path: &Path) -> Finding {
     } else {
         format!("the deepest folder that exists is {}", folder.display())
     };
-    let mut help = vec![format!("No such file or directory (os error 2): {cause}")];
+    let notes = vec![format!("No such file or directory (os error 2): {cause}")];
+    let mut help = Vec::new();
     let near = near_names(&folder, &wanted);
     if !near.is_empty() && !wanted.is_symlink() {
         help.push(format!("near names there: {}", near.join(", ")));
     }
-    Finding { code: "WP101", message: format!("file not found: {} (os error 2)", path.display()), help }
+    Finding {
+        code: "WP101",
+        message: format!("file not found: {} (os error 2)", path.display()),
+        notes,
+        help,
+    }
 }
 
 /// WP101: a pattern that nothing matches.
@@ -83,8 +93,9 @@ pub fn unmatched(pattern: &Path, root: &Path) -> Finding {
         let message = format!("no file matches {} (os error 2)", pattern.display());
         return Finding { message, ..finding };
     }
-    let help = vec![format!("the folder {} is there, but nothing in it matches", root.display())];
-    Finding { code: "WP101", message: format!("no file matches {}", pattern.display()), help }
+    let notes = vec![format!("the folder {} is there, but nothing in it matches", root.display())];
+    let message = format!("no file matches {}", pattern.display());
+    Finding { code: "WP101", message, notes, help: Vec::new() }
 }
 
 /// WP101: the path names something that is not a file with a beginning and an end.
@@ -95,7 +106,8 @@ pub fn not_a_file(path: &Path, kind: &str) -> Finding {
     } else {
         help.push("the file source reads regular files only".into());
     }
-    Finding { code: "WP101", message: format!("not a regular file: {} is {kind}", path.display()), help }
+    let message = format!("not a regular file: {} is {kind}", path.display());
+    Finding { code: "WP101", message, notes: Vec::new(), help }
 }
 
 /// The deepest folder on the way to `path` that exists, and the first thing behind it that does not.
@@ -136,6 +148,13 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Bits of a mode: the file may be read, or what the folder holds.
+const READ: u32 = 4;
+/// It may be written.
+const WRITE: u32 = 2;
+/// The folder may be gone through.
+const SEARCH: u32 = 1;
+
 /// Who we act as, as the kernel has it for file access.
 struct User {
     id: u32,
@@ -157,7 +176,7 @@ impl User {
         Self { id, groups, name: name_in("/etc/passwd", id) }
     }
 
-    /// Whether the mode alone gives `bit` (4 read, 1 search) to this user.
+    /// Whether the mode alone gives `bit` to this user.
     fn may(&self, meta: &Metadata, bit: u32) -> bool {
         let shift = if meta.uid() == self.id {
             6
@@ -186,15 +205,15 @@ pub fn denied(path: &Path) -> Finding {
     let user = User::current();
     let message = format!("Permission denied (os error 13): {}", path.display());
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let help = match blocker(&real) {
-        Some((folder, meta)) => mend(&user, &folder, &meta, "folder", 1),
+    let (notes, help) = match blocker(&real) {
+        Some((folder, meta)) => mend(&user, &folder, &meta, "folder", SEARCH),
         None => match fs::metadata(&real) {
-            Ok(meta) if meta.is_dir() => mend(&user, &real, &meta, "folder", 4),
-            Ok(meta) => mend(&user, &real, &meta, "file", 4),
-            Err(error) => vec![format!("{}: {error}", real.display())],
+            Ok(meta) if meta.is_dir() => mend(&user, &real, &meta, "folder", READ),
+            Ok(meta) => mend(&user, &real, &meta, "file", READ),
+            Err(error) => (vec![format!("{}: {error}", real.display())], Vec::new()),
         },
     };
-    Finding { code: "WP102", message, help }
+    Finding { code: "WP102", message, notes, help }
 }
 
 /// The first folder on the way that we may look at but not go through.
@@ -211,23 +230,49 @@ fn blocker(path: &Path) -> Option<(PathBuf, Metadata)> {
     None
 }
 
-fn mend(user: &User, path: &Path, meta: &Metadata, what: &str, bit: u32) -> Vec<String> {
-    let shown = path.display();
+/// WP102: we may not write `path`, which need not exist; `at` is it, or the deepest folder on the way to it.
+pub fn denied_to_write(path: &Path, at: &Path) -> Finding {
+    let user = User::current();
+    let message = format!("Permission denied (os error 13): {}", path.display());
+    let real = fs::canonicalize(at).unwrap_or_else(|_| at.to_owned());
+    let (notes, help) = match (blocker(&real), fs::metadata(&real)) {
+        (Some((folder, meta)), _) => mend(&user, &folder, &meta, "folder", SEARCH),
+        (None, Ok(meta)) if meta.is_dir() => {
+            // A place of our own below it: the folder itself may be the system's.
+            let help = match path.parent().filter(|parent| !parent.exists()) {
+                Some(parent) => format!("install -d -o {} {}", user.name, parent.display()),
+                None => format!("install -o {} -m 0640 /dev/null {}", user.name, path.display()),
+            };
+            (facts(&user, &real, &meta, "folder", "write in"), vec![help])
+        }
+        (None, Ok(meta)) => mend(&user, &real, &meta, "file", WRITE),
+        (None, Err(error)) => (vec![format!("{}: {error}", real.display())], Vec::new()),
+    };
+    Finding { code: "WP102", message, notes, help }
+}
+
+/// What is found of a file or folder that refuses us.
+fn facts(user: &User, path: &Path, meta: &Metadata, what: &str, verb: &str) -> Vec<String> {
     let owner = name_in("/etc/passwd", meta.uid());
     let group = name_in("/etc/group", meta.gid());
     let mode = meta.mode() & 0o7777;
-    let verb = if bit == 1 { "go through" } else { "read" };
-    let letters = if bit == 1 {
-        "x"
-    } else if what == "folder" {
-        "rx"
-    } else {
-        "r"
-    };
-    let mut help = vec![
-        format!("the {what} {shown} has owner {owner}, group {group}, mode {mode:04o}"),
+    vec![
+        format!("the {what} {} has owner {owner}, group {group}, mode {mode:04o}", path.display()),
         format!("we run as {} (uid {}), who may not {verb} it", user.name, user.id),
-    ];
+    ]
+}
+
+/// What is found of a file or folder that refuses us, and the commands that mend it.
+fn mend(user: &User, path: &Path, meta: &Metadata, what: &str, bit: u32) -> (Vec<String>, Vec<String>) {
+    let shown = path.display();
+    let group = name_in("/etc/group", meta.gid());
+    let (verb, letters) = match (bit, what) {
+        (SEARCH, _) => ("go through", "x"),
+        (WRITE, _) => ("write", "w"),
+        (_, "folder") => ("read", "rx"),
+        _ => ("read", "r"),
+    };
+    let (notes, mut help) = (facts(user, path, meta, what, verb), Vec::new());
     if user.may(meta, bit) {
         help.push(format!(
             "its mode would allow it: look at its ACL (getfacl {shown}), at SELinux or AppArmor"
@@ -236,15 +281,17 @@ fn mend(user: &User, path: &Path, meta: &Metadata, what: &str, bit: u32) -> Vec<
         help.push(format!("chmod u+{letters} {shown}"));
     } else {
         let member = user.groups.contains(&meta.gid());
-        if !member && mode >> 3 & bit != 0 {
+        if !member && meta.mode() >> 3 & bit != 0 {
             help.push(format!("usermod -a -G {group} {}   (then start again)", user.name));
         } else if member {
             help.push(format!("chmod g+{letters} {shown}"));
         }
-        help.push(format!("or: chmod o+{letters} {shown}"));
+        if bit != WRITE {
+            help.push(format!("or: chmod o+{letters} {shown}"));
+        }
         help.push(format!("or: chown {} {shown}", user.name));
     }
-    help
+    (notes, help)
 }
 
 #[cfg(test)]
@@ -262,6 +309,11 @@ mod tests {
         thread.join().expect("the thread's work")
     }
 
+    /// Causes and mends, a line each.
+    fn told(finding: &Finding) -> String {
+        finding.notes.iter().chain(&finding.help).cloned().collect::<Vec<_>>().join("\n")
+    }
+
     fn chmod(path: &Path, mode: u32) {
         fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
     }
@@ -273,7 +325,7 @@ mod tests {
         fs::write(folder.path().join("unrelated.txt"), "").expect("written");
         let finding = missing(&folder.path().join("App.lgo"));
         assert!(finding.message.ends_with("App.lgo (os error 2)"), "{}", finding.message);
-        let help = finding.help.join("\n");
+        let help = told(&finding);
         assert!(help.contains("No such file or directory (os error 2)"), "{help}");
         assert!(
             help.contains(&format!("the deepest folder that exists is {}", folder.path().display())),
@@ -286,11 +338,11 @@ mod tests {
     fn a_missing_folder_is_named_and_so_is_a_link_to_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("logs")).expect("made");
-        let help = missing(&folder.path().join("log/deep/app.log")).help.join("\n");
+        let help = told(&missing(&folder.path().join("log/deep/app.log")));
         assert!(help.ends_with("near names there: logs"), "{help}");
 
         std::os::unix::fs::symlink("/nowhere", folder.path().join("link")).expect("linked");
-        let help = missing(&folder.path().join("link")).help.join("\n");
+        let help = told(&missing(&folder.path().join("link")));
         assert!(help.ends_with("link is a symbolic link to /nowhere, which is not there"), "{help}");
     }
 
@@ -310,7 +362,7 @@ mod tests {
             let error = fs::File::open(&path).expect_err("not for nobody");
             explain(&path, &error)
         });
-        let help = finding.help.join("\n");
+        let help = told(&finding);
         assert_eq!(finding.code, "WP102");
         assert_eq!(finding.message, format!("Permission denied (os error 13): {shown}"));
         assert!(help.contains("has owner root, group 12345, mode 0640"), "{help}");
@@ -332,7 +384,7 @@ mod tests {
         }
         std::os::unix::fs::chown(&blocking, None, Some(12345)).expect("chown");
         let path = blocking.join("deep/app.log");
-        let help = as_nobody(move || denied(&path)).help.join("\n");
+        let help = told(&as_nobody(move || denied(&path)));
         assert!(help.starts_with(&format!("the folder {} has owner root", blocking.display())), "{help}");
         assert!(help.contains(&format!("chmod o+x {}", blocking.display())), "{help}");
     }

@@ -365,7 +365,12 @@ fn escaped(path: &Path) -> PathBuf {
 
 fn bad_glob(glob: &str, error: &globset::Error) -> Finding {
     let help = vec!["wildcards are *, ?, [a-z], [!a-z] and **; \\ takes a sign as it is".into()];
-    Finding { code: "WP404", message: format!("bad pattern {glob}: {}", error.kind()), help }
+    Finding {
+        code: "WP404",
+        message: format!("bad pattern {glob}: {}", error.kind()),
+        notes: Vec::new(),
+        help,
+    }
 }
 
 #[cfg(test)]

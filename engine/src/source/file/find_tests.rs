@@ -159,7 +159,7 @@ fn what_is_missing_is_told_and_its_folder_watched() {
     let found = place.look("d/*.txt", &[]);
     assert!(found.findings[0].message.starts_with("no file matches"), "{:?}", found.findings);
     let found = place.look("none/*.txt", &[]);
-    assert!(found.findings[0].help[0].contains("No such file or directory"), "{:?}", found.findings);
+    assert!(found.findings[0].notes[0].contains("No such file or directory"), "{:?}", found.findings);
 }
 
 #[test]
@@ -190,5 +190,5 @@ fn a_folder_that_does_not_let_us_in_is_a_finding_and_the_others_go_on() {
     assert_eq!(place.names(&look), ["a/x.log"]);
     assert_eq!(look.findings.len(), 1);
     assert_eq!(look.findings[0].code, "WP102");
-    assert!(look.findings[0].help[0].contains("/b has owner root"), "{:?}", look.findings);
+    assert!(look.findings[0].notes[0].contains("/b has owner root"), "{:?}", look.findings);
 }
