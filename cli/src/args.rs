@@ -81,12 +81,37 @@ pub enum Command {
     /// Look at connectors: the templates that sources and sinks are made from
     #[command(subcommand, arg_required_else_help = true)]
     Connectors(Connectors),
+    /// Examine this machine, the configuration and the running engine: what is well, what is not, what mends it
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor {
+        /// The configuration; without it ./wpsrc.toml if there is one, else the machine alone
+        #[arg(value_name = "wpsrc.toml", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Explain a code such as WP101, or find the code for the words of a message
-    #[command(after_help = "Examples:\n  wpgen explain WP101\n  wpgen explain \"Address already in use\"")]
+    #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain {
         /// The code, or words of the message; without any, all codes are listed
         #[arg(value_name = "CODE")]
         words: Vec<String>,
+        /// All of them as the reference page in docs/
+        #[arg(long, conflicts_with = "words")]
+        markdown: bool,
+    },
+    /// Print a JSON schema, for editors and programs
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema {
+        /// Of what: config (wpsrc.toml, with the connectors of this folder), connectors, or findings
+        #[arg(
+            value_name = "WHAT",
+            default_value = "config",
+            hide_default_value = true,
+            hide_possible_values = true
+        )]
+        of: SchemaOf,
     },
     /// Load tests: send, receive and check numbered messages, of wpgen or of any other program
     #[command(subcommand, arg_required_else_help = true)]
@@ -110,6 +135,17 @@ pub enum Command {
     /// Print the manual page
     #[command(after_help = "Example:\n  wpgen man > wpgen.1 && man ./wpgen.1")]
     Man,
+}
+
+/// What a schema is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// wpsrc.toml
+    Config,
+    /// A file of connectors
+    Connectors,
+    /// What `source validate --json` prints
+    Findings,
 }
 
 /// Where the configuration is.
@@ -197,6 +233,30 @@ pub enum Source {
     Older(Older),
 }
 
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  wpgen explain WP101
+  wpgen explain \"Address already in use\"
+  WPGEN_LANG=zh wpgen explain WP301     in Chinese; without WPGEN_LANG the locale says which language";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  wpgen doctor
+  wpgen doctor /etc/wpgen/wpsrc.toml --json
+
+It needs no root and changes nothing. Exit codes: 0 all is well, 1 warnings, 2 failures.";
+
+const TEST_EXAMPLES: &str = "\
+Examples:
+  wpgen connectors test --id file_src                     as the sources of ./wpsrc.toml use it
+  wpgen connectors test --id file_src --params path=/var/log/syslog mode=once";
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  wpgen schema > wpsrc.schema.json      then, as the first line of wpsrc.toml: #:schema ./wpsrc.schema.json
+  wpgen schema connectors               of a file in connectors/source.d or connectors/sink.d
+  wpgen schema findings                 of what `wpgen source validate --json` prints";
+
 const START_EXAMPLES: &str = "\
 Examples:
   wpgen source start                        ./wpsrc.toml, with progress and a summary
@@ -231,15 +291,13 @@ pub enum Connectors {
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Try a connector with parameters: really open, bind and read a first record
-    #[command(
-        after_help = "Example:\n  wpgen connectors test --id file_src --params path=/var/log/syslog mode=once"
-    )]
+    /// Try a connector: really open, bind and read a first record
+    #[command(after_help = TEST_EXAMPLES)]
     Test {
         /// The connector's id
         #[arg(long, value_name = "ID")]
         id: String,
-        /// Parameters to override
+        /// Parameters to override; without any, those of the sources and sinks in ./wpsrc.toml that use it
         #[arg(long, visible_alias = "param", value_name = "KEY=VALUE", num_args = 1.., value_parser = key_value)]
         params: Vec<(String, String)>,
     },

@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod commands;
 mod control;
+mod language;
 mod logfile;
 mod logging;
 mod notify;

@@ -138,8 +138,6 @@ pub fn summary(status: &Status, paint: Paint, columns: usize) -> String {
 
 /// Runs shorter than this say nothing about what limits them.
 const TELLING: Duration = Duration::from_secs(1);
-/// Percent of the time from which waiting is what limits.
-const SLOWED_PERCENT: u64 = 50;
 /// Where more about a limit is.
 pub const SEE_WP105: &str = " (WP105: `wpgen explain WP105`)";
 
@@ -163,7 +161,7 @@ pub fn waited(reads: u64, sinks: u64) -> String {
 
 /// Whether waiting is what limits.
 pub fn is_slowed(reads: u64, sinks: u64) -> bool {
-    reads.max(sinks) >= SLOWED_PERCENT
+    reads.max(sinks) >= engine::health::SLOWED_PERCENT
 }
 
 fn sources(sources: &[SourceStatus]) -> Table {

@@ -172,6 +172,24 @@ pub enum OpenError {
     },
 }
 
+/// Reads the checkpoint of a folder without a lock and without changing anything; nothing when there is none.
+///
+/// # Errors
+/// Why it cannot be read, in words.
+pub fn inspect(folder: &Path) -> Result<Option<Snapshot>, String> {
+    let path = folder.join(NAME);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|error| format!("{}: {error}", path.display()))?,
+    };
+    format::decode(&bytes).map(Some).map_err(|wrong| match wrong {
+        format::Wrong::Newer(version) => {
+            format!("{} was written by a newer wpgen (version {version})", path.display())
+        }
+        format::Wrong::Broken(reason) => format!("{} is not whole: {reason}", path.display()),
+    })
+}
+
 impl Store {
     /// Locks `folder`, made when it is missing, and reads its checkpoint; none yet is an empty snapshot.
     pub fn open(folder: &Path) -> Result<(Self, Snapshot), OpenError> {

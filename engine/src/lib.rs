@@ -43,9 +43,9 @@
 //!
 //! # What each module is for
 //!
-//! - what the user wrote: [`config`], [`diagnosis`], [`trial`] (what `source test` does), [`escape`]
+//! - what the user wrote: [`config`], [`diagnosis`], [`trial`] (what `source test` does), [`doctor`], [`escape`]
 //! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`exposition`],
-//!   [`alert`], [`admin`]
+//!   [`alert`], [`health`], [`admin`]
 //! - the record's way: [`io`], [`tls`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
 //! - the currency and its way home: [`batch`], [`pool`], [`memory`], [`queue`], [`settle`]
 //! - what survives: [`checkpoint`], [`keeper`], [`rescue`], [`lock`]
@@ -58,10 +58,12 @@ pub mod checkpoint;
 pub mod config;
 pub mod decode;
 pub mod diagnosis;
+pub mod doctor;
 pub mod engine;
 pub mod escape;
 pub mod exposition;
 pub mod frame;
+pub mod health;
 pub mod io;
 pub mod keeper;
 pub mod lane;

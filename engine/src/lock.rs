@@ -92,12 +92,38 @@ impl Lock {
     }
 }
 
-/// Takes a write lock on the whole of an open file; false when another process has one. The lock ends with `file`.
-pub fn try_lock(file: &File) -> io::Result<bool> {
+/// Who holds the lock file at `path`, found without taking it: nothing when nobody does, or there is none.
+///
+/// # Errors
+/// That the file cannot be looked at.
+pub fn held(path: &Path) -> io::Result<Option<Option<Holder>>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut whole = whole_file();
+    // SAFETY: the descriptor is open, and the kernel writes into `whole`, which outlives the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut whole) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if whole.l_type == libc::F_UNLCK as libc::c_short {
+        return Ok(None);
+    }
+    Ok(Some(written_holder(&mut file).or_else(|| locker(&file))))
+}
+
+/// A write lock on the whole of a file, as the kernel is asked for it.
+fn whole_file() -> libc::flock {
     // SAFETY: flock is a plain C struct of integers, for which all zeros is a valid value.
     let mut whole: libc::flock = unsafe { std::mem::zeroed() };
     whole.l_type = libc::F_WRLCK as libc::c_short;
     whole.l_whence = libc::SEEK_SET as libc::c_short;
+    whole
+}
+
+/// Takes a write lock on the whole of an open file; false when another process has one. The lock ends with `file`.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    let whole = whole_file();
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and `whole` outlives the call.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
     if result == 0 {
@@ -167,7 +193,10 @@ mod tests {
         assert!(words.contains(&format!("PID {}", std::process::id())), "{words}");
         assert!(words.contains("Resource busy (os error 16)"), "{words}");
         assert!(words.contains("Device or resource busy"), "{words}");
+        let found = held(&path).expect("it is there").flatten().expect("it is held");
+        assert_eq!(found.pid, std::process::id());
         drop(first);
+        assert_eq!(held(&path).expect("it is there"), None);
         Lock::take(&path).expect("after the first has gone");
     }
 

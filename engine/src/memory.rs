@@ -73,6 +73,11 @@ impl Memory {
         charged * UNIT_BYTES + self.carried.load(Ordering::Relaxed)
     }
 
+    /// Of what is charged, what unfinished records hold.
+    pub fn carried_bytes(&self) -> usize {
+        self.carried.load(Ordering::Relaxed)
+    }
+
     /// Charges memory that is needed whatever is left.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         let units = bytes.div_ceil(UNIT_BYTES);

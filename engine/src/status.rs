@@ -60,6 +60,8 @@ pub struct MemoryStatus {
     pub used_bytes: u64,
     /// `memory_limit`.
     pub limit_bytes: u64,
+    /// Of what is used, in unfinished records.
+    pub carried_bytes: u64,
 }
 
 /// One source at one moment.

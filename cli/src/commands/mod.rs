@@ -4,9 +4,11 @@ mod configuration;
 mod connectors;
 mod create;
 mod daemon;
+mod doctor;
 mod explain;
 mod init;
 mod running;
+mod schema;
 mod shell;
 mod start;
 mod trial;
@@ -29,12 +31,17 @@ pub const USAGE: u8 = 2;
 /// Start refused: the configuration does not load.
 pub const NOT_LOADED: u8 = 3;
 
+/// The configuration where none is named.
+pub const USUAL: &str = "wpsrc.toml";
+
 /// Runs one command and gives the process's exit code.
 pub fn run(cli: Cli, printer: &Arc<Printer>) -> u8 {
     match cli.command {
         Command::Source(command) => source(command, cli.global.log_level, printer),
         Command::Connectors(command) => connectors(command, printer),
-        Command::Explain { words } => explain::run(&words, printer),
+        Command::Doctor { config, json } => doctor::run(config.as_deref(), json, printer),
+        Command::Explain { words, markdown } => explain::run(&words, markdown, printer),
+        Command::Schema { of } => schema::run(of, printer),
         Command::Bench(command) => bench::run(command, printer),
         Command::Init { into } => init::run(&into, printer),
         Command::Completions { shell } => shell::completions(shell, printer),

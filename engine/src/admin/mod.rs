@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::diagnosis::Diagnostics;
 use crate::exposition;
+use crate::health;
 use crate::reload::{Lists, Reloaded};
 use crate::status::{AlertStatus, RescueStatus, SinkState, SinkStatus, SourceStatus, Status};
 use http::Request;
@@ -108,7 +109,7 @@ pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
         ("GET", "/health/ready") => ready(&engine.status()),
         ("GET", "/api/sources") => Answer::ok(json!({ "sources": sources(&engine.status()) })),
         ("GET", "/api/sinks") => Answer::ok(json!({ "sinks": sinks(&engine.status()) })),
-        ("GET", "/api/system/health") => Answer::ok(health(&engine.status())),
+        ("GET", "/api/system/health") => Answer::ok(whole(&engine.status())),
         ("POST", "/api/reload") => reloaded(engine.reload()),
         ("POST", "/api/stop") => {
             engine.stop();
@@ -169,7 +170,8 @@ fn overall(status: &Status) -> &'static str {
     }
 }
 
-fn health(status: &Status) -> Value {
+/// The engine as a whole, with what its figures give reason to say since its start.
+fn whole(status: &Status) -> Value {
     let (batches, in_flight_bytes) = status.in_flight();
     json!({
         "overall": overall(status),
@@ -188,6 +190,8 @@ fn health(status: &Status) -> Value {
         "in_flight_bytes": in_flight_bytes,
         "memory_used_bytes": status.memory.used_bytes,
         "memory_limit_bytes": status.memory.limit_bytes,
+        "memory_carried_bytes": status.memory.carried_bytes,
+        "findings": health::findings(&Status::default(), status),
         "sources": sources(status),
         "sinks": sinks(status),
     })
@@ -239,6 +243,9 @@ fn source(source: &SourceStatus, elapsed: Duration) -> Value {
         "total_bytes": source.total_bytes,
         "waited_for_reads_percent": read_percent,
         "waited_for_sinks_percent": sink_percent,
+        "waited_for_reads_ns": source.waits.read_ns,
+        "waited_for_sinks_ns": source.waits.sink_ns,
+        "has_datagrams": source.has_datagrams,
     })
 }
 
@@ -338,6 +345,7 @@ mod tests {
         );
         assert_eq!(health.data["sources"][0]["waited_for_sinks_percent"], 71, "WP105");
         assert_eq!(health.data["in_flight_bytes"], 3 << 20, "WP106");
+        assert_eq!(health.data["findings"][0]["code"], "WP105");
         assert_eq!(ask("GET", "/api/stop", &engine).code, 405);
         assert_eq!(ask("GET", "/api/stopp", &engine).code, 404);
         assert!(!engine.stopped.load(Ordering::Relaxed));

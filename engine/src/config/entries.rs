@@ -75,7 +75,7 @@ fn refuse_keys(tree: &Table, known: &[&'static str], of: &str, findings: &mut Fi
 
 params! {
     /// What stands in a `[[sources]]` beside its parameters.
-    struct SourceHead {
+    pub struct SourceHead {
         /// Its name; unique.
         key: Option<String>;
         /// A connector's id.
@@ -89,7 +89,7 @@ params! {
 
 params! {
     /// What stands in a `[[sinks]]` beside its parameters.
-    struct SinkHead {
+    pub struct SinkHead {
         /// Its name; unique.
         key: Option<String>;
         /// A connector's id.
@@ -101,9 +101,10 @@ params! {
     }
 }
 
-/// Keys of an entry that are no fields of its head.
-const SOURCE_KEYS: [&str; 2] = ["params_override", "params"];
-const SINK_KEYS: [&str; 3] = ["params_override", "params", "where"];
+/// Both names of what is written over the connector.
+pub const PARAMS_KEYS: [&str; 2] = ["params_override", "params"];
+/// Keys of a sink that are no fields of its head.
+const SINK_KEYS: [&str; 3] = [PARAMS_KEYS[0], PARAMS_KEYS[1], "where"];
 
 struct Reader<'a> {
     connectors: &'a Connectors,
@@ -137,7 +138,7 @@ impl Reader<'_> {
     }
 
     fn source(&mut self, table: &Table) -> Option<SourceConfig> {
-        self.refuse_unknown(table, Side::Source, SourceHead::FIELDS, &SOURCE_KEYS);
+        self.refuse_unknown(table, Side::Source, SourceHead::FIELDS, &PARAMS_KEYS);
         let head = SourceHead::read_fields(table, self.findings);
         let key = self.key(table, Side::Source, head.key);
         let resolved = self.params(table, Side::Source, head.connect.as_deref(), &[]);

@@ -20,6 +20,7 @@ pub mod params;
 mod removed;
 mod resolve;
 mod route;
+pub mod schema;
 mod syntax;
 pub mod tags;
 pub mod tls;

@@ -56,6 +56,15 @@ pub struct DatagramSocket {
     gro: bool,
 }
 
+/// What the kernel grants here of a wished receive buffer, asked with a socket that is bound to nothing.
+///
+/// # Errors
+/// That no socket can be made.
+pub fn grants(wished_bytes: u64) -> io::Result<ReceiveBuffer> {
+    let socket = Socket::new(socket2::Domain::IPV4, Type::DGRAM, None)?;
+    sockopt::set_receive_buffer(socket.as_fd(), Some(wished_bytes))
+}
+
 impl DatagramSocket {
     /// Binds a socket for each of `shards` shards; a unix path has one.
     ///

@@ -222,6 +222,16 @@ fn set_up() -> io::Result<(IoUring, Rung)> {
     Err(refused)
 }
 
+/// On which rung a ring can be set up here, and whether one completion may fill several buffers.
+///
+/// # Errors
+/// That io_uring is refused, or lacks what sockets need.
+pub fn capabilities() -> io::Result<(Rung, bool)> {
+    let (mut io, rung) = set_up()?;
+    let bundles = test_receives(&mut io)?;
+    Ok((rung, bundles))
+}
+
 /// Receives one byte the way the shard will receive all; true when bundles work, an error when multishot does not.
 fn test_receives(io: &mut IoUring) -> io::Result<bool> {
     if io.params().is_feature_recvsend_bundle() && test_receive(io, true).is_ok() {

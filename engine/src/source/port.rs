@@ -114,7 +114,7 @@ fn has_capability() -> bool {
 }
 
 /// The processes that have the port, as far as they can be seen.
-fn holders(transport: Transport, port: u16) -> Vec<(u32, String)> {
+pub fn holders(transport: Transport, port: u16) -> Vec<(u32, String)> {
     let tables: [&str; 2] = match transport {
         Transport::Stream => ["/proc/net/tcp", "/proc/net/tcp6"],
         Transport::Datagram => ["/proc/net/udp", "/proc/net/udp6"],

@@ -12,6 +12,7 @@ use super::StreamRules;
 use super::consumer::Item;
 use super::trouble::Trouble;
 use crate::batch::Span;
+use crate::diagnosis::HELP;
 use crate::frame::{Carried, Counts, Framer, Rules};
 use crate::io::bufring::Lease;
 use crate::io::stream::{Closed, Conn, Streams};
@@ -256,8 +257,9 @@ impl Worker {
             if let Some(times) = self.cut.happened(1) {
                 log::warn!(
                     target: "wpgen::net",
-                    "source '{}': [WP306] unfinished records hold the whole tcp_recv_bytes, or their part of memory_limit; the \
-                     largest is cut ({times} since this was said last)", self.inlet.key()
+                    "source '{}': [WP306] buffer overflow at high traffic: unfinished records hold the whole tcp_recv_bytes, or \
+                     their part of memory_limit; the largest is cut ({times} since this was said last){HELP}raise \
+                     tcp_recv_bytes, or lower max_message_bytes where no record is that long", self.inlet.key()
                 );
             }
         }
