@@ -7,6 +7,7 @@ mod bench_tls;
 mod bytes;
 mod cli;
 mod crash;
+mod diagnosis;
 mod fallback;
 mod harness;
 mod hostile;

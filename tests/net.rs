@@ -50,7 +50,7 @@ impl By {
 }
 
 /// An address of 127.0.0.0/8 that no other engine has, in this process or another: so no test finds its port taken.
-fn own_address() -> Ipv4Addr {
+pub fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., a, b] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, a, b, NEXT.fetch_add(1, Ordering::Relaxed))
