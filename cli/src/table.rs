@@ -102,11 +102,11 @@ fn pad(line: &mut String, cell: &str, to: usize, align: Align) {
 /// them; at least one line.
 pub fn wrap(text: &str, max: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    let mut last_was_wide = false;
+    let mut last = ' ';
     for word in text.split_whitespace() {
         for (i, piece) in pieces(word).enumerate() {
-            // A line break within wide text is no blank.
-            let is_joined = i > 0 || (last_was_wide && piece.starts_with(is_wide));
+            // A line break within wide text is no blank, nor is one behind a wide mark.
+            let is_joined = i > 0 || is_closing(last) || (is_wide(last) && piece.starts_with(is_wide));
             let gap = usize::from(!is_joined);
             let fits = lines.last().is_none_or(|l| l.is_empty() || width(l) + gap + width(piece) <= max);
             match lines.last_mut() {
@@ -119,7 +119,7 @@ pub fn wrap(text: &str, max: usize) -> Vec<String> {
                 _ => lines.push(piece.to_owned()),
             }
         }
-        last_was_wide = word.ends_with(is_wide);
+        last = word.chars().next_back().unwrap_or(' ');
     }
     lines
 }
@@ -199,6 +199,7 @@ mod tests {
         assert_eq!(wrap("端口占用", 6), ["端口占", "用"]);
         assert_eq!(wrap("端口占，用", 6), ["端口", "占，用"]);
         assert_eq!(wrap("端口\n占用 wpgen 或 x", 100), ["端口占用 wpgen 或 x"]);
+        assert_eq!(wrap("占用；\n0.0.0.0", 100), ["占用；0.0.0.0"]);
         assert_eq!(wrap("a文b", 100), ["a文b"]);
     }
 }

@@ -9,6 +9,7 @@ mod entries;
 mod kernel;
 mod limits;
 mod places;
+mod reach;
 mod sockets;
 
 use std::sync::{Arc, mpsc};
@@ -125,6 +126,7 @@ pub fn examine(subject: &Subject) -> Vec<Check> {
     checks.extend(limits::checks(config));
     if let Some(config) = &subject.config {
         checks.extend(entries::checks(config, subject.running.as_ref()));
+        checks.extend(reach::checks(config));
         let (held, running) = (Arc::clone(config), subject.running.as_ref().map(Running::pid));
         let overdue = || vec![Check::fail("disk", "a file system does not answer")];
         checks.extend(within(DISKS_MAX, move || places::checks(&held, running)).unwrap_or_else(overdue));

@@ -51,14 +51,14 @@ another port: the capability for this one program, or a lower start of unprivile
         phrases: &["Connection refused", "Network unreachable"],
         symptom: "网络连接问题",
         english: Words {
-            finds: "the address that was tried and what the kernel answered; `source test` really connects",
+            finds: "the address that was tried and what the kernel answered; for sources, the interfaces they are reached at",
             mend: "listen on an address the clients can reach, and let the firewall pass it",
             explain: "\
 Refused means that the machine answered and nothing listens on that port and address; unreachable means that no
 way leads there. A source on 127.0.0.1 is seen from its own machine only.",
         },
         chinese: Words {
-            finds: "连接的地址与内核的回答；source test 会从本机真正连一次",
+            finds: "连接的地址与内核的回答；对数据源则是能到达它的网络接口和地址",
             mend: "让监听方监听客户端能到达的地址，并让防火墙放行",
             explain: "被拒绝说明机器有应答，但该地址和端口上没有监听；不可达说明没有路由。监听 127.0.0.1 的数据源只有本机能看到。",
         },
