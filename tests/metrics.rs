@@ -66,7 +66,7 @@ fn behind_labels(mut labels: &str) -> &str {
 }
 
 /// Asks over TCP; the answer's code and body.
-fn get(at: SocketAddr, path: &str) -> (u16, String) {
+pub fn get(at: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(at).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut text = String::new();

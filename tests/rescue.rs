@@ -10,10 +10,11 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
+use crate::cli::run;
 use crate::harness::{Started, status, until, until_ok};
 
 /// Bytes of a line and its newline.
-const LINE: usize = 100;
+pub const LINE: usize = 100;
 /// A segment of the rescue, and what may be in a sink's hands: what may come twice after a crash.
 const REPEATED_MAX: usize = (8 << 20) / LINE + 16 * (1 << 20) / LINE;
 
@@ -39,7 +40,7 @@ fn tcp(port: u16, rest: &str) -> String {
 }
 
 /// Appends numbered lines.
-fn write(folder: &Path, numbers: std::ops::Range<usize>) {
+pub fn write(folder: &Path, numbers: std::ops::Range<usize>) {
     let mut text = String::new();
     for number in numbers {
         writeln!(text, "{number:0width$}", width = LINE - 1).unwrap();
@@ -62,7 +63,7 @@ fn await_acknowledged(folder: &Path, lines: usize) {
 }
 
 /// Waits until the checkpoint says so, too.
-fn await_checkpoint(folder: &Path, lines: usize) {
+pub fn await_checkpoint(folder: &Path, lines: usize) {
     let position = format!("\"position\":{}", lines * LINE);
     until("the checkpoint has it", || {
         std::fs::read_to_string(folder.join("data/checkpoint")).is_ok_and(|text| text.contains(&position))
@@ -83,14 +84,14 @@ fn kill(engine: Started) {
 }
 
 /// A peer that reads whatever comes, over any number of connections, until it is told to end.
-struct Peer {
+pub struct Peer {
     lines: Arc<Mutex<Vec<usize>>>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Peer {
-    fn listen(port: u16) -> Self {
+    pub fn listen(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let (lines, ending) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -109,15 +110,15 @@ impl Peer {
         Self { lines, ending, thread: Some(thread) }
     }
 
-    fn lines(&self) -> Vec<usize> {
+    pub fn lines(&self) -> Vec<usize> {
         self.lines.lock().unwrap().clone()
     }
 
-    fn await_last(&self, number: usize) {
+    pub fn await_last(&self, number: usize) {
         until("the last line came", || self.lines.lock().unwrap().last() == Some(&number));
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         self.ending.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
     }
@@ -135,12 +136,12 @@ fn read_lines(stream: &mut impl Read, lines: &Mutex<Vec<usize>>) {
     }
 }
 
-fn number(line: &[u8]) -> usize {
+pub fn number(line: &[u8]) -> usize {
     std::str::from_utf8(&line[..LINE - 1]).unwrap().parse().unwrap()
 }
 
 /// All lines are there, the first time in their order; how many came again.
-fn repeated(lines: &[usize], count: usize) -> usize {
+pub fn repeated(lines: &[usize], count: usize) -> usize {
     let mut next = 0;
     for line in lines {
         assert!(*line <= next, "line {next} is missing before line {line}");
@@ -264,4 +265,76 @@ fn a_file_that_cannot_be_opened_gets_everything_when_it_can_and_after_kill_9() {
         let lines: Vec<usize> = out.chunks_exact(LINE).map(number).collect();
         assert_eq!(repeated(&lines, LINES + 1000), 0, "{io}");
     }
+}
+
+#[test]
+fn a_stop_while_the_peer_is_away_keeps_everything_and_is_no_failure() {
+    const LINES: usize = 100_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let port = free_port();
+        configure(folder, io, &tcp(port, ""));
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        until("some is on disk", || figures(folder).1["rescue"]["records"].as_u64() > Some(0));
+        engine.stop();
+        let engine = Started::in_folder(folder);
+        let peer = Peer::listen(port);
+        peer.await_last(LINES - 1);
+        await_empty(folder);
+        engine.stop();
+        assert_eq!(repeated(&peer.lines(), LINES), 0, "nobody was killed");
+        peer.end();
+    }
+}
+
+#[test]
+fn what_waits_goes_to_the_address_that_a_reload_brings_and_first() {
+    const LINES: usize = 50_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        configure(folder, io, &tcp(free_port(), ""));
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        await_acknowledged(folder, LINES);
+        let port = free_port();
+        let peer = Peer::listen(port);
+        configure(folder, io, &tcp(port, ""));
+        write(folder, LINES..LINES * 2);
+        let ran = run(folder, &["source", "reload"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        peer.await_last(LINES * 2 - 1);
+        await_empty(folder);
+        engine.stop();
+        assert_eq!(repeated(&peer.lines(), LINES * 2), 0);
+        peer.end();
+    }
+}
+
+#[test]
+fn a_rescue_that_is_switched_off_sends_what_it_has_and_keeps_no_more() {
+    const LINES: usize = 50_000;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = free_port();
+    configure(folder, "auto", &tcp(port, ""));
+    write(folder, 0..LINES);
+    let engine = Started::in_folder(folder);
+    await_acknowledged(folder, LINES);
+    let config = std::fs::read_to_string(folder.join("wpsrc.toml")).unwrap();
+    std::fs::write(folder.join("wpsrc.toml"), config.replace("rescue = true", "rescue = false")).unwrap();
+    assert_eq!(run(folder, &["source", "reload"]).code, Some(0));
+    write(folder, LINES..LINES * 2);
+    until("its sources wait", || figures(folder).0["in_flight"].as_u64() > Some(0));
+    let (source, sink) = figures(folder);
+    assert_eq!((&source["delivered"], &sink["rescue"]["records"]), (&LINES.into(), &LINES.into()));
+    assert_eq!((&sink["rescue"]["full"], &sink["rescue"]["limit_bytes"]), (&false.into(), &0.into()));
+    let peer = Peer::listen(port);
+    peer.await_last(LINES * 2 - 1);
+    await_empty(folder);
+    engine.stop();
+    assert_eq!(repeated(&peer.lines(), LINES * 2), 0);
+    peer.end();
 }

@@ -119,7 +119,9 @@ pub fn summary(status: &Status, paint: Paint, columns: usize) -> String {
         ("state", Align::Left),
     ]);
     for sink in &status.sinks {
+        let rescued = sink.rescue.as_ref().map_or(0, |rescue| rescue.records);
         let state = match &sink.state {
+            _ if rescued > 0 => format!("{} wait in its rescue for the next start", count(rescued)),
             SinkState::Waiting(why) => format!("waits: {why}"),
             SinkState::Ready | SinkState::Closed if sink.repeated > 0 => {
                 format!("{} sent again", count(sink.repeated))

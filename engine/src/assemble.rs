@@ -161,6 +161,15 @@ pub(crate) fn make_sink(
     }
 }
 
+/// The kind of rescue that a sink can have.
+fn rescue_kind(params: &SinkParams) -> Option<rescue::Kind> {
+    match params {
+        SinkParams::File(_) => Some(rescue::Kind::File),
+        SinkParams::Tcp(_) | SinkParams::Syslog(_) => Some(rescue::Kind::Connection),
+        _ => None,
+    }
+}
+
 /// Puts a rescue in front of a sink that is to have one, or for which an earlier run left something.
 pub(crate) fn with_rescue(
     data_dir: &Path,
@@ -168,21 +177,21 @@ pub(crate) fn with_rescue(
     sink: Arc<dyn Sink>,
     persist: &Persist,
 ) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
-    let gives_back =
-        matches!(config.params, SinkParams::File(_) | SinkParams::Tcp(_) | SinkParams::Syslog(_));
-    if !gives_back || !config.common.rescue && !rescue::is_used(data_dir, &config.key) {
+    let Some(kind) = rescue_kind(&config.params) else { return Ok(sink) };
+    if !config.common.rescue && !rescue::is_used(data_dir, &config.key) {
         return Ok(sink);
     }
     let most = if config.common.rescue { config.common.rescue_bytes.0 } else { 0 };
-    let persist = matches!(config.params, SinkParams::File(_)).then(|| Arc::clone(persist));
-    let rescue = Rescue::open(data_dir, &config.key, most, persist)
+    let persist = matches!(kind, rescue::Kind::File).then(|| Arc::clone(persist));
+    let rescue = Rescue::open(data_dir, &config.key, kind, most, persist)
         .map_err(|error| plain(format!("sink '{}': {error}", config.key)).at(config.place.clone()))?;
     Ok(Rescued::new(sink, rescue))
 }
 
 /// Says which rescued records nobody will send.
-fn warn_of_forgotten(config: &Config) {
-    let keys: Vec<&str> = config.sinks.iter().filter(|s| s.enable).map(|s| &*s.key).collect();
+pub(crate) fn warn_of_forgotten(config: &Config) {
+    let sends = |sink: &&SinkConfig| sink.enable && rescue_kind(&sink.params).is_some();
+    let keys: Vec<&str> = config.sinks.iter().filter(sends).map(|sink| &*sink.key).collect();
     for path in rescue::forgotten(&config.engine.data_dir, &keys) {
         log::warn!(
             target: "wpgen::rescue",

@@ -235,6 +235,7 @@ impl Shared {
             memory: MemoryStatus {
                 used_bytes: self.memory.used_bytes() as u64,
                 limit_bytes: self.memory.limit_bytes() as u64,
+                used_by: self.memory.used_by().map(|bytes| bytes as u64),
                 carried_bytes: self.memory.carried_bytes() as u64,
             },
         }

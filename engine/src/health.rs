@@ -204,9 +204,11 @@ mod tests {
     #[test]
     fn memory_names_who_holds_most() {
         let mut now = status(10, Waits::default(), 0);
-        now.memory = MemoryStatus { used_bytes: 79, limit_bytes: 100, carried_bytes: 0 };
+        now.memory =
+            MemoryStatus { used_bytes: 79, limit_bytes: 100, carried_bytes: 0, ..MemoryStatus::default() };
         assert!(findings(&Status::default(), &now).is_empty());
-        now.memory = MemoryStatus { used_bytes: 80, limit_bytes: 100, carried_bytes: 70 };
+        now.memory =
+            MemoryStatus { used_bytes: 80, limit_bytes: 100, carried_bytes: 70, ..MemoryStatus::default() };
         let finding = &findings(&Status::default(), &now)[0];
         assert_eq!(finding.code, Some(Code::WP106));
         assert!(finding.help[0].contains("max_line_bytes"), "{finding}");

@@ -26,6 +26,31 @@ const UNIT_BYTES: usize = 64 << 10;
 /// The part of the limit that is for unfinished records.
 pub const CARRIED_SHARE: usize = 8;
 
+/// What memory is used for: only told apart for those who ask where it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Use {
+    /// Records on their way to a sink and back.
+    #[default]
+    Batches,
+    /// What connections are received into.
+    Streams,
+    /// What datagrams are received into, and those that wait.
+    Datagrams,
+    /// What files are read into, and unpacked with.
+    Files,
+    /// What is set aside for each source, used or not.
+    SetAside,
+}
+
+/// Every use, in the order of the figures, and its name.
+pub const USES: [(Use, &str); 5] = [
+    (Use::Batches, "batches"),
+    (Use::Streams, "streams"),
+    (Use::Datagrams, "datagrams"),
+    (Use::Files, "files"),
+    (Use::SetAside, "set_aside"),
+];
+
 /// The budget.
 #[derive(Debug)]
 pub struct Memory {
@@ -36,6 +61,8 @@ pub struct Memory {
     units: usize,
     /// Units that are used and were not there.
     owed: AtomicUsize,
+    /// Units that are charged, by what for.
+    by_use: [AtomicUsize; USES.len()],
     /// Bytes in unfinished records.
     carried: AtomicUsize,
     /// What lies unused in the pools of shards, and who waits for it.
@@ -52,6 +79,7 @@ impl Memory {
             free: Semaphore::new(units),
             units,
             owed: AtomicUsize::new(0),
+            by_use: Default::default(),
             carried: AtomicUsize::new(0),
             hoard: Hoard::default(),
         })
@@ -73,23 +101,33 @@ impl Memory {
         charged * UNIT_BYTES + self.carried.load(Ordering::Relaxed)
     }
 
-    /// Of what is charged, what unfinished records hold.
+    /// What is charged now, by what for; with [`Memory::carried_bytes`] it is [`Memory::used_bytes`].
+    pub fn used_by(&self) -> [usize; USES.len()] {
+        self.by_use.each_ref().map(|units| units.load(Ordering::Relaxed) * UNIT_BYTES)
+    }
+
+    /// What unfinished records take.
     pub fn carried_bytes(&self) -> usize {
         self.carried.load(Ordering::Relaxed)
+    }
+
+    fn charge_of(self: &Arc<Self>, units: usize, own: Option<OwnedSemaphorePermit>) -> Charge {
+        self.by_use[Use::Batches as usize].fetch_add(units, Ordering::Relaxed);
+        Charge { memory: Arc::clone(self), units, own, used_for: Use::Batches }
     }
 
     /// Charges memory that is needed whatever is left.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         let units = bytes.div_ceil(UNIT_BYTES);
         self.take_or_owe(units);
-        Charge { memory: Arc::clone(self), units, own: None }
+        self.charge_of(units, None)
     }
 
     /// Charges memory if so much is left and nobody waits for it.
     pub fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
         let units = bytes.div_ceil(UNIT_BYTES);
         self.free.try_acquire_many(u32::try_from(units).ok()?).ok()?.forget();
-        Some(Charge { memory: Arc::clone(self), units, own: None })
+        Some(self.charge_of(units, None))
     }
 
     /// Charges memory as soon as so much is left, in the order of asking.
@@ -101,7 +139,7 @@ impl Memory {
             Some(many) => drop(self.free.acquire_many(many).await.map(|permit| permit.forget())),
             None => self.take_or_owe(units),
         }
-        Charge { memory: Arc::clone(self), units, own: None }
+        self.charge_of(units, None)
     }
 
     /// Whether so much could be charged now.
@@ -168,9 +206,19 @@ pub struct Charge {
     units: usize,
     /// It is a source's own batch, which is set aside already.
     own: Option<OwnedSemaphorePermit>,
+    used_for: Use,
 }
 
 impl Charge {
+    /// Says what the memory is used for.
+    #[must_use]
+    pub fn used_for(mut self, used_for: Use) -> Self {
+        self.memory.by_use[self.used_for as usize].fetch_sub(self.units, Ordering::Relaxed);
+        self.memory.by_use[used_for as usize].fetch_add(self.units, Ordering::Relaxed);
+        self.used_for = used_for;
+        self
+    }
+
     /// Whether it is a source's own batch, which must not lie unused where the source cannot find it.
     pub fn is_own(&self) -> bool {
         self.own.is_some()
@@ -180,12 +228,14 @@ impl Charge {
     pub fn grow(&mut self, more_bytes: usize) {
         let more = more_bytes.div_ceil(UNIT_BYTES);
         self.memory.take_or_owe(more);
+        self.memory.by_use[self.used_for as usize].fetch_add(more, Ordering::Relaxed);
         self.units += more;
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        self.memory.by_use[self.used_for as usize].fetch_sub(self.units, Ordering::Relaxed);
         self.memory.give(self.units);
     }
 }
@@ -203,7 +253,7 @@ pub struct Share {
 impl Share {
     /// Sets one batch aside.
     pub fn new(memory: &Arc<Memory>) -> Arc<Self> {
-        let set_aside = memory.charge(BATCH_BYTES);
+        let set_aside = memory.charge(BATCH_BYTES).used_for(Use::SetAside);
         Arc::new(Self { memory: Arc::clone(memory), own: Arc::new(Semaphore::new(1)), _set_aside: set_aside })
     }
 
@@ -230,7 +280,7 @@ impl Share {
     }
 
     fn own_batch(&self, own: OwnedSemaphorePermit) -> Charge {
-        Charge { memory: Arc::clone(&self.memory), units: 0, own: Some(own) }
+        self.memory.charge_of(0, Some(own))
     }
 }
 
@@ -303,6 +353,19 @@ mod tests {
         assert!(memory.used_bytes() <= 14 * MIB);
         held.clear();
         assert_eq!(memory.used_bytes(), 2 * BATCH_BYTES.next_multiple_of(UNIT_BYTES));
+    }
+
+    #[test]
+    fn what_it_is_used_for_adds_up_to_what_is_used() {
+        let memory = Memory::new(16 * MIB as u64);
+        let batch = memory.try_charge(MIB).unwrap();
+        let mut file = memory.charge(20 * MIB).used_for(Use::Files);
+        file.grow(MIB);
+        memory.carry(0, 5);
+        assert_eq!(memory.used_by(), [MIB, 0, 0, 21 * MIB, 0]);
+        assert_eq!(memory.used_by().iter().sum::<usize>() + memory.carried_bytes(), memory.used_bytes());
+        drop((batch, file));
+        assert_eq!(memory.used_by(), [0; USES.len()]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::assemble::{Making, make_sink, make_source, unordered, with_rescue};
+use crate::assemble::{Making, make_sink, make_source, unordered, warn_of_forgotten, with_rescue};
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
 use crate::config::{Config, SinkConfig, SourceConfig};
@@ -22,6 +22,7 @@ use crate::diagnosis::{Code, Diagnostic, Diagnostics};
 use crate::engine::Engine;
 use crate::io::host;
 use crate::keeper::Persist;
+use crate::rescue;
 use crate::shard::Leaving;
 use crate::sink::SinkParams;
 use crate::sink::file::params::Existing;
@@ -78,6 +79,10 @@ pub fn apply(engine: &Engine, runs: &mut Config, next: &Config) -> Result<Reload
     work.change();
     let Work { changes, findings, .. } = work;
     runs.engine.drain_timeout = next.engine.drain_timeout;
+    let sinks = &changes.sinks;
+    if !sinks.removed.is_empty() || !sinks.changed.is_empty() {
+        warn_of_forgotten(runs);
+    }
     engine.keep_now();
     Ok(Reloaded { changes, findings })
 }
@@ -103,7 +108,11 @@ impl Work<'_> {
             let Some(sink) = diff::sink(self.next, &key) else { continue };
             let old = self.changes.sinks.removed.iter().chain(&self.changes.sinks.changed);
             let mut old = old.filter_map(|key| diff::sink(self.runs, key));
-            if old.any(|old| diff::is_sink_held(sink, old)) {
+            // One whose rescue is switched off may still be sending what it left.
+            let is_left = |old: &SinkConfig| {
+                old.key == sink.key && rescue::is_used(&self.next.engine.data_dir, &old.key)
+            };
+            if old.any(|old| diff::is_sink_held(sink, old) || is_left(old)) {
                 continue;
             }
             match self.make_sink(sink, &Snapshot::default()) {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::memory::USES;
 use crate::pool::ARENA_BYTES;
 use crate::process::Usage;
 
@@ -60,7 +61,9 @@ pub struct MemoryStatus {
     pub used_bytes: u64,
     /// `memory_limit`.
     pub limit_bytes: u64,
-    /// Of what is used, in unfinished records.
+    /// What of `used_bytes` is used for what, in the order of [`crate::memory::USES`].
+    pub used_by: [u64; USES.len()],
+    /// What of it unfinished records take.
     pub carried_bytes: u64,
 }
 
@@ -171,12 +174,26 @@ pub struct SinkStatus {
 pub struct RescueStatus {
     /// Bytes of its files.
     pub bytes: u64,
-    /// `rescue_bytes`.
+    /// `rescue_bytes`; 0 where the rescue is switched off and only sends what is left.
     pub limit_bytes: u64,
+    /// Records that wait there.
+    pub records: u64,
+    /// For how long the oldest of them has been waiting, since its receipt.
+    pub oldest: Option<Duration>,
+    /// Records that were written there since the start.
+    pub kept_records: u64,
+    /// Bytes of those, as encoded.
+    pub kept_bytes: u64,
+    /// Records that the sink had from there since the start.
+    pub sent_records: u64,
+    /// Attempts to write of which not everything could be kept: the files were full, or the disk said no.
+    pub refusals: u64,
     /// Whether batches wait because the files are full.
     pub full: bool,
     /// Failures to write or read them, and broken ones that were found.
     pub errors: u64,
+    /// Files that a sink of another kind has left under this key.
+    pub stranded_files: u64,
     /// What the last attempt met, while it fails.
     pub trouble: Option<String>,
 }
@@ -187,6 +204,9 @@ impl RescueStatus {
         match &self.trouble {
             Some(why) => Some(format!("the rescue of sink '{key}' does not work: {why}")),
             None if self.full => Some(format!("the rescue of sink '{key}' is full")),
+            None if self.stranded_files > 0 => {
+                Some(format!("the rescue of sink '{key}' has files of another kind of sink"))
+            }
             None => None,
         }
     }

@@ -254,10 +254,26 @@ fn sinks(health: &Value) -> Table {
             bytes(number(sink, "bytes")),
             count(number(sink, "batches_in_flight")),
             count(number(sink, "errors")),
-            text(sink, "reason"),
+            reason(sink),
         ]);
     }
     table
+}
+
+/// Why a sink waits, and what waits for it on disk.
+fn reason(sink: &Value) -> String {
+    let (why, rescue) = (text(sink, "reason"), &sink["rescue"]);
+    let records = number(rescue, "records");
+    if records == 0 {
+        return why;
+    }
+    let state = match (text(rescue, "reason"), rescue["full"].as_bool()) {
+        (trouble, _) if !trouble.is_empty() => format!(" ({trouble})"),
+        (_, Some(true)) => " (full)".into(),
+        _ => String::new(),
+    };
+    let held = format!("{} records, {} in rescue{state}", count(records), bytes(number(rescue, "bytes")));
+    if why.is_empty() { held } else { format!("{held}; {why}") }
 }
 
 fn text(value: &Value, name: &str) -> String {

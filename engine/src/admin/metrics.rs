@@ -6,17 +6,20 @@
 use std::time::Duration;
 
 use crate::exposition::{Kind, Page};
+use crate::memory::USES;
 use crate::metrics::REASONS;
-use crate::status::{AlertStatus, SinkState, SinkStatus, SourceStatus, Status};
+use crate::status::{AlertStatus, MemoryStatus, RescueStatus, SinkState, SinkStatus, SourceStatus, Status};
 
 /// The whole page.
 pub fn page(status: &Status) -> String {
     let mut page = Page::default();
     process(&mut page, status);
+    memory(&mut page, &status.memory);
     checkpoint(&mut page, status);
     records(&mut page, &status.sources);
     sources(&mut page, &status.sources);
     sinks(&mut page, &status.sinks);
+    rescues(&mut page, &status.sinks);
     alerts(&mut page, &status.alerts);
     page.finish()
 }
@@ -43,6 +46,17 @@ fn process(page: &mut Page, status: &Status) {
         .sample(&[], status.in_flight().1);
 }
 
+fn memory(page: &mut Page, memory: &MemoryStatus) {
+    page.family("wpgen_memory_limit_bytes", Kind::Gauge, "The setting memory_limit.")
+        .sample(&[], memory.limit_bytes);
+    let help = "What the engine buffers of memory_limit, by what for.";
+    let mut family = page.family("wpgen_memory_used_bytes", Kind::Gauge, help);
+    for ((_, name), bytes) in USES.iter().zip(memory.used_by) {
+        family.sample(&[("for", name)], bytes);
+    }
+    family.sample(&[("for", "unfinished_records")], memory.carried_bytes);
+}
+
 fn checkpoint(page: &mut Page, status: &Status) {
     let Some(checkpoint) = &status.checkpoint else { return };
     page.family(
@@ -55,6 +69,12 @@ fn checkpoint(page: &mut Page, status: &Status) {
         .sample(&[], checkpoint.written);
     page.family("wpgen_checkpoint_failures_total", Kind::Counter, "Checkpoints that could not be written.")
         .sample(&[], checkpoint.failed);
+    page.family(
+        "wpgen_checkpoint_up",
+        Kind::Gauge,
+        "1 while the checkpoint can be written, 0 while it cannot.",
+    )
+    .sample(&[], u8::from(checkpoint.trouble.is_none()));
 }
 
 /// One family with one sample a source.
@@ -205,9 +225,74 @@ fn sinks(page: &mut Page, sinks: &[SinkStatus]) {
     }
 }
 
+/// What waits on disk for sinks that have a rescue.
+fn rescues(page: &mut Page, sinks: &[SinkStatus]) {
+    use Kind::{Counter, Gauge};
+    type Row = ((&'static str, Kind, &'static str), fn(&RescueStatus) -> u64);
+    let rows: [Row; 9] = [
+        (
+            ("wpgen_sink_rescue_bytes", Gauge, "Bytes of the files that hold what the sink could not take."),
+            |r| r.bytes,
+        ),
+        (("wpgen_sink_rescue_limit_bytes", Gauge, "The setting rescue_bytes."), |r| r.limit_bytes),
+        (("wpgen_sink_rescue_records", Gauge, "Records that wait in those files."), |r| r.records),
+        (("wpgen_sink_rescue_kept_records_total", Counter, "Records that were written to them."), |r| {
+            r.kept_records
+        }),
+        (("wpgen_sink_rescue_kept_bytes_total", Counter, "Encoded bytes that were written to them."), |r| {
+            r.kept_bytes
+        }),
+        (("wpgen_sink_rescue_sent_records_total", Counter, "Records that the sink had from them."), |r| {
+            r.sent_records
+        }),
+        (
+            (
+                "wpgen_sink_rescue_refusals_total",
+                Counter,
+                "Attempts to write to them that left something in memory: they were full, or the disk said no.",
+            ),
+            |r| r.refusals,
+        ),
+        (("wpgen_sink_rescue_errors_total", Counter, "Failures of the disk, and broken files."), |r| {
+            r.errors
+        }),
+        (("wpgen_sink_rescue_up", Gauge, "1 while it works, 0 while it is full or the disk says no."), |r| {
+            u64::from(!r.full && r.trouble.is_none())
+        }),
+    ];
+    let rescues = || sinks.iter().filter_map(|sink| Some((&sink.key, sink.rescue.as_ref()?)));
+    if rescues().next().is_none() {
+        return;
+    }
+    for ((name, kind, help), of) in rows {
+        let mut family = page.family(name, kind, help);
+        for (key, rescue) in rescues() {
+            family.sample(&[("sink", key)], of(rescue));
+        }
+    }
+    let help = "Time since the oldest record in them was received; 0 when there is none.";
+    let mut family = page.family("wpgen_sink_rescue_oldest_record_age_seconds", Gauge, help);
+    for (key, rescue) in rescues() {
+        family.sample(&[("sink", key)], rescue.oldest.unwrap_or_default().as_secs_f64());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rescue_stands_on_the_page_of_the_sinks_that_have_one() {
+        let rescue = RescueStatus { bytes: 7, records: 3, full: true, ..RescueStatus::default() };
+        let with = SinkStatus { key: "a".into(), rescue: Some(rescue), ..SinkStatus::default() };
+        let without = SinkStatus { key: "b".into(), ..SinkStatus::default() };
+        let text = page(&Status { sinks: vec![with, without], ..Status::default() });
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("wpgen_sink_rescue_")).collect();
+        assert!(lines.iter().all(|line| line.contains("{sink=\"a\"}")), "{text}");
+        for line in ["bytes{sink=\"a\"} 7", "records{sink=\"a\"} 3", "up{sink=\"a\"} 0"] {
+            assert!(lines.contains(&&*format!("wpgen_sink_rescue_{line}")), "{line}: {text}");
+        }
+    }
 
     #[test]
     fn the_terms_of_the_law_stand_on_the_page() {

@@ -276,8 +276,15 @@ fn rescue(rescue: &RescueStatus) -> Value {
     json!({
         "bytes": rescue.bytes,
         "limit_bytes": rescue.limit_bytes,
+        "records": rescue.records,
+        "oldest_seconds": rescue.oldest.map(|oldest| oldest.as_secs_f64()),
+        "kept_records": rescue.kept_records,
+        "kept_bytes": rescue.kept_bytes,
+        "sent_records": rescue.sent_records,
+        "refusals": rescue.refusals,
         "full": rescue.full,
         "errors": rescue.errors,
+        "stranded_files": rescue.stranded_files,
         "reason": rescue.trouble,
     })
 }

@@ -93,6 +93,7 @@ fn status(answer: &Value) -> Status {
             used_bytes: number(answer, "memory_used_bytes"),
             limit_bytes: number(answer, "memory_limit_bytes"),
             carried_bytes: number(answer, "memory_carried_bytes"),
+            ..MemoryStatus::default()
         },
         ..Status::default()
     }

@@ -30,7 +30,7 @@ use slab::Slab;
 
 use super::alarm::Alarm;
 use super::provided::{Mapping, Provided};
-use crate::memory::{Charge, Memory};
+use crate::memory::{Charge, Memory, Use};
 
 /// Size of one receive buffer.
 pub const BUFFER_BYTES: usize = 16 << 10;
@@ -111,7 +111,7 @@ impl Buffers {
         let hot = Segment {
             memory: Mapping::new(HOT_BUFFERS * BUFFER_BYTES, true)?,
             out: 0,
-            charge: Some(memory.charge(HOT_BUFFERS * BUFFER_BYTES)),
+            charge: Some(memory.charge(HOT_BUFFERS * BUFFER_BYTES).used_for(Use::Streams)),
             set_aside: false,
         };
         let inner = Inner {
@@ -134,7 +134,7 @@ impl Buffers {
     pub(super) fn open_account(&self, budget_bytes: usize) -> u16 {
         let inner = &mut *self.inner.borrow_mut();
         let budget = (budget_bytes / BUFFER_BYTES).clamp(1, BUFFERS_MAX - 2 * HOT_BUFFERS);
-        let set_aside = inner.memory.charge(SEGMENT_BYTES);
+        let set_aside = inner.memory.charge(SEGMENT_BYTES).used_for(Use::SetAside);
         let account = Account { budget, held: 0, full: false, closed: false, _set_aside: set_aside };
         let account = inner.accounts.insert(account);
         inner.backed_max = (inner.backed_max + budget + OVERSHOOT_BUFFERS).min(BUFFERS_MAX);
@@ -311,7 +311,7 @@ impl Inner {
         }
         let mut set_aside = false;
         let charge = match self.memory.try_charge(SEGMENT_BYTES) {
-            Some(charge) => charge,
+            Some(charge) => charge.used_for(Use::Streams),
             None if self.short && self.set_aside > 0 => {
                 set_aside = true;
                 self.memory.charge(0)

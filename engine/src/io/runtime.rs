@@ -15,7 +15,7 @@ use tokio_uring::buf::fixed::FixedBufRegistry;
 
 use super::file::{READ_BYTES, READ_HEAD, ReadBuffer};
 use super::stream::Streams;
-use crate::memory::{Charge, Memory};
+use crate::memory::{Charge, Memory, Use};
 use crate::pool::{ALIGN, Arena};
 
 /// Which way a shard talks to the kernel.
@@ -115,8 +115,9 @@ impl ReadBuffers {
     /// One, and more while half of the engine's memory is left; called inside the runtime.
     fn new(backend: Backend, memory: &Arc<Memory>) -> Self {
         let is_ample = || memory.has(memory.limit_bytes() / 2);
-        let another = |_| is_ample().then(|| memory.try_charge(READ_BUFFER_BYTES)).flatten();
-        let mut charges = vec![memory.charge(READ_BUFFER_BYTES)];
+        let for_files = |charge: Charge| charge.used_for(Use::Files);
+        let another = |_| is_ample().then(|| memory.try_charge(READ_BUFFER_BYTES)).flatten().map(for_files);
+        let mut charges = vec![for_files(memory.charge(READ_BUFFER_BYTES))];
         charges.extend((1..READ_BUFFERS).map_while(another));
         let count = charges.len();
         let (registered, registered_count) = match backend {

@@ -142,10 +142,9 @@ pub(super) fn is_source_held(new: &SourceConfig, old: &SourceConfig) -> bool {
     (files && new.key == old.key) || share_address(new, old)
 }
 
-/// Whether a new sink needs what an old one holds: its files.
+/// Whether a new sink needs what an old one holds: its files, or what it rescues, which lies under its key.
 pub(super) fn is_sink_held(new: &SinkConfig, old: &SinkConfig) -> bool {
     if new.key == old.key && old.common.rescue {
-        // What it rescued lies under its key.
         return true;
     }
     match (&new.params, &old.params) {
@@ -225,7 +224,8 @@ mod tests {
             is_source_held(super::source(&next, "c").unwrap(), super::source(&now, "b").unwrap()),
             "its port"
         );
-        assert!(is_sink_held(super::sink(&next, "y").unwrap(), super::sink(&now, "x").unwrap()), "its file");
+        let (new, old) = (super::sink(&next, "y").unwrap(), super::sink(&now, "x").unwrap());
+        assert!(is_sink_held(new, old), "its file");
     }
 
     #[test]

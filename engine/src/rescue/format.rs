@@ -1,8 +1,9 @@
 //! How rescued batches lie in a segment: one line of text that says what it is, then batches one behind the other.
 //!
-//! The line is `wpgen-rescue VERSION CRC32 {"sink":...,"outlet":...}` and a newline, so that `head -1` tells a person what
-//! the file is. A batch is a head of [`HEAD_BYTES`], where each record ends (if its sink asked for that), and its bytes;
-//! numbers are little-endian. The head has a checksum of itself and one of the rest.
+//! The line is `wpgen-rescue VERSION CRC32 {"sink":...,"kind":...,"outlet":...,"salt":...}` and a newline, so that `head -1`
+//! tells a person what the file is. A batch is a head of [`HEAD_BYTES`], where each record ends (if its sink asked for that),
+//! and its bytes; numbers are little-endian. The head has a checksum of itself, begun with the line's salt, and one of the
+//! rest. A record that holds what looks like a batch does not know the salt: it is never taken for one.
 //!
 //! Each head also says up to where the file was durable when it was written. That tells two kinds of damage apart:
 //! what breaks off behind the last sync was never acknowledged and is cut ([`Ended::Torn`]); a hole in front of a
@@ -25,8 +26,12 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 pub(super) struct Owner {
     /// The sink's key.
     pub(super) sink: String,
+    /// What kind of sink: only one of the same kind can send them.
+    pub(super) kind: String,
     /// The outlet's name; empty where the sink has one only.
     pub(super) outlet: String,
+    /// What the checksums of heads begin with: a number that nobody could have guessed.
+    pub(super) salt: u32,
 }
 
 /// Why a file is no segment.
@@ -88,7 +93,7 @@ impl Head {
         self.ends as usize * 4 + self.bytes as usize
     }
 
-    fn encode(&self) -> [u8; HEAD_BYTES] {
+    fn encode(&self, salt: u32) -> [u8; HEAD_BYTES] {
         let mut out = [0; HEAD_BYTES];
         out[..4].copy_from_slice(&MAGIC);
         out[8..12].copy_from_slice(&self.body_crc.to_le_bytes());
@@ -97,17 +102,17 @@ impl Head {
         out[20..24].copy_from_slice(&self.bytes.to_le_bytes());
         out[24..32].copy_from_slice(&self.oldest_ns.to_le_bytes());
         out[32..40].copy_from_slice(&self.durable.to_le_bytes());
-        let crc = crc32fast::hash(&out[8..]);
+        let crc = salted(salt, &out[8..]);
         out[4..8].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
     /// Reads a head; `None` where there is none.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8], salt: u32) -> Option<Self> {
         let head: &[u8; HEAD_BYTES] = bytes.get(..HEAD_BYTES)?.try_into().ok()?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        if head[..4] != MAGIC || word(4) != crc32fast::hash(&head[8..]) {
+        if head[..4] != MAGIC || word(4) != salted(salt, &head[8..]) {
             return None;
         }
         Some(Self {
@@ -133,6 +138,12 @@ impl Head {
     }
 }
 
+fn salted(salt: u32, bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(salt);
+    crc.update(bytes);
+    crc.finalize()
+}
+
 /// A batch, as far as a segment keeps it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Content<'a> {
@@ -149,7 +160,7 @@ impl Content<'_> {
     }
 
     /// Writes it behind `durable` bytes that are on disk.
-    pub(super) fn write(&self, durable: u64, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn write(&self, durable: u64, salt: u32, out: &mut impl Write) -> io::Result<()> {
         let ends: Vec<u8> = self.ends.iter().flat_map(|end| end.to_le_bytes()).collect();
         let mut body_crc = crc32fast::Hasher::new();
         body_crc.update(&ends);
@@ -163,7 +174,7 @@ impl Content<'_> {
             durable,
             body_crc: body_crc.finalize(),
         };
-        out.write_all(&head.encode())?;
+        out.write_all(&head.encode(salt))?;
         out.write_all(&ends)?;
         out.write_all(self.bytes)
     }
@@ -190,18 +201,18 @@ pub(super) struct Scanned {
 }
 
 /// Finds the whole batches of a segment from `from` on. Of one that another one follows, all was durable.
-pub(super) fn scan(bytes: &[u8], from: usize, is_followed: bool) -> Scanned {
+pub(super) fn scan(bytes: &[u8], from: usize, salt: u32, is_followed: bool) -> Scanned {
     let mut batches: Vec<(usize, Head)> = Vec::new();
     let (mut at, mut hole) = (from, None);
     while at < bytes.len() {
-        match batch_at(bytes, at) {
+        match batch_at(bytes, at, salt) {
             Some(head) => {
                 batches.push((at, head));
                 at += HEAD_BYTES + head.body_bytes();
             }
             None => {
                 hole.get_or_insert(at);
-                at = next_batch(bytes, at + 1).unwrap_or(bytes.len());
+                at = next_batch(bytes, at + 1, salt).unwrap_or(bytes.len());
             }
         }
     }
@@ -214,16 +225,21 @@ pub(super) fn scan(bytes: &[u8], from: usize, is_followed: bool) -> Scanned {
     Scanned { batches, ended: Ended::Torn(hole) }
 }
 
-fn batch_at(bytes: &[u8], at: usize) -> Option<Head> {
-    let head = Head::decode(&bytes[at..])?;
+/// Whether there is something in `bytes` that may have been a batch, whatever the salt.
+pub(super) fn may_hold_batches(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, &MAGIC).is_some()
+}
+
+fn batch_at(bytes: &[u8], at: usize, salt: u32) -> Option<Head> {
+    let head = Head::decode(&bytes[at..], salt)?;
     let body = bytes[at + HEAD_BYTES..].get(..head.body_bytes())?;
     head.fits(body).then_some(head)
 }
 
 /// Where the next whole batch begins.
-fn next_batch(bytes: &[u8], from: usize) -> Option<usize> {
+fn next_batch(bytes: &[u8], from: usize, salt: u32) -> Option<usize> {
     let places = memchr::memmem::find_iter(&bytes[from..], &MAGIC);
-    places.map(|at| from + at).find(|at| batch_at(bytes, *at).is_some())
+    places.map(|at| from + at).find(|at| batch_at(bytes, *at, salt).is_some())
 }
 
 #[cfg(test)]
@@ -232,9 +248,11 @@ mod tests {
 
     use super::*;
 
+    const SALT: u32 = 0x5eed_5a17;
+
     /// A segment of batches, synced after each group, and where each batch begins.
     fn segment(groups: &[Vec<Vec<u8>>]) -> (Vec<u8>, Vec<usize>) {
-        let owner = Owner { sink: "s".into(), outlet: "a \"name\"".into() };
+        let owner = Owner { sink: "s".into(), kind: "file".into(), outlet: "a \"name\"".into(), salt: SALT };
         let mut out = line(&owner).unwrap();
         let mut starts = Vec::new();
         for group in groups {
@@ -242,7 +260,8 @@ mod tests {
             for bytes in group {
                 starts.push(out.len());
                 let ends = [bytes.len() as u32];
-                Content { records: 1, ends: &ends, bytes, oldest_ns: -5 }.write(durable, &mut out).unwrap();
+                let content = Content { records: 1, ends: &ends, bytes, oldest_ns: -5 };
+                content.write(durable, SALT, &mut out).unwrap();
             }
         }
         (out, starts)
@@ -263,13 +282,26 @@ mod tests {
         let (bytes, starts) = segment(&[vec![b"one\n".to_vec(), Vec::new()], vec![b"three\n".to_vec()]]);
         let (owner, from) = read_line(&bytes).unwrap();
         assert_eq!((&*owner.sink, &*owner.outlet, from), ("s", "a \"name\"", starts[0]));
-        let scanned = scan(&bytes, from, false);
+        let scanned = scan(&bytes, from, SALT, false);
         assert_eq!(scanned.ended, Ended::Whole);
         assert_eq!(scanned.batches.iter().map(|(at, _)| *at).collect::<Vec<_>>(), starts);
         let (at, head) = scanned.batches[2];
         let body = &bytes[at + HEAD_BYTES..];
         assert_eq!(head.split(body), (vec![6], &b"three\n"[..]));
         assert_eq!((head.records, head.oldest_ns, head.durable), (1, -5, at as u64));
+    }
+
+    #[test]
+    fn a_batch_in_a_record_is_no_batch() {
+        let (bytes, starts) = segment(&[vec![b"forged\n".to_vec()]]);
+        let mut inner = bytes[starts[0]..].to_vec();
+        // Whoever sends it knows how heads look, not the salt.
+        let crc = salted(0, &inner[8..HEAD_BYTES]);
+        inner[4..8].copy_from_slice(&crc.to_le_bytes());
+        let (mut bytes, starts) = segment(&[vec![inner, b"behind\n".to_vec()], vec![b"last\n".to_vec()]]);
+        bytes[starts[0]] ^= 1;
+        let scanned = scan(&bytes, begin(&bytes), SALT, false);
+        assert_eq!(scanned.batches.iter().map(|(at, _)| *at).collect::<Vec<_>>(), starts[1..]);
     }
 
     #[test]
@@ -291,7 +323,7 @@ mod tests {
             let (bytes, starts) = segment(&groups);
             let from = begin(&bytes);
             let cut = from + cut.index(bytes.len() - from + 1);
-            let scanned = scan(&bytes[..cut], from, false);
+            let scanned = scan(&bytes[..cut], from, SALT, false);
             let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
             let whole = ends.take_while(|end| *end <= cut).count();
             prop_assert_eq!(scanned.batches.len(), whole);
@@ -310,7 +342,7 @@ mod tests {
             let place = from + place.index(bytes.len() - from);
             bytes[place] ^= 1 << bit;
             let hit = starts.iter().rposition(|start| *start <= place).unwrap();
-            let scanned = scan(&bytes, from, false);
+            let scanned = scan(&bytes, from, SALT, false);
             let last_group = groups.last().map_or(0, Vec::len);
             let was_synced = hit + last_group < starts.len();
             if was_synced {
@@ -320,14 +352,14 @@ mod tests {
                 prop_assert_eq!(scanned.ended, Ended::Torn(starts[hit]));
                 prop_assert_eq!(scanned.batches.len(), hit);
             }
-            prop_assert_eq!(scan(&bytes, from, true).ended, Ended::Broken(starts[hit]), "one follows: all was durable");
+            prop_assert_eq!(scan(&bytes, from, SALT, true).ended, Ended::Broken(starts[hit]), "one follows: all was durable");
         }
 
         /// Whatever a file holds, reading it ends, and what is read lies within it.
         #[test]
         fn any_bytes_are_scanned(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = read_line(&bytes);
-            let scanned = scan(&bytes, 0, false);
+            let scanned = scan(&bytes, 0, SALT, false);
             prop_assert!(scanned.batches.iter().all(|(at, head)| at + HEAD_BYTES + head.body_bytes() <= bytes.len()));
         }
     }

@@ -4,9 +4,9 @@
 //! [`REPLAYS_MAX`] batches from disk at a time; one it gives back is still on disk, and is offered again.
 
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -15,19 +15,24 @@ use tokio::time::Instant;
 use super::Rescue;
 use super::backlog::Backlog;
 use super::format::Content;
+use super::watch::{Attempt, Watch};
 use crate::batch::{Batch, SinkId, Verdict};
 use crate::shard::{Intake, Shard};
+use crate::sink::route::Sink;
+use crate::status::SinkState;
 
 /// Batches from disk that an owner may have.
 const REPLAYS_MAX: usize = 4;
-/// Between two attempts to write to a disk that says no, or to files that are full.
+/// Between two attempts to write to a disk that says no, or to files that are full, and to delete what is delivered.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// See above.
 pub(super) struct Guard {
     shard: Rc<Shard>,
     outlet: (SinkId, u32),
+    sink: Arc<dyn Sink>,
     rescue: Arc<Rescue>,
+    watch: Arc<Watch>,
     outer: Rc<Intake>,
     inner: Rc<Intake>,
     /// `None` while it is used on a blocking thread.
@@ -39,13 +44,16 @@ pub(super) struct Guard {
     /// Batches from disk that the owner has.
     out: usize,
     home: (UnboundedSender<Box<Batch>>, UnboundedReceiver<Box<Batch>>),
+    /// Nothing is written before this.
     not_before: Option<Instant>,
+    /// When to look again whether what is delivered can be deleted, or a trouble is over.
+    look_at: Option<Instant>,
 }
 
 impl Guard {
     pub(super) fn new(
         shard: &Rc<Shard>,
-        outlet: (SinkId, u32),
+        (sink, outlet): (Arc<dyn Sink>, u32),
         rescue: Arc<Rescue>,
         outer: Rc<Intake>,
         inner: Rc<Intake>,
@@ -53,7 +61,9 @@ impl Guard {
     ) -> Self {
         Self {
             shard: Rc::clone(shard),
-            outlet,
+            outlet: (sink.id(), outlet),
+            sink,
+            watch: rescue.watch(),
             rescue,
             outer,
             inner,
@@ -63,6 +73,7 @@ impl Guard {
             out: 0,
             home: unbounded_channel(),
             not_before: None,
+            look_at: None,
         }
     }
 
@@ -87,12 +98,17 @@ impl Guard {
             self.take_back();
             self.write().await;
         }
+        self.look_at = None;
+        self.forget_delivered().await;
         self.outer.ended();
     }
 
     async fn work(&mut self) {
         self.take_back();
+        self.forget_delivered().await;
+        self.tell();
         if self.passes() {
+            self.tell_end();
             while let Some(batch) = self.outer.try_next() {
                 self.inner.put(batch);
             }
@@ -148,24 +164,47 @@ impl Guard {
         self.not_before = None;
         let Some(mut backlog) = self.backlog.take() else { return };
         let batches = std::mem::take(&mut self.waiting);
-        let (backlog, batches, appended) = blocking(move || {
+        let (backlog, batches, (kept, appended)) = blocking(move || {
             let appended = backlog.append(batches.iter().map(|batch| content(batch)));
             (backlog, batches, appended)
         })
         .await;
         self.backlog = Some(backlog);
         self.waiting = batches;
+        for batch in self.waiting.drain(..kept) {
+            self.rescue.kept(&batch);
+            self.shard.send_home(batch, Verdict::Delivered);
+        }
         match appended {
-            Ok(kept) => {
-                self.rescue.worked();
-                self.rescue.full.store(kept < self.waiting.len(), Ordering::Relaxed);
-                self.waiting.drain(..kept).for_each(|batch| self.shard.send_home(batch, Verdict::Delivered));
+            Ok(()) => {
+                self.rescue.well(&self.watch, Attempt::Writing);
+                self.rescue.set_full(&self.watch, !self.waiting.is_empty());
             }
-            Err(error) => self.rescue.failed("writing", &error),
+            Err(error) => self.rescue.failed(&self.watch, Attempt::Writing, &error),
         }
         if !self.waiting.is_empty() {
+            self.rescue.refused();
             self.not_before = Some(Instant::now() + AGAIN);
         }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.watch.oldest(self.backlog.as_ref().and_then(Backlog::oldest_ns));
+    }
+
+    /// Nothing waits for the disk: what was wrong with it is no trouble any more, once the sink itself has none.
+    fn tell_end(&mut self) {
+        if !self.watch.is_noted() || self.look_at.is_some() {
+            return;
+        }
+        if self.sink.status().state != SinkState::Ready {
+            self.look_at = Some(Instant::now() + AGAIN);
+            return;
+        }
+        self.rescue.well(&self.watch, Attempt::Writing);
+        self.rescue.well(&self.watch, Attempt::Reading);
+        self.rescue.set_full(&self.watch, false);
     }
 
     /// Gives the owner batches from disk.
@@ -191,12 +230,22 @@ impl Guard {
         })
         .await;
         self.backlog = Some(backlog);
-        let batch = batch.inspect_err(|error| {
-            self.rescue.failed("reading", error);
-            self.not_before = Some(Instant::now() + AGAIN);
-        });
-        let mut batch = Box::new(batch.ok()??);
-        self.rescue.worked();
+        let mut batch = match batch {
+            Ok(batch) => Box::new(batch?),
+            Err(error) => {
+                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound) {
+                    self.rescue.lost(&error);
+                } else {
+                    self.rescue.failed(&self.watch, Attempt::Reading, &error);
+                }
+                self.not_before = Some(Instant::now() + AGAIN);
+                return None;
+            }
+        };
+        self.rescue.well(&self.watch, Attempt::Reading);
+        if self.sink.wants_ends() && batch.ends.is_empty() {
+            batch.ends = line_ends(batch.bytes());
+        }
         batch.charge = Some(self.shard.memory().charge(batch.arena.capacity()));
         (batch.home, (batch.sink, batch.outlet)) = (self.shard.id(), self.outlet);
         batch.returns = Some(self.home.0.clone());
@@ -209,38 +258,45 @@ impl Guard {
         if batch.verdict == Verdict::Abandoned {
             return;
         }
+        self.rescue.sent(&batch);
         drop(batch);
-        let Some(mut backlog) = self.backlog.take() else { return };
-        backlog.delivered();
-        self.backlog = Some(self.forget_delivered(backlog).await);
-        if self.rescue.full.load(Ordering::Relaxed) {
-            self.not_before = None;
+        if let Some(backlog) = &mut self.backlog {
+            backlog.delivered();
         }
+        self.forget_delivered().await;
+        self.tell();
     }
 
     /// Deletes what is delivered whole. Where a start cuts the sink's files to what the checkpoint has of them, it must
     /// have all of it first.
-    async fn forget_delivered(&self, mut backlog: Backlog) -> Backlog {
-        if !backlog.has_delivered() {
-            return backlog;
+    async fn forget_delivered(&mut self) {
+        if !self.backlog.as_ref().is_some_and(Backlog::has_delivered) || self.look_at.is_some() {
+            return;
         }
         if let Some(persist) = &self.rescue.persist
             && let Err(error) = persist().await
         {
-            // It is tried again with the next batch that is delivered; until then a crash would repeat it.
+            // The checkpoint tells of its trouble itself; a crash now would repeat what is delivered.
             log::debug!(target: "wpgen::rescue", "keeping a delivered segment: {error}");
-            return backlog;
+            self.look_at = Some(Instant::now() + AGAIN);
+            return;
         }
-        blocking(move || {
-            backlog.forget_delivered();
-            backlog
-        })
-        .await
+        let Some(mut backlog) = self.backlog.take() else { return };
+        self.backlog = Some(
+            blocking(move || {
+                backlog.forget_delivered();
+                backlog
+            })
+            .await,
+        );
+        // There is room now, for the next attempt to write.
+        self.not_before = None;
     }
 
     /// Waits until something happens.
     async fn wait(&mut self) {
-        let (outer, until) = (Rc::clone(&self.outer), self.not_before);
+        let outer = Rc::clone(&self.outer);
+        let until = self.not_before.into_iter().chain(self.look_at).min();
         let again = async {
             match until {
                 Some(until) => tokio::time::sleep_until(until).await,
@@ -250,9 +306,18 @@ impl Guard {
         tokio::select! {
             Some(batch) = self.home.1.recv() => self.came_home(batch).await,
             () = outer.changed() => {}
-            () = again => self.not_before = None,
+            () = again => {
+                let now = Instant::now();
+                self.not_before = self.not_before.filter(|at| now < *at);
+                self.look_at = self.look_at.filter(|at| now < *at);
+            }
         }
     }
+}
+
+/// Where records end in a batch of a sink that did not ask for that: a newline stood behind each, and none within.
+fn line_ends(bytes: &[u8]) -> Vec<u32> {
+    memchr::memchr_iter(b'\n', bytes).map(|at| at as u32 + 1).collect()
 }
 
 fn content(batch: &Batch) -> Content<'_> {

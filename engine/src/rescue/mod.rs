@@ -10,47 +10,94 @@
 //! batches wait in memory, and with them their sources, as they would without rescue. Nothing is dropped.
 //!
 //! Segments of an earlier run are read when the sink is made. A torn end, which was never acknowledged, is cut. A segment with
-//! a hole is said, sent as far as it can be read, and put aside; one of a newer version refuses the start.
+//! a hole is said, sent as far as it can be read, and put aside; one of a newer version refuses the start; what a sink of
+//! another kind has left waits until the sink is of that kind again.
+//!
+//! - `format` is how batches lie in a file, and what is made of one that is not whole
+//! - `segment` and `backlog` write, read and delete files; `recover` finds those of earlier runs
+//! - `guard` decides where a batch goes, `sink` puts one in front of each owner
+//! - `watch` is what people are told
 
 mod backlog;
 mod format;
 mod guard;
 mod recover;
+mod segment;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::batch::ShardId;
+use crate::batch::{Batch, ShardId};
 use crate::keeper::Persist;
-use crate::status::RescueStatus;
-use backlog::{Backlog, Folder, Quota, Segment};
+use backlog::{Backlog, Shared};
 use format::Owner;
+use segment::{Folder, Quota, Segment};
+use watch::{Said, Watch};
 
 pub use recover::{OpenError, forgotten, is_used};
 pub use sink::Rescued;
 
+/// What kind of sink a rescue is for: what one kind leaves the other cannot send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Files, one outlet each.
+    File,
+    /// Connections, one outlet in all.
+    Connection,
+}
+
+impl Kind {
+    /// As segments say it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Connection => "connection",
+        }
+    }
+}
+
 /// The rescue of one sink, over all shards.
 pub struct Rescue {
     key: String,
+    kind: Kind,
     /// Writes a checkpoint, for a sink whose files a start cuts to what that has of them.
     persist: Option<Persist>,
-    folder: Arc<Folder>,
-    quota: Arc<Quota>,
+    shared: Shared,
     /// What earlier runs left, until the owners it is for begin.
     left: Mutex<Vec<Left>>,
-    /// The number of the next segment, above all that were there.
-    next: AtomicU64,
-    /// Failures to write or read.
+    /// Segments that a sink of another kind has left.
+    stranded: AtomicU64,
+    figures: Figures,
+    /// How each guard is doing.
+    watches: Mutex<Vec<Arc<Watch>>>,
+    /// What the log knows of, and since when.
+    told: Mutex<Told>,
+}
+
+/// What was done since the engine started.
+#[derive(Debug, Default)]
+struct Figures {
+    kept_records: AtomicU64,
+    kept_bytes: AtomicU64,
+    sent_records: AtomicU64,
+    /// Attempts to keep batches of which some could not be kept.
+    refusals: AtomicU64,
+    /// Failures to write or read, and segments that were found broken.
     errors: AtomicU64,
-    /// What the last attempt to write met.
-    trouble: Mutex<Option<String>>,
-    /// Whether batches wait because the files are full.
-    full: AtomicBool,
+}
+
+/// What the log was told and not yet told the end of.
+#[derive(Debug, Default)]
+struct Told {
+    trouble: Said,
+    full: Said,
 }
 
 /// The segments of one owner of an earlier run.
@@ -63,35 +110,49 @@ struct Left {
 }
 
 impl Rescue {
-    /// What it holds, for people.
-    fn status(&self) -> RescueStatus {
-        RescueStatus {
-            bytes: self.quota.used.load(Ordering::Relaxed),
-            limit_bytes: self.quota.most,
-            full: self.full.load(Ordering::Relaxed),
-            errors: self.errors.load(Ordering::Relaxed),
-            trouble: self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    fn new(key: &str, kind: Kind, folder: Folder, most: u64, persist: Option<Persist>) -> Self {
+        let next = Arc::new(AtomicU64::new(1));
+        let shared = Shared { folder: Arc::new(folder), quota: Arc::new(Quota::new(most)), next };
+        Self {
+            key: key.to_owned(),
+            kind,
+            persist,
+            shared,
+            left: Mutex::default(),
+            stranded: AtomicU64::new(0),
+            figures: Figures::default(),
+            watches: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
     /// The outlets for which something was left, and on which shard.
     fn left(&self) -> Vec<(String, ShardId)> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.iter().map(|left| (left.outlet.clone(), left.shard)).collect()
+        lock(&self.left).iter().map(|left| (left.outlet.clone(), left.shard)).collect()
     }
 
     /// The backlog of an owner, with what was left that `is_mine` of it.
     fn backlog(&self, outlet: &str, shard: ShardId, is_mine: impl Fn(ShardId) -> bool) -> Backlog {
         let mut segments = VecDeque::new();
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = |left: &mut Left| left.outlet == outlet && is_mine(left.shard);
-        left.extract_if(.., mine).for_each(|left| segments.extend(left.segments));
-        drop(left);
+        lock(&self.left).extract_if(.., mine).for_each(|left| segments.extend(left.segments));
         let name = format!("{shard:03}-{:08x}", crc32fast::hash(outlet.as_bytes()));
-        let owner = Owner { sink: self.key.clone(), outlet: outlet.to_owned() };
-        // Each backlog has numbers of its own, behind those of earlier runs.
-        let next = self.next.load(Ordering::Relaxed);
-        Backlog::new(Arc::clone(&self.folder), name, owner, segments, next, Arc::clone(&self.quota))
+        let (sink, kind, outlet) = (self.key.clone(), self.kind.name().to_owned(), outlet.to_owned());
+        let owner = Owner { sink, kind, outlet, salt: dice() };
+        Backlog::new(self.shared.clone(), name, owner, segments)
+    }
+
+    fn kept(&self, batch: &Batch) {
+        self.figures.kept_records.fetch_add(batch.records.into(), Ordering::Relaxed);
+        self.figures.kept_bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
+    }
+
+    fn sent(&self, batch: &Batch) {
+        self.figures.sent_records.fetch_add(batch.records.into(), Ordering::Relaxed);
+    }
+
+    fn refused(&self) {
+        self.figures.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     fn cannot_find(&self, outlet: &str) {
@@ -100,25 +161,15 @@ impl Rescue {
             "rescue of sink '{}': what was left for {outlet} is sent when a record for it comes", self.key
         );
     }
+}
 
-    fn failed(&self, what: &str, error: &std::io::Error) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        let words = format!("{what}: {error}");
-        let before = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).replace(words.clone());
-        if before.is_none() {
-            log::error!(
-                target: "wpgen::rescue",
-                "rescue of sink '{}': {words}; its records wait, and their sources", self.key
-            );
-        }
-    }
+/// A number that nobody can guess: the standard library seeds its hashers from the system.
+fn dice() -> u32 {
+    (RandomState::new().hash_one(0) >> 32) as u32
+}
 
-    fn worked(&self) {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if trouble.is_some() {
-            log::info!(target: "wpgen::rescue", "rescue of sink '{}' works again", self.key);
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The folder of a sink's files: its key, with what cannot stand in a name as `%` and two digits.

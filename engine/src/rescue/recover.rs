@@ -1,16 +1,16 @@
 //! What earlier runs left: found, checked and counted before anything runs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::backlog::{ENDING, Folder, Quota, Segment, put_aside};
-use super::format::{Ended, Scanned, Wrong, read_line, scan};
-use super::{Left, Rescue, folder};
+use super::format::{Ended, Scanned, Wrong, may_hold_batches, read_line, scan};
+use super::segment::{ENDING, Entry, Folder, Segment, put_aside};
+use super::{Kind, Left, Rescue, folder, lock};
 use crate::keeper::Persist;
 
 /// Why the rescue of a sink cannot be used.
@@ -54,35 +54,27 @@ impl Rescue {
     pub fn open(
         data_dir: &Path,
         key: &str,
+        kind: Kind,
         most: u64,
         persist: Option<Persist>,
     ) -> Result<Arc<Self>, OpenError> {
         let path = folder(data_dir, key);
         let folder = Folder::open(path.clone()).map_err(|error| OpenError::Io { path, error })?;
-        let mut rescue = Self {
-            key: key.to_owned(),
-            persist,
-            quota: Arc::new(Quota { most, used: AtomicU64::new(0) }),
-            left: Mutex::default(),
-            next: AtomicU64::new(1),
-            errors: AtomicU64::new(0),
-            trouble: Mutex::default(),
-            full: AtomicBool::new(false),
-            folder: Arc::new(folder),
-        };
-        let mut left = Vec::new();
-        for (name, numbers) in names(&rescue.folder.path)? {
-            left.extend(rescue.recover(&name, &numbers)?);
+        let rescue = Self::new(key, kind, folder, most, persist);
+        let mut all = Vec::new();
+        for (name, numbers) in names(&rescue.shared.folder.path)? {
+            rescue.recover(&name, &numbers, &mut all)?;
             let last = numbers.last().map_or(0, |(number, _)| *number);
-            rescue.next.fetch_max(last + 1, Ordering::Relaxed);
+            rescue.shared.next.fetch_max(last.saturating_add(1), Ordering::Relaxed);
         }
-        rescue.left = Mutex::new(left);
+        *lock(&rescue.left) = all;
+        rescue.tell_stranded();
         Ok(Arc::new(rescue))
     }
 
-    /// Reads the segments of one owner.
-    fn recover(&self, name: &str, numbers: &[(u64, PathBuf)]) -> Result<Option<Left>, OpenError> {
-        let (mut segments, mut owner) = (VecDeque::new(), None);
+    /// Reads the segments whose names begin alike: those of one owner.
+    fn recover(&self, name: &str, numbers: &[(u64, PathBuf)], all: &mut Vec<Left>) -> Result<(), OpenError> {
+        let shard = name.split('-').next().and_then(|shard| shard.parse().ok()).unwrap_or(0);
         for (i, (_, path)) in numbers.iter().enumerate() {
             let io = |error| OpenError::Io { path: path.clone(), error };
             let bytes = fs::read(path).map_err(io)?;
@@ -95,19 +87,32 @@ impl Rescue {
                     continue;
                 }
             };
-            let scanned = scan(&bytes, from, is_followed);
-            if let Some(segment) = self.segment(path, &bytes, &scanned).map_err(io)? {
-                self.quota.take_all(segment.bytes);
-                segments.push_back(segment);
-                owner.get_or_insert(its);
+            if its.kind != self.kind.name() {
+                self.shared.quota.take_all(bytes.len() as u64);
+                self.stranded.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let scanned = scan(&bytes, from, its.salt, is_followed);
+            let Some(segment) = self.segment(path, &bytes, its.salt, &scanned).map_err(io)? else { continue };
+            self.shared.quota.take_all(segment.bytes);
+            let records = segment.batches.iter().map(|batch| u64::from(batch.records)).sum();
+            self.shared.quota.records.fetch_add(records, Ordering::Relaxed);
+            match all.iter_mut().find(|left| left.shard == shard && left.outlet == its.outlet) {
+                Some(left) => left.segments.push_back(segment),
+                None => all.push(Left { outlet: its.outlet, shard, segments: [segment].into() }),
             }
         }
-        let shard = name.split('-').next().and_then(|shard| shard.parse().ok()).unwrap_or(0);
-        Ok(owner.map(|owner| Left { outlet: owner.outlet, shard, segments }))
+        Ok(())
     }
 
     /// A segment as it is after its end was cut; none when nothing of it is left.
-    fn segment(&self, path: &Path, bytes: &[u8], scanned: &Scanned) -> io::Result<Option<Segment>> {
+    fn segment(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        salt: u32,
+        scanned: &Scanned,
+    ) -> io::Result<Option<Segment>> {
         let mut len = bytes.len();
         match scanned.ended {
             Ended::Whole => {}
@@ -122,7 +127,7 @@ impl Rescue {
                 file.set_len(at as u64).and_then(|()| file.sync_all())?;
             }
             Ended::Broken(at) => {
-                self.errors.fetch_add(1, Ordering::Relaxed);
+                self.figures.errors.fetch_add(1, Ordering::Relaxed);
                 log::error!(
                     target: "wpgen::rescue",
                     "rescue of sink '{}': {} is broken at byte {at}: what was there is lost; {} batches can be read and are \
@@ -135,25 +140,34 @@ impl Rescue {
             if broken { put_aside(path).map(drop) } else { fs::remove_file(path) }?;
             return Ok(None);
         }
-        let unread: VecDeque<u64> = scanned.batches.iter().map(|(at, _)| *at as u64).collect();
-        let left = unread.len();
-        Ok(Some(Segment { path: path.to_owned(), bytes: len as u64, unread, left, broken }))
+        let batches = scanned.batches.iter().map(Entry::found).collect();
+        Ok(Some(Segment { path: path.to_owned(), bytes: len as u64, salt, batches, read: 0, broken }))
     }
 
     /// A file that does not begin as a segment: one that was just made when the engine was killed, or a broken one.
     fn without_line(&self, path: &Path, bytes: &[u8], is_followed: bool) -> io::Result<()> {
-        let batches = scan(bytes, 0, is_followed).batches.len();
-        if batches == 0 && !is_followed {
+        if !may_hold_batches(bytes) && !is_followed {
             return fs::remove_file(path);
         }
         let aside = put_aside(path)?;
-        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.figures.errors.fetch_add(1, Ordering::Relaxed);
         log::error!(
             target: "wpgen::rescue",
-            "rescue of sink '{}': a segment's first line is broken: its {batches} batches are not sent; it was put aside as {}",
+            "rescue of sink '{}': a segment's first line is broken: its batches are not sent; it was put aside as {}",
             self.key, aside.display()
         );
         Ok(())
+    }
+
+    fn tell_stranded(&self) {
+        let (files, folder) = (self.stranded.load(Ordering::Relaxed), &self.shared.folder.path);
+        if files > 0 {
+            log::error!(
+                target: "wpgen::rescue",
+                "rescue of sink '{}': {files} files in {} are of another kind of sink: they wait until it is of that kind again, \
+                 or somebody moves them away", self.key, folder.display()
+            );
+        }
     }
 }
 

@@ -39,7 +39,8 @@ impl Sink for Rescued {
         self.sink.start_owner(shard, outlet, Rc::clone(&inner));
         let is_mine = |before| self.is_mine(outlet, shard, before);
         let backlog = self.rescue.backlog(&self.sink.outlet_name(outlet), shard.id(), is_mine);
-        let guard = Guard::new(shard, (self.id(), outlet), Arc::clone(&self.rescue), intake, inner, backlog);
+        let to = (Arc::clone(&self.sink), outlet);
+        let guard = Guard::new(shard, to, Arc::clone(&self.rescue), intake, inner, backlog);
         tokio::task::spawn_local(guard.run());
     }
 

@@ -4,8 +4,10 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::backlog::{Backlog, ENDING};
+use super::backlog::Backlog;
 use super::format::Content;
+use super::segment::ENDING;
+use super::watch::Attempt;
 use super::*;
 
 const MOST: u64 = 64 << 20;
@@ -15,7 +17,13 @@ fn content(bytes: &[u8]) -> Content<'_> {
 }
 
 fn append(backlog: &mut Backlog, batches: &[Vec<u8>]) -> usize {
-    backlog.append(batches.iter().map(|bytes| content(bytes))).unwrap()
+    let (kept, appended) = backlog.append(batches.iter().map(|bytes| content(bytes)));
+    appended.unwrap();
+    kept
+}
+
+fn rescue(dir: &Path, most: u64) -> Arc<Rescue> {
+    Rescue::open(dir, "sink", Kind::Connection, most, None).unwrap()
 }
 
 fn read_all(backlog: &mut Backlog) -> Vec<Vec<u8>> {
@@ -29,13 +37,13 @@ fn numbered(numbers: std::ops::Range<usize>) -> Vec<Vec<u8>> {
 
 /// The sink's rescue after a start, and all of its one backlog.
 fn open(dir: &Path) -> (Arc<Rescue>, Backlog) {
-    let rescue = Rescue::open(dir, "sink", MOST, None).unwrap();
+    let rescue = rescue(dir, MOST);
     let backlog = rescue.backlog("", 0, |_| true);
     (rescue, backlog)
 }
 
 fn files(rescue: &Rescue) -> Vec<PathBuf> {
-    let all = fs::read_dir(&rescue.folder.path).unwrap().map(|entry| entry.unwrap().path());
+    let all = fs::read_dir(&rescue.shared.folder.path).unwrap().map(|entry| entry.unwrap().path());
     let mut all: Vec<PathBuf> = all.collect();
     all.sort_unstable();
     all
@@ -55,7 +63,7 @@ fn what_was_kept_is_sent_in_order_and_gone_when_it_is_delivered() {
     assert!(backlog.is_empty() && backlog.has_delivered() && files(&rescue).len() == 1);
     backlog.forget_delivered();
     assert!(files(&rescue).is_empty());
-    assert_eq!(rescue.status().bytes, 0);
+    assert_eq!((rescue.status().bytes, rescue.status().records), (0, 0));
     assert_eq!(append(&mut backlog, &numbered(5..6)), 1);
     assert_eq!(read_all(&mut backlog), numbered(5..6));
 }
@@ -69,6 +77,7 @@ fn after_a_crash_everything_undelivered_is_sent_first_and_new_batches_come_behin
     drop(backlog);
     let (rescue, mut backlog) = open(dir.path());
     assert!(rescue.status().bytes > 0);
+    assert_eq!(rescue.status().records, 4);
     append(&mut backlog, &numbered(4..6));
     assert_eq!(read_all(&mut backlog), numbered(0..6));
     assert_eq!(files(&rescue).len(), 2, "an earlier run's file is not written to");
@@ -77,7 +86,7 @@ fn after_a_crash_everything_undelivered_is_sent_first_and_new_batches_come_behin
 #[test]
 fn what_is_beyond_the_bound_is_not_kept_and_fits_when_the_oldest_is_delivered() {
     let dir = tempfile::tempdir().unwrap();
-    let rescue = Rescue::open(dir.path(), "sink", 20 << 20, None).unwrap();
+    let rescue = rescue(dir.path(), 20 << 20);
     let mut backlog = rescue.backlog("", 0, |_| true);
     let big: Vec<Vec<u8>> = (0..30).map(|n| vec![n; 1 << 20]).collect();
     assert_eq!(append(&mut backlog, &big), 19);
@@ -97,10 +106,10 @@ fn what_is_beyond_the_bound_is_not_kept_and_fits_when_the_oldest_is_delivered() 
 #[test]
 fn owners_find_what_was_left_for_them_and_other_sinks_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let rescue = Rescue::open(dir.path(), "a/../b", MOST, None).unwrap();
+    let rescue = Rescue::open(dir.path(), "a/../b", Kind::File, MOST, None).unwrap();
     append(&mut rescue.backlog("one", 3, |_| true), &numbered(0..1));
     append(&mut rescue.backlog("two", 1, |_| true), &numbered(1..2));
-    let again = Rescue::open(dir.path(), "a/../b", MOST, None).unwrap();
+    let again = Rescue::open(dir.path(), "a/../b", Kind::File, MOST, None).unwrap();
     let mut left = again.left();
     left.sort_unstable();
     assert_eq!(left, [("one".to_owned(), 3), ("two".to_owned(), 1)]);
@@ -145,8 +154,75 @@ fn a_newer_engines_segment_refuses_the_start_and_is_left_alone() {
     let mut bytes = fs::read(&path).unwrap();
     bytes["wpgen-rescue ".len()] = b'2';
     fs::write(&path, &bytes).unwrap();
-    assert!(matches!(Rescue::open(dir.path(), "sink", MOST, None), Err(OpenError::Newer { version: 2, .. })));
+    let opened = Rescue::open(dir.path(), "sink", Kind::Connection, MOST, None);
+    assert!(matches!(opened, Err(OpenError::Newer { version: 2, .. })));
     assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn what_a_sink_of_another_kind_has_left_waits_for_one_of_its_kind_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    append(&mut open(dir.path()).1, &numbered(0..2));
+    let other = Rescue::open(dir.path(), "sink", Kind::File, MOST, None).unwrap();
+    assert!(other.left().is_empty());
+    assert_eq!((other.status().stranded_files, other.status().records), (1, 0));
+    assert!(other.status().bytes > 0, "they take room");
+    let mut new = other.backlog("out.log", 0, |_| true);
+    append(&mut new, &numbered(2..3));
+    assert_eq!(read_all(&mut new), numbered(2..3));
+    let (rescue, mut backlog) = open(dir.path());
+    assert_eq!(read_all(&mut backlog), numbered(0..2));
+    assert_eq!(rescue.status().stranded_files, 1, "the other one's");
+}
+
+#[test]
+fn outlets_whose_names_have_the_same_checksum_keep_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = ("plumless", "buckeroo");
+    assert_eq!(crc32fast::hash(one.as_bytes()), crc32fast::hash(other.as_bytes()));
+    let rescue = rescue(dir.path(), MOST);
+    append(&mut rescue.backlog(one, 0, |_| true), &numbered(0..1));
+    append(&mut rescue.backlog(other, 0, |_| true), &numbered(1..2));
+    let (again, _) = open(dir.path());
+    assert_eq!(read_all(&mut again.backlog(other, 0, |_| true)), numbered(1..2));
+    assert_eq!(read_all(&mut again.backlog(one, 0, |_| true)), numbered(0..1));
+}
+
+#[test]
+fn a_file_that_somebody_removed_is_told_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rescue, mut backlog) = open(dir.path());
+    append(&mut backlog, &numbered(0..2));
+    fs::remove_file(&files(&rescue)[0]).unwrap();
+    let error = backlog.read().unwrap_err().to_string();
+    assert!(error.contains("its 2 records are lost"), "{error}");
+    backlog.forget_delivered();
+    assert!(backlog.is_empty() && backlog.read().unwrap().is_none());
+    assert_eq!((rescue.status().bytes, rescue.status().records), (0, 0));
+    append(&mut backlog, &numbered(2..3));
+    assert_eq!(read_all(&mut backlog), numbered(2..3));
+}
+
+#[test]
+fn the_log_is_told_once_and_each_guard_has_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rescue, _) = open(dir.path());
+    let (one, other) = (rescue.watch(), rescue.watch());
+    let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+    rescue.failed(&one, Attempt::Writing, &full);
+    rescue.failed(&one, Attempt::Writing, &full);
+    rescue.failed(&other, Attempt::Writing, &full);
+    assert!(!lock(&rescue.told).trouble.begins(), "it is told");
+    rescue.well(&other, Attempt::Reading);
+    rescue.well(&other, Attempt::Writing);
+    assert!(rescue.status().trouble.is_some(), "the first one still has it");
+    rescue.set_full(&one, true);
+    rescue.well(&one, Attempt::Writing);
+    assert_eq!((rescue.status().trouble, rescue.status().full, rescue.status().errors), (None, true, 3));
+    assert!(!lock(&rescue.told).trouble.ends(), "its end was told");
+    assert!(!lock(&rescue.told).trouble.begins(), "not again within a minute");
+    rescue.set_full(&one, false);
+    assert!(!rescue.status().full && !one.is_noted());
 }
 
 #[test]
@@ -209,8 +285,8 @@ proptest! {
         whole.truncate(keep);
         whole.extend_from_slice(&bytes);
         fs::write(&path, &whole).unwrap();
-        fs::write(rescue.folder.path.join(format!("x-y-z{ENDING}")), b"no segment").unwrap();
-        let opened = Rescue::open(dir.path(), "sink", MOST, None);
+        fs::write(rescue.shared.folder.path.join(format!("x-y-z{ENDING}")), b"no segment").unwrap();
+        let opened = Rescue::open(dir.path(), "sink", Kind::Connection, MOST, None);
         prop_assert!(opened.is_ok_and(|rescue| read_all(&mut rescue.backlog("", 0, |_| true)).len() <= 1));
     }
 }

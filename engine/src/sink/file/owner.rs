@@ -70,10 +70,8 @@ pub(super) struct Owner {
     rotate_not_before: Option<Instant>,
     /// Whether a rescue is to have what is not durable.
     pub(super) is_failing: bool,
-    /// What is for the rescue and was not written.
+    /// A batch that was taken and is not begun yet: behind what is not durable, it is the next for the rescue.
     unwritten: Option<Box<Batch>>,
-    /// Whether the rescue was given something since the last batch came.
-    gave_back: bool,
 }
 
 enum Event {
@@ -100,7 +98,6 @@ impl Owner {
             rotate_not_before: None,
             is_failing: false,
             unwritten: None,
-            gave_back: false,
             around,
         }
     }
@@ -165,8 +162,8 @@ impl Owner {
     /// Writes a batch to the file that its time of receipt says.
     async fn take(&mut self, batch: Box<Batch>) {
         self.around.ledger.held.fetch_add(1, Ordering::Relaxed);
-        self.gave_back = false;
         let path = self.path.at(batch.oldest_ns).to_owned();
+        self.unwritten = Some(batch);
         if self.current.as_ref().is_some_and(|current| current.path != path) {
             let closed = self.close().await;
             if self.around.settings.packing.is_some() {
@@ -178,12 +175,12 @@ impl Owner {
         if self.current.is_none() {
             self.open(&path).await;
         }
-        if self.is_rotation_due(&batch) {
+        if self.is_rotation_due() {
             self.rotate(&path).await;
         }
+        // It went back with what was before it, when that could not be closed.
+        let Some(batch) = self.unwritten.take() else { return };
         let mut job = Job::new(batch);
-        // What was before it went back while its file was closed: it must not overtake.
-        self.is_failing |= self.gave_back;
         self.write(&mut job, &path).await;
         if self.is_failing {
             self.unwritten = Some(job.batch);
@@ -222,7 +219,6 @@ impl Owner {
         batches.append(&mut self.unsynced);
         self.cut().await;
         batches.extend(self.unwritten.take());
-        self.gave_back |= !batches.is_empty();
         self.around.ledger.held.fetch_sub(batches.len() as u64, Ordering::Relaxed);
         batches.into_iter().for_each(|batch| self.around.intake.give_back(batch));
         (self.is_failing, self.sync_due) = (false, None);
@@ -364,8 +360,11 @@ impl Owner {
         Some(path)
     }
 
-    fn is_rotation_due(&self, batch: &Batch) -> bool {
-        let Some(rotate) = &self.around.settings.rotate else { return false };
+    /// Whether the batch that was taken belongs into a new file.
+    fn is_rotation_due(&self) -> bool {
+        let (Some(rotate), Some(batch)) = (&self.around.settings.rotate, &self.unwritten) else {
+            return false;
+        };
         let Some(Output { kind: Kind::File(file), .. }) = &self.current else { return false };
         let (len, more) = (file.writer.standing().len(), batch.arena.len() as u64);
         let zone = &self.around.settings.zone;

@@ -22,7 +22,7 @@ use crate::io::Backend;
 use crate::io::datagram::{DatagramConsumer, DatagramCounters, DatagramOptions, DatagramSocket, Datagrams};
 use crate::io::listen::Address;
 use crate::io::packets::Packets;
-use crate::memory::{Charge, Memory};
+use crate::memory::{Charge, Memory, Use};
 use crate::metrics::Reason;
 use crate::source::desk::{Desk, Queue};
 use crate::source::headers::message_len;
@@ -131,7 +131,7 @@ impl DatagramSource {
         };
         consumer.store.wake_on_room(Rc::clone(&datagrams));
         let ring_bytes = if self.gro { RING_BYTES_GRO } else { RING_BYTES };
-        let _ring = around.shard.memory().charge(ring_bytes);
+        let _ring = around.shard.memory().charge(ring_bytes).used_for(Use::Datagrams);
         let mut losses = Losses::new(self, around.clone());
         let stopping = async {
             let mut tick = tokio::time::interval(DROPS_EVERY);
@@ -228,7 +228,7 @@ impl Store {
         Self {
             memory: Arc::clone(memory),
             waiting_bytes: Cell::new(0),
-            charges: RefCell::new(vec![memory.charge(WAITING_STEP_BYTES)]),
+            charges: RefCell::new(vec![memory.charge(WAITING_STEP_BYTES).used_for(Use::Datagrams)]),
             spare: RefCell::default(),
             receiver: RefCell::default(),
         }
@@ -239,7 +239,7 @@ impl Store {
         let charges = &mut *self.charges.borrow_mut();
         while charges.len() * WAITING_STEP_BYTES < bytes {
             let Some(charge) = self.memory.try_charge(WAITING_STEP_BYTES) else { return false };
-            charges.push(charge);
+            charges.push(charge.used_for(Use::Datagrams));
         }
         true
     }

@@ -20,6 +20,7 @@ use crate::batch::{Columns, Origin, Positions, Run};
 use crate::io::IoFile;
 use crate::io::file::READ_HEAD;
 use crate::lane::deliver;
+use crate::memory::Use;
 use crate::metrics::Reason;
 use crate::source::part::Surroundings;
 
@@ -259,7 +260,8 @@ impl Reader {
         let Some(packing) = Packing::sniff(&head) else {
             return Err(io::Error::other("it is not compressed"));
         };
-        let _charge = self.around.shard.memory().charged(UNPACK_MEMORY_BYTES).await;
+        let charge = self.around.shard.memory().charged(UNPACK_MEMORY_BYTES).await;
+        let _charge = charge.used_for(Use::Files);
         let mut unpacker = Unpacker::new(packing)?;
         let size = self.file.metadata()?.len();
         let mut segments = Segments::new(self.around.shard.io().clone(), self.file.clone(), 0, size);
