@@ -8,6 +8,8 @@ mod bytes;
 mod cli;
 mod crash;
 mod diagnosis;
+mod disk;
+mod diskfull;
 mod fallback;
 mod harness;
 mod hostile;

@@ -2,6 +2,7 @@
 //!
 //! Owns SIGTERM, SIGINT and SIGHUP. Invariants: they are blocked in every thread and taken by one, so no handler ever runs;
 //! the first SIGTERM or SIGINT asks for a drain, the second ends the process at once, whatever the main thread is doing.
+//! SIGXFSZ is ignored: a file that may not grow is an error of the write, as a full disk is.
 //! It must be installed before any other thread starts, because threads inherit what is blocked.
 
 use std::io;
@@ -58,6 +59,7 @@ pub fn block() -> io::Result<Signals> {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             libc::sigaddset(&raw mut set, signal);
         }
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) {
             0 => Ok(Signals { set }),
             errno => Err(io::Error::from_raw_os_error(errno)),

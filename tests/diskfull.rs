@@ -1,0 +1,315 @@
+//! A disk that is full, of the checkpoint, of the rescue and of an output, each alone: nothing that was acknowledged is lost,
+//! the log, status, health and metrics say what is wrong, and work goes on by itself when there is room again. So with a disk
+//! that fails later than it should, and with a limit on the size of files.
+
+use std::net::{SocketAddr, TcpListener};
+
+use serde_json::Value;
+
+use crate::disk::Disk;
+use crate::harness::{Started, status, until, until_ok};
+use crate::metrics::{get, parse};
+use crate::rescue::{LINE, Peer, number, repeated, write};
+
+/// Where an engine runs whose disks are small.
+struct Place {
+    folder: tempfile::TempDir,
+    admin: SocketAddr,
+}
+
+impl Place {
+    /// A file that is followed, and a sink with these lines of TOML.
+    fn new(io: &str, sink: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = format!(
+            "[engine]\nworkers = 1\nio = \"{io}\"\n[admin]\nlisten = \"{admin}\"\n\
+             [[sources]]\nkey = \"app\"\nconnect = \"file_src\"\nparams = {{ path = \"in.log\" }}\n\
+             [[sinks]]\nkey = \"out\"\n{sink}\n"
+        );
+        std::fs::write(folder.path().join("wpsrc.toml"), config).unwrap();
+        write(folder.path(), 0..1);
+        Self { folder, admin }
+    }
+
+    fn to_file(io: &str, path: &str, rest: &str) -> Self {
+        Self::new(io, &format!("{rest}\nconnect = \"file_sink\"\nparams = {{ path = \"{path}\" }}"))
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start(&self) -> Started {
+        Started::in_folder(self.folder.path())
+    }
+
+    fn write(&self, numbers: std::ops::Range<usize>) {
+        write(self.folder.path(), numbers);
+    }
+
+    fn delivered(&self) -> u64 {
+        status(self.folder.path())["sources"][0]["delivered"].as_u64().unwrap_or(0)
+    }
+
+    fn await_delivered(&self, lines: usize) {
+        until_ok("all lines are acknowledged", || {
+            let status = status(self.folder.path());
+            if status["sources"][0]["delivered"] == lines { Ok(()) } else { Err(status.to_string()) }
+        });
+    }
+
+    fn await_checkpoint(&self, lines: usize) {
+        crate::rescue::await_checkpoint(self.folder.path(), lines);
+    }
+
+    /// Health, and whether the engine is ready.
+    fn health(&self) -> (String, u16) {
+        let status: Value = status(self.folder.path());
+        (format!("{} {}", status["overall"], status["troubles"]), get(self.admin, "/health/ready").0)
+    }
+
+    /// Waits until health names this trouble, and nobody is told that all is well.
+    fn await_trouble(&self, words: &str, mut meanwhile: impl FnMut()) {
+        until_ok("health tells it", || {
+            meanwhile();
+            let (health, ready) = self.health();
+            if health.contains(words) && health.contains("degraded") && ready == 503 {
+                Ok(())
+            } else {
+                Err(health)
+            }
+        });
+    }
+
+    fn await_healthy(&self) {
+        until_ok("it is healthy", || {
+            let (health, ready) = self.health();
+            if health.contains("healthy") && ready == 200 { Ok(()) } else { Err(health) }
+        });
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let samples = parse(&get(self.admin, "/metrics").1);
+        *samples.get(name).unwrap_or_else(|| panic!("{name} is not in {samples:?}"))
+    }
+
+    /// Lines of the log that hold all of these words.
+    fn logged(&self, words: &[&str]) -> usize {
+        let log = std::fs::read_to_string(self.path("logs/wpgen.log")).unwrap();
+        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
+    /// Every line is in the file once, and in order.
+    fn await_whole(&self, name: &str, lines: usize) {
+        let read = || std::fs::read(self.path(name)).unwrap_or_default();
+        until_ok("all lines are there", || {
+            let len = read().len();
+            if len >= lines * LINE { Ok(()) } else { Err(len) }
+        });
+        let read = read();
+        let numbers: Vec<usize> = read.chunks_exact(LINE).map(number).collect();
+        assert_eq!((read.len() % LINE, repeated(&numbers, lines)), (0, 0));
+    }
+}
+
+fn kill(engine: Started) {
+    engine.signal(libc::SIGKILL);
+    engine.end();
+}
+
+#[test]
+fn a_full_disk_of_the_checkpoint_stops_nothing_and_a_kill_then_repeats_nothing_in_files() {
+    for io in ["uring", "epoll"] {
+        let place = Place::to_file(io, "out.log", "");
+        let Some(disk) = Disk::tmpfs(&place.path("data"), 512) else { return };
+        let engine = place.start();
+        place.await_delivered(1);
+        let mut lines = 1;
+        place.await_trouble("the checkpoint cannot be written: No space left on device", || {
+            // The last checkpoint's pages go back when it is replaced.
+            disk.fill();
+            place.write(lines..lines + 1000);
+            lines += 1000;
+        });
+        place.await_delivered(lines);
+        assert_eq!(place.metric("wpgen_checkpoint_up"), 0.0);
+        let failures = || place.metric("wpgen_checkpoint_failures_total");
+        let before = failures();
+        until("it is tried again", || failures() >= before + 2.0);
+        assert_eq!(
+            place.logged(&["ERROR", "writing the checkpoint", "No space left"]),
+            1,
+            "once, not each time"
+        );
+        kill(engine);
+        let engine = place.start();
+        place.write(lines..lines + 1000);
+        lines += 1000;
+        place.await_whole("out.log", lines);
+        disk.empty();
+        place.await_healthy();
+        assert_eq!(place.metric("wpgen_checkpoint_up"), 1.0);
+        place.await_checkpoint(lines);
+        engine.stop();
+        place.await_whole("out.log", lines);
+    }
+}
+
+#[test]
+fn a_full_disk_of_an_output_holds_its_sources_back_and_everything_is_there_when_it_has_room() {
+    for io in ["uring", "epoll"] {
+        let place = Place::to_file(io, "disk/out.log", "");
+        let Some(disk) = Disk::tmpfs(&place.path("disk"), 8 << 10) else { return };
+        let engine = place.start();
+        place.write(1..20_000);
+        place.await_whole("disk/out.log", 20_000);
+        disk.fill();
+        place.write(20_000..40_000);
+        place.await_trouble("No space left on device", || ());
+        assert!(place.delivered() < 40_000);
+        assert_eq!(place.metric("wpgen_sink_state{sink=\"out\",state=\"waiting\"}"), 1.0);
+        let errors = || place.metric("wpgen_sink_errors_total{sink=\"out\"}");
+        let before = errors();
+        until("it is tried again", || errors() >= before + 2.0);
+        assert_eq!(place.logged(&["WARN", "out.log", "No space left"]), 1, "once, not each time");
+        kill(engine);
+        let engine = place.start();
+        place.await_trouble("No space left on device", || ());
+        disk.empty();
+        place.await_whole("disk/out.log", 40_000);
+        place.await_healthy();
+        assert_eq!(place.metric("wpgen_sink_state{sink=\"out\",state=\"ready\"}"), 1.0);
+        engine.stop();
+        place.await_whole("disk/out.log", 40_000);
+    }
+}
+
+#[test]
+fn what_a_full_disk_cannot_take_goes_to_a_rescue_on_another_one() {
+    for io in ["uring", "epoll"] {
+        let place = Place::to_file(io, "disk/out.log", "rescue = true");
+        let Some(disk) = Disk::tmpfs(&place.path("disk"), 8 << 10) else { return };
+        let engine = place.start();
+        place.write(1..20_000);
+        place.await_whole("disk/out.log", 20_000);
+        disk.fill();
+        place.write(20_000..40_000);
+        place.await_delivered(40_000);
+        place.await_checkpoint(40_000);
+        assert!(place.metric("wpgen_sink_rescue_records{sink=\"out\"}") > 0.0);
+        assert!(place.metric("wpgen_sink_rescue_oldest_record_age_seconds{sink=\"out\"}") > 0.0);
+        assert_eq!(place.metric("wpgen_sink_rescue_up{sink=\"out\"}"), 1.0);
+        kill(engine);
+        let engine = place.start();
+        disk.empty();
+        until("the rescue is empty", || place.metric("wpgen_sink_rescue_bytes{sink=\"out\"}") == 0.0);
+        place.await_whole("disk/out.log", 40_000);
+        place.await_healthy();
+        engine.stop();
+        place.await_whole("disk/out.log", 40_000);
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_rescue_holds_the_sources_back_and_keeps_what_it_has() {
+    const LINES: usize = 60_000;
+    for io in ["uring", "epoll"] {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let params = format!(
+            "rescue = true\nconnect = \"tcp_sink\"\nparams = {{ addr = \"127.0.0.1:{port}\", reconnect_min = \"20ms\", \
+             reconnect_max = \"100ms\" }}"
+        );
+        let place = Place::new(io, &params);
+        let Some(disk) = Disk::tmpfs(&place.path("data/rescue"), 8 << 10) else { return };
+        let engine = place.start();
+        place.write(1..LINES / 2);
+        place.await_delivered(LINES / 2);
+        disk.fill();
+        place.write(LINES / 2..LINES);
+        place
+            .await_trouble("the rescue of sink 'out' does not work: writing: No space left on device", || ());
+        assert!(place.delivered() < LINES as u64);
+        assert_eq!(place.metric("wpgen_sink_rescue_up{sink=\"out\"}"), 0.0);
+        let refusals = || place.metric("wpgen_sink_rescue_refusals_total{sink=\"out\"}");
+        let before = refusals();
+        until("it is tried again", || refusals() >= before + 2.0);
+        assert_eq!(
+            place.logged(&["ERROR", "rescue of sink 'out'", "No space left"]),
+            1,
+            "once, not each time"
+        );
+        kill(engine);
+        let engine = place.start();
+        place.await_trouble("the rescue of sink 'out' does not work", || ());
+        disk.empty();
+        until("the rescue works again", || place.metric("wpgen_sink_rescue_up{sink=\"out\"}") == 1.0);
+        until("all is kept", || place.metric("wpgen_source_in_flight_records{source=\"app\"}") == 0.0);
+        let peer = Peer::listen(port);
+        peer.await_last(LINES - 1);
+        place.await_healthy();
+        until("the rescue is empty", || place.metric("wpgen_sink_rescue_bytes{sink=\"out\"}") == 0.0);
+        engine.stop();
+        let again = repeated(&peer.lines(), LINES);
+        assert!(again <= LINES / 2, "{again} lines came again: at most what was not in a checkpoint");
+        peer.end();
+    }
+}
+
+#[test]
+fn a_disk_that_fails_when_it_writes_back_loses_nothing_that_was_acknowledged() {
+    for io in ["uring", "epoll"] {
+        let place = Place::to_file(io, "disk/out.log", "");
+        let (path, below) = (place.path("disk"), place.path("below"));
+        let Some(disk) = Disk::ext4_on_tmpfs(&path, &below, 24 << 10) else { return };
+        let engine = place.start();
+        // More than the blocks in front, which have room on the disk below.
+        place.write(1..60_000);
+        place.await_whole("disk/out.log", 60_000);
+        disk.fill();
+        // What is small is taken, and fails when it is synced; what is large goes past the page cache and fails at once.
+        let mut lines = 60_000;
+        place.await_trouble("syncing: No space left on device", || {
+            place.write(lines..lines + 100);
+            lines += 100;
+        });
+        assert!(place.delivered() < lines as u64, "what fsync refused is not delivered");
+        place.write(lines..lines + 30_000);
+        lines += 30_000;
+        let errors = || place.metric("wpgen_sink_errors_total{sink=\"out\"}");
+        let before = errors();
+        until("it is tried again", || errors() >= before + 2.0);
+        disk.empty();
+        place.await_delivered(lines);
+        place.await_healthy();
+        kill(engine);
+        place.start().stop();
+        place.await_whole("disk/out.log", lines);
+    }
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_not_the_end() {
+    for io in ["uring", "epoll"] {
+        let place = Place::to_file(io, "out.log", "");
+        let engine = place.start();
+        limit_files(&engine, 1 << 20);
+        place.write(1..30_000);
+        place.await_trouble("File too large", || ());
+        assert!(place.delivered() < 30_000);
+        assert!(std::fs::metadata(place.path("out.log")).unwrap().len() <= 1 << 20);
+        limit_files(&engine, libc::RLIM_INFINITY);
+        place.await_whole("out.log", 30_000);
+        place.await_healthy();
+        engine.stop();
+    }
+}
+
+/// Sets RLIMIT_FSIZE of a running engine.
+fn limit_files(engine: &Started, bytes: libc::rlim_t) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the process is our child, and the limit lives for the call.
+    let set =
+        unsafe { libc::prlimit(engine.pid(), libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
