@@ -169,7 +169,7 @@ fn headers() {
 
 #[test]
 fn files() {
-    for name in ["config", "connectors", "checkpoint"] {
+    for name in ["config", "connectors", "checkpoint", "rescue"] {
         run(name, target(name), MUTATIONS_OF_FILES);
     }
 }

@@ -15,13 +15,14 @@ pub mod multiline;
 pub mod newline;
 pub mod octet;
 pub mod proxy;
+pub mod rescue;
 pub mod syslog;
 
 /// A check: it returns when all is well.
 pub type Check = fn(&[u8]);
 
 /// Every check under the name of its target and of its folder of seeds.
-pub const ALL: [(&str, Check); 12] = [
+pub const ALL: [(&str, Check); 13] = [
     ("newline", newline::check),
     ("framing", framing::check),
     ("octet", octet::check),
@@ -34,4 +35,5 @@ pub const ALL: [(&str, Check); 12] = [
     ("config", config::check),
     ("connectors", connectors::check),
     ("checkpoint", checkpoint::check),
+    ("rescue", rescue::check),
 ];
