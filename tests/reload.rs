@@ -260,7 +260,7 @@ fn a_sink_that_is_down_can_be_taken_out_and_its_source_goes_on() {
         std::fs::write(&path, text.replace("workers = 2", "workers = 2\ndrain_timeout = \"200ms\"")).unwrap();
     };
     drain(down);
-    let _engine = Started::in_folder(site.path());
+    let engine = Started::in_folder(site.path());
     let port = site.port;
     // More than a sink without a reader is given on credit.
     let lines: String = (0..400_000).map(|n| format!("{n:08} {}\n", "x".repeat(90))).collect();
@@ -284,4 +284,9 @@ fn a_sink_that_is_down_can_be_taken_out_and_its_source_goes_on() {
     sender.join().unwrap();
     until("the other sink has all", || site.numbers("kept.log").len() == 400_000);
     all_in_order(&site.numbers("kept.log"), 400_000);
+    // What the other one was given when it was configured is not delivered: a stop cannot call that well.
+    engine.signal(libc::SIGTERM);
+    let ran = engine.end();
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("not everything that was taken could be delivered"), "{}", ran.err);
 }

@@ -314,6 +314,42 @@ fn what_waits_goes_to_the_address_that_a_reload_brings_and_first() {
 }
 
 #[test]
+fn without_a_rescue_what_a_peer_was_given_follows_to_its_new_address_in_order() {
+    const LINES: usize = 300_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let without = |port| {
+            configure(folder, io, &tcp(port, ""));
+            let config = std::fs::read_to_string(folder.join("wpsrc.toml")).unwrap();
+            let config = config.replace("rescue = true\n", "");
+            // A reload waits so long for what leaves.
+            let config = config.replace("[engine]\n", "[engine]\ndrain_timeout = \"3s\"\n");
+            std::fs::write(folder.join("wpsrc.toml"), config).unwrap();
+        };
+        without(free_port());
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        until("its source waits for the peer", || {
+            let (source, sink) = figures(folder);
+            sink["state"] == "waiting" && source["waited_for_sinks_percent"].as_u64() > Some(0)
+        });
+        // Its peer is not there either, at first: what was inherited is inherited again.
+        let port = free_port();
+        for port in [free_port(), port] {
+            without(port);
+            assert_eq!(run(folder, &["source", "reload"]).code, Some(0));
+        }
+        let peer = Peer::listen(port);
+        peer.await_last(LINES - 1);
+        await_acknowledged(folder, LINES);
+        engine.stop();
+        assert_eq!(repeated(&peer.lines(), LINES), 0, "nobody had any of it");
+        peer.end();
+    }
+}
+
+#[test]
 fn a_rescue_that_is_switched_off_sends_what_it_has_and_keeps_no_more() {
     const LINES: usize = 50_000;
     let folder = tempfile::tempdir().unwrap();

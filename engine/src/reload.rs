@@ -223,12 +223,17 @@ impl Work<'_> {
         let mut leaving = Vec::new();
         for (key, sink) in &self.sinks {
             let old = self.engine.sink(key);
-            self.engine.add_sink(Arc::clone(sink));
+            let inherits = old.is_some() && diff::is_heir(self.runs, self.next, key);
+            if inherits {
+                self.engine.add_heir(Arc::clone(sink));
+            } else {
+                self.engine.add_sink(Arc::clone(sink));
+            }
             self.connect_all(key, sink, old.as_ref().map(|old| old.id()));
-            leaving.extend(old.map(|old| self.engine.remove_sink(&old)));
+            leaving.extend(old.map(|old| self.engine.remove_sink(&old, inherits.then_some(sink))));
         }
         for key in &self.changes.sinks.removed {
-            leaving.extend(self.engine.sink(key).map(|old| self.engine.remove_sink(&old)));
+            leaving.extend(self.engine.sink(key).map(|old| self.engine.remove_sink(&old, None)));
         }
         leaving
     }
@@ -264,7 +269,7 @@ impl Work<'_> {
         }
         let before = match self.engine.sink(key) {
             Some(sink) => {
-                let leaving = self.engine.remove_sink(&sink);
+                let leaving = self.engine.remove_sink(&sink, None);
                 let gone = leaving.wait(self.until());
                 if !gone {
                     let message = format!("sink '{key}' does not close: it is not opened anew");

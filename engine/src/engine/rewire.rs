@@ -32,14 +32,22 @@ impl Engine {
         lock(&self.shared.sinks).push(sink);
     }
 
+    /// Makes a sink known to all shards that takes another one's place, once that is removed with it as its heir.
+    pub(crate) fn add_heir(&self, sink: Arc<dyn Sink>) {
+        let known = Arc::clone(&sink);
+        self.shared.order_all(move |shard| shard.add_heir(Arc::clone(&known)));
+        lock(&self.shared.sinks).push(sink);
+    }
+
     /// The sink with this key.
     pub(crate) fn sink(&self, key: &str) -> Option<Arc<dyn Sink>> {
         self.shared.sinks().into_iter().find(|sink| sink.status().key == key)
     }
 
-    /// Takes a sink out: nobody feeds it from now on, and it is closed when it has written what it was given.
-    pub(crate) fn remove_sink(&self, sink: &Arc<dyn Sink>) -> Arc<Leaving> {
-        let leaving = Leaving::new(Arc::clone(sink), self.shared.links.len());
+    /// Takes a sink out: nobody feeds it from now on, and it is closed when it has written what it was given, or an
+    /// heir has that.
+    pub(crate) fn remove_sink(&self, sink: &Arc<dyn Sink>, heir: Option<&Arc<dyn Sink>>) -> Arc<Leaving> {
+        let leaving = Leaving::new(Arc::clone(sink), heir.cloned(), self.shared.links.len());
         lock(&self.shared.leaving).push(Arc::clone(&leaving));
         lock(&self.shared.sinks).retain(|other| !Arc::ptr_eq(other, sink));
         let order = Arc::clone(&leaving);

@@ -158,6 +158,16 @@ pub(super) fn is_sink_held(new: &SinkConfig, old: &SinkConfig) -> bool {
     }
 }
 
+/// Whether the new sink with a key has what the old one does not deliver: both are connections to a peer that is the same
+/// by its key, wherever it is now.
+pub(super) fn is_heir(now: &Config, next: &Config, key: &str) -> bool {
+    let is_connection = |config| {
+        let params = sink(config, key).map(|sink| &sink.params);
+        matches!(params, Some(SinkParams::Tcp(_) | SinkParams::Syslog(_)))
+    };
+    is_connection(now) && is_connection(next)
+}
+
 /// Settings that only a start can change.
 pub(super) fn needs_restart(now: &Config, next: &Config) -> Vec<Diagnostic> {
     let (a, b) = (&now.engine, &next.engine);

@@ -243,9 +243,6 @@ impl Guard {
             }
         };
         self.rescue.well(&self.watch, Attempt::Reading);
-        if self.sink.wants_ends() && batch.ends.is_empty() {
-            batch.ends = line_ends(batch.bytes());
-        }
         batch.charge = Some(self.shard.memory().charge(batch.arena.capacity()));
         (batch.home, (batch.sink, batch.outlet)) = (self.shard.id(), self.outlet);
         batch.returns = Some(self.home.0.clone());
@@ -313,11 +310,6 @@ impl Guard {
             }
         }
     }
-}
-
-/// Where records end in a batch of a sink that did not ask for that: a newline stood behind each, and none within.
-fn line_ends(bytes: &[u8]) -> Vec<u32> {
-    memchr::memchr_iter(b'\n', bytes).map(|at| at as u32 + 1).collect()
 }
 
 fn content(batch: &Batch) -> Content<'_> {

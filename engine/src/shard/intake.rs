@@ -1,4 +1,7 @@
-//! What lies between a shard and the owner of an outlet: batches on their way, and with a guard those that came back.
+//! What lies between a shard and the owner of an outlet: batches on their way, and those that came back.
+//!
+//! Batches come back in two cases. A guard stands in front, and the owner cannot write; or the shard recalls everything,
+//! because another sink takes the owner's place.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,42 +19,82 @@ pub struct Intake {
     closed: Cell<bool>,
     ended: Cell<bool>,
     end: Notify,
-    guard: Option<Guard>,
+    /// The intake of who stands in front.
+    outer: Option<Rc<Intake>>,
+    /// What the owner gave back.
+    returned: RefCell<VecDeque<Box<Batch>>>,
+    recall: Cell<Recall>,
+    recalled: Notify,
 }
 
-/// Who stands in front of an intake, and what the owner gave back to it.
-#[derive(Debug)]
-struct Guard {
-    outer: Rc<Intake>,
-    returned: RefCell<VecDeque<Box<Batch>>>,
+/// Whether the owner is to give back everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Recall {
+    #[default]
+    No,
+    Asked,
+    Done,
 }
 
 /// The other side of an intake, for who stands between the lanes and an owner.
 impl Intake {
     /// An intake whose owner can give batches back; whoever takes from `outer` is told when it does, or ends.
     pub fn guarded(outer: &Rc<Self>) -> Rc<Self> {
-        let guard = Guard { outer: Rc::clone(outer), returned: RefCell::default() };
-        Rc::new(Self { guard: Some(guard), ..Self::default() })
+        Rc::new(Self { outer: Some(Rc::clone(outer)), ..Self::default() })
     }
 
-    /// Whether the owner can give batches back.
+    /// Whether the owner can give batches back at any time.
     pub fn is_guarded(&self) -> bool {
-        self.guard.is_some()
+        self.outer.is_some()
     }
 
-    /// The owner cannot write a batch: to be called in the order of batches, for all that it has.
-    ///
-    /// # Panics
-    /// If nobody stands in front.
+    /// The owner cannot write a batch, or is not to: to be called in the order of batches, for all that it has.
     pub fn give_back(&self, batch: Box<Batch>) {
-        let guard = self.guard.as_ref().expect("only a guarded intake takes batches back");
-        guard.returned.borrow_mut().push_back(batch);
-        guard.outer.arrived.notify_one();
+        debug_assert!(self.is_guarded() || self.is_recalled(), "somebody must want it");
+        self.returned.borrow_mut().push_back(batch);
+        if let Some(outer) = &self.outer {
+            outer.arrived.notify_one();
+        }
     }
 
     /// What the owner gave back since the last call.
     pub fn take_returned(&self) -> VecDeque<Box<Batch>> {
-        self.guard.as_ref().map(|guard| guard.returned.take()).unwrap_or_default()
+        self.returned.take()
+    }
+
+    /// Has the owner give back everything, and waits until it has. It must be one that listens, and have something.
+    pub(super) async fn recall(&self) -> VecDeque<Box<Batch>> {
+        self.recall.set(Recall::Asked);
+        self.recalled.notify_waiters();
+        while self.recall.get() != Recall::Done {
+            self.recalled.notified().await;
+        }
+        self.take_returned()
+    }
+
+    /// Whether the owner is to give back everything.
+    pub fn is_recalled(&self) -> bool {
+        self.recall.get() == Recall::Asked
+    }
+
+    /// Waits until it is.
+    pub async fn until_recalled(&self) {
+        while !self.is_recalled() {
+            self.recalled.notified().await;
+        }
+    }
+
+    /// The owner has given back everything.
+    pub fn all_given_back(&self) {
+        self.recall.set(Recall::Done);
+        self.recalled.notify_waiters();
+    }
+
+    /// Puts batches in front of all others.
+    pub(super) fn put_first(&self, batches: impl DoubleEndedIterator<Item = Box<Batch>>) {
+        let mut queue = self.queue.borrow_mut();
+        batches.rev().for_each(|batch| queue.push_front(batch));
+        self.arrived.notify_one();
     }
 
     /// What the owner was given and has not taken.
@@ -94,7 +137,7 @@ impl Intake {
     /// A batch that is there now. After the owner gave one back there is none until that was taken: what came behind
     /// it must not overtake it.
     pub fn try_next(&self) -> Option<Box<Batch>> {
-        if self.guard.as_ref().is_some_and(|guard| !guard.returned.borrow().is_empty()) {
+        if self.is_guarded() && !self.returned.borrow().is_empty() {
             return None;
         }
         self.queue.borrow_mut().pop_front()
@@ -131,8 +174,8 @@ impl Intake {
     pub fn ended(&self) {
         self.ended.set(true);
         self.end.notify_waiters();
-        if let Some(guard) = &self.guard {
-            guard.outer.arrived.notify_one();
+        if let Some(outer) = &self.outer {
+            outer.arrived.notify_one();
         }
     }
 

@@ -2,23 +2,33 @@
 //!
 //! Nothing is lost: a lane that ends sends what it has open and stays known until its batches are home; a sink is closed
 //! behind the last batch of the last lane, on every shard, and gone when its owners have ended.
+//!
+//! A sink may have an heir, which begins with what the old one cannot deliver soon. Until that is clear the heir's batches
+//! wait, so that order is kept.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Shard;
+use super::{Intake, Shard};
 use crate::batch::SinkId;
 use crate::lane::{Lane, Lanes};
 use crate::memory::Share;
 use crate::metrics::SourceCounters;
 use crate::sink::route::{Sink, Where};
 
+/// The outlet of a sink that has one, as all have that can have an heir.
+const ONLY_OUTLET: u32 = 0;
+/// What a sink delivers within this time is its, not its heir's.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// A sink on its way out, on all shards.
 pub struct Leaving {
     /// The sink.
     pub sink: Arc<dyn Sink>,
+    /// Who has what it does not deliver.
+    heir: Option<Arc<dyn Sink>>,
     /// Shards on which lanes to it are not home yet.
     lanes_left: AtomicUsize,
     /// Shards on which its owners have not ended.
@@ -28,10 +38,17 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// A sink that leaves so many shards.
-    pub fn new(sink: Arc<dyn Sink>, shards: usize) -> Arc<Self> {
+    /// A sink that leaves so many shards. An heir must have been made known with [`Shard::add_heir`].
+    pub fn new(sink: Arc<dyn Sink>, heir: Option<Arc<dyn Sink>>, shards: usize) -> Arc<Self> {
         let (lanes_left, owners_left) = (AtomicUsize::new(shards), AtomicUsize::new(shards));
-        Arc::new(Self { sink, lanes_left, owners_left, gone: Mutex::default(), is_gone: Condvar::new() })
+        Arc::new(Self {
+            sink,
+            heir,
+            lanes_left,
+            owners_left,
+            gone: Mutex::default(),
+            is_gone: Condvar::new(),
+        })
     }
 
     /// Whether everything it was given is settled and it is closed.
@@ -150,6 +167,9 @@ impl Shard {
             lanes.end(self, id, None);
         }
         let lanes = self.all_lanes().into_iter().filter(|lane| lane.sink().id() == id).collect::<Vec<_>>();
+        if let Some(heir) = &leaving.heir {
+            tokio::task::spawn_local(Rc::clone(self).hand_over(id, heir.id(), lanes.clone()));
+        }
         let shard = Rc::clone(self);
         tokio::task::spawn_local(async move {
             for lane in lanes {
@@ -166,6 +186,30 @@ impl Shard {
                 }
             }
         });
+    }
+
+    /// Makes a sink known that takes another one's place. It begins to write when [`Shard::leave`] knows what it inherits.
+    pub fn add_heir(self: &Rc<Self>, sink: Arc<dyn Sink>) {
+        self.intakes.borrow_mut().insert((sink.id(), ONLY_OUTLET), Rc::new(Intake::default()));
+        self.add_sink(sink);
+    }
+
+    /// Gives an heir what the sink before it does not deliver soon, and lets it begin.
+    async fn hand_over(self: Rc<Self>, from: SinkId, to: SinkId, lanes: Vec<Rc<Lane>>) {
+        let delivered = async {
+            while !lanes.iter().all(|lane| lane.is_idle()) {
+                self.settled().await;
+            }
+        };
+        let is_delivered = tokio::time::timeout(GRACE, delivered).await.is_ok();
+        let intake = |sink| self.intakes.borrow().get(&(sink, ONLY_OUTLET)).cloned();
+        let Some(heir) = intake(to) else { return };
+        if let Some(old) = intake(from).filter(|_| !is_delivered) {
+            let mut batches = old.recall().await;
+            batches.iter_mut().for_each(|batch| batch.sink = to);
+            heir.put_first(batches.into_iter());
+        }
+        self.opened_intake(to, ONLY_OUTLET, &heir);
     }
 
     /// No batch for the sink is under way anywhere: its owners here end.

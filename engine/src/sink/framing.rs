@@ -38,6 +38,11 @@ pub fn frame(framing: Framing, bytes: &[u8], ends: &[u32], out: &mut Vec<u8>) {
     }
 }
 
+/// Where records end in a batch that does not say it: a newline stands behind each, and none within.
+pub fn line_ends(bytes: &[u8]) -> Vec<u32> {
+    memchr::memchr_iter(b'\n', bytes).map(|at| at as u32 + 1).collect()
+}
+
 fn push_terminated(out: &mut Vec<u8>, mut record: &[u8], terminator: u8, instead: &[u8]) {
     while let Some(at) = memchr::memchr(terminator, record) {
         out.extend_from_slice(&record[..at]);

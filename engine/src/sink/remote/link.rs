@@ -114,6 +114,11 @@ impl Link {
         }
     }
 
+    /// The connection is left as it is, with what was written to it.
+    pub(super) fn leave(&mut self) {
+        self.wire = None;
+    }
+
     /// The peer has closed a connection on which nothing was waiting: no trouble yet.
     pub(super) fn closed(&mut self) {
         self.wire = None;

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Both queues together hold what the lanes' credit lets out, and no more. Where a rescue stands in front, they are given
-//! back when no address can be connected to, or the peer takes nothing for long. There is no event for an acknowledgement: the
-//! kernel is asked after each write, and while only waiting, ever less often.
+//! back when no address can be connected to, or the peer takes nothing for long; where another sink takes this one's place,
+//! when the shard says so. There is no event for an acknowledgement: the kernel is asked after each write, and while only
+//! waiting, ever less often.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +21,7 @@ use super::link::Link;
 use super::wire::Wire;
 use crate::batch::{Batch, Verdict};
 use crate::shard::{Intake, Shard};
-use crate::sink::framing::{frame, is_framed};
+use crate::sink::framing::{frame, is_framed, line_ends};
 
 /// The first and the longest time between two questions what is acknowledged.
 const TICK_MIN: Duration = Duration::from_millis(1);
@@ -95,13 +96,17 @@ impl Owner {
         while let Some(batch) = self.intake.try_next() {
             self.take(batch);
         }
+        if self.intake.is_recalled() {
+            self.give_all_back();
+        }
         if self.is_idle() && self.intake.is_closed() {
             return false;
         }
         if self.link.wire.is_none() {
             if self.is_idle() {
-                if let Some(batch) = self.intake.next().await {
-                    self.take(batch);
+                tokio::select! {
+                    batch = self.intake.next() => if let Some(batch) = batch { self.take(batch) },
+                    () = self.intake.until_recalled() => {}
                 }
             } else {
                 self.open().await;
@@ -125,15 +130,28 @@ impl Owner {
                 () = self.link.open() => self.anew(),
                 // The rescue keeps it over the restart; nobody waits for a pause.
                 () = self.intake.until_closed(), if is_guarded => {}
+                () = self.intake.until_recalled() => return,
             }
             self.is_down = is_guarded && self.link.wire.is_none() && self.link.is_resting();
         }
         if ends || self.is_down {
             self.is_down = false;
-            let count = self.waiting.len() as u64;
-            self.link.figures.batches.fetch_sub(count, Ordering::Relaxed);
-            self.waiting.drain(..).for_each(|batch| self.intake.give_back(batch));
+            self.give_back();
         }
+    }
+
+    fn give_back(&mut self) {
+        let count = self.waiting.len() as u64;
+        self.link.figures.batches.fetch_sub(count, Ordering::Relaxed);
+        self.waiting.drain(..).for_each(|batch| self.intake.give_back(batch));
+    }
+
+    /// Another sink has what is here; what the peer has not acknowledged of it as well.
+    fn give_all_back(&mut self) {
+        self.write_again();
+        self.link.leave();
+        self.give_back();
+        self.intake.all_given_back();
     }
 
     fn is_idle(&self) -> bool {
@@ -190,8 +208,13 @@ impl Owner {
             let framing = self.link.settings.framing;
             front.is_copy = !is_framed(framing, batch.bytes(), batch.records as usize);
             if front.is_copy {
-                debug_assert_eq!(batch.ends.len(), batch.records as usize, "the ends are asked for");
-                frame(framing, batch.bytes(), &batch.ends, &mut front.framed);
+                let ends = match batch.ends.is_empty() {
+                    // It was made for a sink before this one, as lines.
+                    true => &line_ends(batch.bytes()),
+                    false => &batch.ends,
+                };
+                debug_assert_eq!(ends.len(), batch.records as usize, "the ends are asked for");
+                frame(framing, batch.bytes(), ends, &mut front.framed);
             }
         }
         let bytes = if front.is_copy { &front.framed } else { batch.bytes() };
@@ -240,6 +263,12 @@ impl Owner {
         if self.is_idle() {
             return self.link.closed();
         }
+        self.write_again();
+        self.link.broken(error);
+    }
+
+    /// What the peer has not acknowledged waits again.
+    fn write_again(&mut self) {
         let mut repeated = 0;
         if std::mem::take(&mut self.front.begun) && self.front.at > 0 {
             repeated += self.waiting.front().map_or(0, |batch| u64::from(batch.records));
@@ -249,7 +278,6 @@ impl Owner {
             self.waiting.push_front(last.batch);
         }
         self.link.figures.repeated.fetch_add(repeated, Ordering::Relaxed);
-        self.link.broken(error);
     }
 
     /// Waits for whatever comes first: work, room, a word of the peer, or time to ask what is acknowledged.
@@ -260,6 +288,7 @@ impl Owner {
             biased;
             batch = self.intake.next(), if !self.intake.is_closed() => batch,
             () = wire.ready(to_write) => None,
+            () = self.intake.until_recalled() => None,
             () = tokio::time::sleep(self.tick), if !is_idle => {
                 self.ticked();
                 None
