@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::identity::Fingerprint;
@@ -221,4 +222,27 @@ fn ranges_of_a_file_that_comes_back_compressed_are_known() {
     assert_eq!(lines, text[at[1]..].lines().collect::<Vec<_>>());
     assert!(outcome.inputs.iter().all(|input| input.done) && outcome.inputs.len() == 3);
     assert_eq!(read(settings(&outcome.inputs), &[&path]).text, "");
+}
+
+#[test]
+fn a_last_line_without_an_end_that_goes_on_over_a_border_is_read_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("first\n{}", "x".repeat(19_950));
+    let path = write(dir.path(), "big.log", text.as_bytes());
+    let seen = fs::metadata(&path).unwrap();
+    let range = |id, start, end| Input {
+        id,
+        source: "source".into(),
+        path: path.clone(),
+        dev: seen.dev(),
+        ino: seen.ino(),
+        fingerprint: Fingerprint::of(text.as_bytes()),
+        position: start,
+        ranges: vec![Range { start, end, position: start }],
+        ..Input::default()
+    };
+    let known = [range(1, 0, 10_000), range(2, 10_000, text.len() as u64)];
+    let outcome = read(Settings { max_line_bytes: 100, ..settings(&known) }, &[&path]);
+    assert_eq!(outcome.text.lines().count(), 1 + 200);
+    assert_eq!(outcome.text.replace('\n', "").len(), text.len() - 1, "every byte of it, once");
 }

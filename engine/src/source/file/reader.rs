@@ -194,7 +194,7 @@ impl Reader {
         let base = self.position - rest.len() as u64;
         let mut at = 0;
         self.runs(&rest, &mut at, base).await;
-        if base + (at as u64) < self.until && self.lines.finish(&rest, &mut at).is_some() {
+        if !self.is_past(base + at as u64) && self.lines.finish(&rest, &mut at).is_some() {
             self.deliver(&rest, false, base, base + at as u64).await;
         }
         self.lines.restore_long(rest, at);
