@@ -79,9 +79,13 @@ impl Parts {
     }
 }
 
-/// Whether a time's part may end at `at`.
+/// Whether a time's part may end at `at`. A colon ends it before a space only: `2001:db8::1` is a host, and no year.
 fn ends(bytes: &[u8], at: usize) -> bool {
-    matches!(bytes.get(at), None | Some(b' ' | b':'))
+    match bytes.get(at) {
+        None | Some(b' ') => true,
+        Some(b':') => matches!(bytes.get(at + 1), None | Some(b' ')),
+        Some(_) => false,
+    }
 }
 
 /// A year behind the time: a space and four digits that look like one.
@@ -213,6 +217,8 @@ mod tests {
             ("2019-02-13T21:53:30.605850+00:00 h", "2019-02-13T21:53:30.605", " h"),
             ("2019-02-13T21:53:30 h", "2019-02-13T19:53:30.000", " h"),
             ("2019-02-13 21:53:30 UTC h", "2019-02-13T21:53:30.000", " h"),
+            ("May 15 07:09:12 2001:db8::1 x", "2020-05-15T05:09:12.000", " 2001:db8::1 x"),
+            ("May 15 07:09:12 UTC:x y", "2020-05-15T05:09:12.000", " UTC:x y"),
             ("Feb 29 10:00:00 2016 x", "2016-02-29T08:00:00.000", " x"),
         ] {
             let (stamp, end) = read(text).expect(text);
