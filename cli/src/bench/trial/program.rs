@@ -14,7 +14,7 @@ use crate::bench::clock::{self, Used, used};
 const END_MAX: Duration = Duration::from_secs(20);
 /// How often is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(2);
-/// How often what its group uses is looked at.
+/// How often what its group uses is looked at, once it runs for a while: a program that ends soon is seen at its end, too.
 const SEEN_EVERY: Duration = Duration::from_millis(100);
 
 /// A process and those it started.
@@ -26,6 +26,7 @@ pub struct Program {
     /// The most that its whole group was seen to use.
     seen: Used,
     seen_next: Instant,
+    seen_every: Duration,
 }
 
 /// How a program ended.
@@ -46,7 +47,8 @@ impl Program {
         let child = command.process_group(0).spawn()?;
         // The process is waited for below, with what it used; a Child neither kills nor waits when it is dropped.
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-        Ok(Self { pid, began, ended: None, seen: Used::default(), seen_next: began })
+        let seen = Used::default();
+        Ok(Self { pid, began, ended: None, seen, seen_next: began, seen_every: LOOK })
     }
 
     /// How it ended, if it has.
@@ -98,7 +100,8 @@ impl Program {
 
     fn look(&mut self) {
         if Instant::now() >= self.seen_next {
-            self.seen_next = Instant::now() + SEEN_EVERY;
+            self.seen_next = Instant::now() + self.seen_every;
+            self.seen_every = (2 * self.seen_every).min(SEEN_EVERY);
             let now = used_by_group(self.pid);
             self.seen.cpu = self.seen.cpu.max(now.cpu);
             self.seen.memory_peak_bytes = self.seen.memory_peak_bytes.max(now.memory_peak_bytes);
