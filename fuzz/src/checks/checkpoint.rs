@@ -44,10 +44,29 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 fn comes_back(folder: &Path, mut store: Store, snapshot: Snapshot) {
     assert!(snapshot.inputs.iter().all(|input| input.id < snapshot.next_input), "an id would be given twice");
-    store.write(snapshot.clone()).expect("a checkpoint is written");
+    let mut snapshot = snapshot;
+    // What did not change is copied from what was written before: as it was, with one more, with one less, unchanged.
+    for change in [unchanged, forward, without_first, unchanged] {
+        change(&mut snapshot);
+        store.write(snapshot.clone()).expect("a checkpoint is written");
+    }
     drop(store);
     let (_, again) = Store::open(folder).expect("what was written is read");
     assert_eq!(again, snapshot);
+}
+
+fn unchanged(_: &mut Snapshot) {}
+
+fn forward(snapshot: &mut Snapshot) {
+    if let Some(last) = snapshot.inputs.last_mut() {
+        last.position = last.position.wrapping_add(1);
+    }
+}
+
+fn without_first(snapshot: &mut Snapshot) {
+    if !snapshot.inputs.is_empty() {
+        snapshot.inputs.remove(0);
+    }
 }
 
 /// Whatever it is, its bytes are still there, and no start goes on without it.

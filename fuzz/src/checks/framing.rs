@@ -23,6 +23,47 @@ pub fn check(data: &[u8]) {
     let input = dial.rest();
     let whole = read_however_cut(rules, input, &places);
     conserves_bytes(rules, input, &whole);
+    survives_a_cut(rules, cut(input, &places[..1]));
+}
+
+/// Memory is short and the unfinished record is ended: the next ones are found, and every byte is accounted for.
+fn survives_a_cut(rules: Rules, halves: Vec<&[u8]>) {
+    let mut framer = Framer::new(rules);
+    let (mut records, mut spans, mut counts) = (Vec::new(), Vec::new(), Counts::default());
+    for half in &halves {
+        let mut from = 0;
+        while from < half.len() {
+            let step = framer.feed(half, from, &mut spans);
+            records.extend(step.carried.map(|carried| take(&framer, carried)));
+            records.extend(spans.iter().map(|span| span.of(half).to_vec()));
+            from = step.next;
+        }
+        let held = framer.unfinished_bytes();
+        counts.add(&framer.take_counts());
+        let record = framer.cut().map(|carried| take(&framer, carried));
+        assert!(
+            record.as_ref().is_none_or(|record| (1..=held).contains(&record.len())),
+            "of {held}, {rules:?}"
+        );
+        records.extend(record);
+    }
+    while let Some(carried) = framer.finish() {
+        records.push(take(&framer, carried));
+    }
+    counts.add(&framer.take_counts());
+    assert!(records.iter().all(|record| record.len() <= rules.record_bytes_max));
+    let input = halves.concat();
+    let kept: usize = records.iter().map(Vec::len).sum();
+    let lost = counts.truncated_bytes + counts.dropped_bytes + counts.malformed_bytes;
+    let accounted = kept + lost as usize;
+    match rules.framing {
+        Framing::Nul => {
+            let nuls = input.iter().filter(|&&byte| byte == 0).count();
+            assert_eq!(accounted + nuls, input.len(), "{rules:?}");
+        }
+        Framing::Len32 => assert_eq!(accounted + lengths(&input), input.len(), "{rules:?}"),
+        _ => assert!(accounted <= input.len(), "{rules:?}"),
+    }
 }
 
 /// The rules that a dial says.

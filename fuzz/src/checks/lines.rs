@@ -24,6 +24,48 @@ pub fn check(data: &[u8]) {
     for sizes in [&sizes[..], &[0], &[255]] {
         assert_eq!(read(file, sizes, max, long, head), want, "reads of {sizes:?} and 1, {max} {long:?}");
     }
+    for place in sizes {
+        let border = 1 + usize::from(place) * file.len() / 256;
+        assert_eq!(
+            in_ranges(file, border, max, long),
+            want.records,
+            "ranges that meet at {border}, {max} {long:?}"
+        );
+    }
+}
+
+/// Two ranges of a file, as of one that is read in parallel: each line is of the range in which it begins.
+fn in_ranges(file: &[u8], border: usize, max: usize, long: LongLines) -> Vec<(usize, usize)> {
+    let mut read = Read::default();
+    let (mut first, mut at) = (Lines::new(max, long), 0);
+    let mut ended = false;
+    while !ended && first.next(file, &mut at).is_some() {
+        ended = give_before(&mut first, border, &mut read);
+    }
+    // What is left at the end is of this range if it begins here, or goes on with a line that does.
+    if !ended && (at < border || first.is_inside()) && first.finish(file, &mut at).is_some() {
+        give(&first, file, 0, &mut read);
+    }
+    // The byte in front of the border tells whether a line begins there. The same `Lines` go from one file to another.
+    let mut second = first;
+    second.restart();
+    second.rest();
+    second.seek_line();
+    let base = border - 1;
+    let (bytes, mut at) = (file.get(base..).unwrap_or_default(), 0);
+    take(&mut second, bytes, &mut at, base, &mut read);
+    if second.finish(bytes, &mut at).is_some() {
+        give(&second, bytes, base, &mut read);
+    }
+    read.records
+}
+
+/// Takes the lines that begin before the border, or go on with one that does; whether others follow.
+fn give_before(lines: &mut Lines, border: usize, read: &mut Read) -> bool {
+    let (all, ours) = (lines.spans().len(), lines.starting_before(border as u64));
+    lines.keep_spans(ours);
+    read.records.extend(lines.spans().iter().map(|span| (span.start as usize, span.end as usize)));
+    ours < all
 }
 
 fn naive(file: &[u8], max: usize, long: LongLines) -> Read {

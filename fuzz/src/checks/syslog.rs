@@ -3,7 +3,8 @@
 use engine::batch::Span;
 use engine::pool::Arena;
 use engine::syslog::{
-    Header, Kind, PRI_DEFAULT, TimeContext, YearPolicy, parse, structured_data, write_5424_prefix,
+    FACILITIES, Header, Kind, PRI_DEFAULT, SEVERITIES, TimeContext, YearPolicy, facility_name, parse,
+    severity_name, structured_data, write_3164_prefix, write_5424_prefix, write_rfc3339_ns, write_sd_param,
 };
 
 use super::dial::Dial;
@@ -21,6 +22,7 @@ pub fn check(data: &[u8]) {
     let record = dial.rest();
     if let Some(header) = read(record, &AROUND[..place], &context) {
         comes_back(record, &header, &context);
+        elements_come_back(header.structured_data.of(record));
     }
 }
 
@@ -34,6 +36,7 @@ pub fn check_rfc5424(data: &[u8]) {
     if let Some(header) = read(&record, b"", &context) {
         assert!(pri <= 191, "PRI {pri} is none");
         comes_back(&record, &header, &context);
+        elements_come_back(header.structured_data.of(&record));
     }
 }
 
@@ -47,6 +50,7 @@ fn context(dial: &mut Dial<'_>) -> TimeContext {
 fn read(record: &[u8], before: &[u8], context: &TimeContext) -> Option<Header> {
     let alone = parse(record, Span { start: 0, end: record.len() as u32 }, context);
     holds(record, &alone);
+    is_written_in_3164(record, &alone);
     let run = [before, record, AROUND].concat();
     let start = before.len() as u32;
     let within = parse(&run, Span { start, end: start + record.len() as u32 }, context);
@@ -74,11 +78,13 @@ fn holds(record: &[u8], header: &Header) {
     assert!(header.message.is_empty() || header.message.end == behind, "{header:?}");
     assert!(header.pri().is_none_or(|pri| pri <= 191 && record.starts_with(format!("<{pri}>").as_bytes())));
     assert!(header.time_ns().is_none() || !header.stamp.is_empty());
+    names_are_known(header);
     match header.kind {
         Kind::Malformed => {
             assert_eq!(header.message.of(record), record);
             let wrong = header.malformed().expect("a malformed record has a fault");
             assert!(wrong.position as usize <= record.len(), "{wrong:?}");
+            assert!(!wrong.fault.words().is_empty());
         }
         Kind::Bare => assert!(header.pri().is_some() && header.stamp.is_empty()),
         Kind::Rfc3164 => assert!(header.structured_data.is_empty()),
@@ -130,6 +136,56 @@ fn comes_back(record: &[u8], header: &Header, context: &TimeContext) {
     // A second BOM is the message's own, and is taken for the first by the next reader.
     let message = message.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(message);
     assert_eq!(again.message.of(text), message);
+}
+
+fn names_are_known(header: &Header) {
+    let numbers = (header.pri(), header.facility(), header.severity());
+    let (Some(pri), Some(facility), Some(severity)) = numbers else {
+        return assert_eq!(numbers, (None, None, None));
+    };
+    assert_eq!(u16::from(facility) * 8 + u16::from(severity), u16::from(pri));
+    assert!(FACILITIES.contains(&facility_name(facility)) && SEVERITIES.contains(&severity_name(severity)));
+}
+
+/// Whatever fields a record has, written in the older form they are a header of that form, with the time to the second.
+fn is_written_in_3164(record: &[u8], header: &Header) {
+    let [_, host, app, proc_id, _, _, message] = fields(header).map(|field| field.of(record));
+    // Four digits behind a time are a year to whoever reads them, and not every year has every day.
+    if host.len() == 4 && host.iter().all(u8::is_ascii_digit) {
+        return;
+    }
+    let pri = header.pri().unwrap_or(PRI_DEFAULT);
+    let time_ns = header.time_ns().unwrap_or(NOW * 1_000_000_000);
+    let mut out = Arena::new(0);
+    write_3164_prefix(&mut out, pri, time_ns, 0, host, app, proc_id);
+    out.extend(message);
+    let text = out.filled();
+    // A year that is inferred has every day that any year has.
+    let context = TimeContext::new(NOW, 0, YearPolicy::Inferred);
+    let again = parse(text, Span { start: 0, end: text.len() as u32 }, &context);
+    holds(text, &again);
+    assert_eq!((again.kind, again.pri()), (Kind::Rfc3164, Some(pri)), "{}", text.escape_ascii());
+    let mut stamp = [0; 35];
+    let length = write_rfc3339_ns(&mut stamp, time_ns);
+    let shown = again.stamp.of(text);
+    // A day of one digit has a space in front, where the other form has a zero.
+    assert_eq!((shown[4] & 0xF, shown[5]), (stamp[8] & 0xF, stamp[9]), "{}", text.escape_ascii());
+    assert_eq!((&shown[7..15], stamp[length - 1]), (&stamp[11..19], b'Z'), "{}", text.escape_ascii());
+}
+
+/// Every parameter says the same when it is written alone, escapes and all.
+fn elements_come_back(elements: &[u8]) {
+    for param in structured_data(elements).filter(|param| !param.name.is_empty()) {
+        let value = param.value.pieces().collect::<Vec<_>>().concat();
+        let mut out = Arena::new(0);
+        out.push(b'[');
+        write_sd_param(&mut out, param.id, None);
+        write_sd_param(&mut out, param.name, Some(&value));
+        out.push(b']');
+        let again: Vec<_> = structured_data(out.filled()).collect();
+        assert_eq!(again.len(), 1, "{}", out.filled().escape_ascii());
+        assert_eq!(again[0].value.pieces().collect::<Vec<_>>().concat(), value, "{again:?}");
+    }
 }
 
 /// What the writer makes of a field.
