@@ -237,7 +237,7 @@ pub(crate) fn chunks<'a>(input: &'a [u8], cuts: &[proptest::sample::Index]) -> V
 }
 
 proptest! {
-    #![proptest_config(proptest::test_runner::Config::with_cases(if cfg!(miri) { 10 } else { 3000 }))]
+    #![proptest_config(proptest::test_runner::Config::with_cases(if cfg!(miri) { 2 } else { 3000 }))]
 
     #[test]
     fn cuts_do_not_matter(input in input(), rules in some_rules(), cuts in vec(any::<proptest::sample::Index>(), 0..12)) {
