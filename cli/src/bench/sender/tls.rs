@@ -126,7 +126,8 @@ fn in_words(client: &Client, host: &str, error: io::Error) -> io::Error {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             io::Error::new(ErrorKind::TimedOut, "the receiver does not answer the TLS handshake")
         }
-        ErrorKind::UnexpectedEof => {
+        // Whoever hangs up with something unread resets the connection.
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
             io::Error::new(ErrorKind::UnexpectedEof, "the receiver hung up within the TLS handshake")
         }
         _ => client.in_words(host, error),
