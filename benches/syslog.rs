@@ -1,4 +1,4 @@
-//! What a syslog header costs: 250-byte messages of three shapes, against `syslog_loose` in the same run.
+//! What a syslog header costs: 250-byte messages of several shapes, against `syslog_loose` in the same run.
 //!
 //! A thousand messages that differ in every field are parsed a round, so that branches are predicted as well as real
 //! traffic allows and no better. Times criterion prints are for a round; its throughput line is messages a second.
@@ -70,9 +70,25 @@ impl Messages {
     }
 }
 
-fn shapes() -> [(&'static str, Messages); 3] {
+/// Letters, `least` of them and up to `more` more, other ones and another number of them for each `i`.
+fn word(i: usize, least: usize, more: usize) -> String {
+    let mut seed = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize
+    };
+    let len = least + next() % (more + 1);
+    (0..len).map(|_| char::from(b'a' + (next() % 26) as u8)).collect()
+}
+
+fn shapes() -> Vec<(&'static str, Messages)> {
     let second = |i: usize| format!("{:02}", i % 60);
-    [
+    // With fields of any length, and structured data behind them.
+    let any = |i: usize, data: &str| {
+        let (host, app, id) = (word(i, 1, 30), word(i + 1, 1, 20), word(i + 2, 1, 12));
+        format!("<{}>1 2003-10-11T22:14:{}.{:03}Z {host} {app} {i} {id} {data} ", i % 192, second(i), i)
+    };
+    vec![
         (
             "rfc3164",
             Messages::new(|i| {
@@ -103,6 +119,38 @@ fn shapes() -> [(&'static str, Messages); 3] {
                     second(i),
                     i % 90
                 )
+            }),
+        ),
+        (
+            "rfc3164_any_lengths",
+            Messages::new(|i| {
+                let (day, host, tag) = (1 + i % 28, word(i, 1, 30), word(i + 1, 1, 20));
+                let pid = if i % 3 == 0 { format!("[{i}]") } else { String::new() };
+                format!("<{}>Oct {day:>2} 22:14:{} {host} {tag}{pid}: ", i % 192, second(i))
+            }),
+        ),
+        ("rfc5424_any_lengths", Messages::new(|i| any(i, "-"))),
+        (
+            "rfc5424_one_long_value",
+            Messages::new(|i| any(i, &format!("[a@1 value=\"{}\"]", word(i + 3, 60, 60)))),
+        ),
+        (
+            "rfc5424_many_parameters",
+            Messages::new(|i| {
+                let params: String =
+                    (0..4 + i % 9).map(|n| format!(" {}=\"{n}\"", word(i + n, 1, 3))).collect();
+                any(i, &format!("[a@1{params}]"))
+            }),
+        ),
+        (
+            "rfc5424_any_elements",
+            Messages::new(|i| {
+                let value = |n: usize| match (i + n) % 4 {
+                    0 => "\\\"q\\\"".to_owned(),
+                    _ => word(i + n, 0, 12),
+                };
+                let element = |n: usize| format!("[{}@1 a=\"{}\"]", word(i + n, 2, 8), value(n));
+                any(i, &(0..1 + i % 4).map(element).collect::<String>())
             }),
         ),
     ]

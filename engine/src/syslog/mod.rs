@@ -19,7 +19,9 @@
 
 #[cfg(test)]
 mod agreement_tests;
+mod block;
 mod bsd;
+mod elements;
 mod names;
 mod rfc3164;
 mod rfc5424;

@@ -5,8 +5,9 @@
 //! what is written inside an element is not judged either ("a collector MAY ignore malformed STRUCTURED-DATA
 //! elements", 6.3): only brackets, quotes and backslashes decide where it ends.
 
+use super::block::Block;
 use super::scan::find;
-use super::{Fault, Header, Kind, NOT_UTF8, span, stamp};
+use super::{Fault, Header, Kind, NOT_UTF8, elements, span, stamp};
 use crate::batch::Span;
 
 const BOM: &[u8; 3] = b"\xEF\xBB\xBF";
@@ -29,11 +30,8 @@ pub(super) fn begins(bytes: &[u8], at: usize) -> bool {
 /// Parses from the version on; what is wrong comes with its position.
 #[inline]
 pub(super) fn parse(bytes: &[u8], at: usize, header: &mut Header) -> Result<(), (Fault, usize)> {
-    let mut at = timestamp(bytes, at + 2, header)?;
-    header.host = field(bytes, &mut at)?;
-    header.app = field(bytes, &mut at)?;
-    header.proc_id = field(bytes, &mut at)?;
-    header.msg_id = field(bytes, &mut at)?;
+    let at = timestamp(bytes, at + 2, header)?;
+    let at = fields(bytes, at, header)?;
     let behind = structured_data(bytes, at)?;
     if bytes.get(at) == Some(&b'[') {
         header.structured_data = span(at, behind);
@@ -63,20 +61,26 @@ fn timestamp(bytes: &[u8], at: usize, header: &mut Header) -> Result<usize, (Fau
     Ok(end + 1)
 }
 
-/// One field and its space; `at` moves behind them.
+/// Host, application, process and message id; up to the first byte behind their spaces.
 #[inline(always)]
-fn field(bytes: &[u8], at: &mut usize) -> Result<Span, (Fault, usize)> {
-    let start = *at;
-    let end = find(bytes, start, [b' ']);
-    if end >= bytes.len() {
-        return Err((Fault::HeaderEnds, bytes.len()));
+fn fields(bytes: &[u8], start: usize, header: &mut Header) -> Result<usize, (Fault, usize)> {
+    let mut at = start;
+    let mut spaces = Block::at(bytes, start).map_or(0, |block| block.mask(b' '));
+    for field in [&mut header.host, &mut header.app, &mut header.proc_id, &mut header.msg_id] {
+        let end =
+            if spaces == 0 { find(bytes, at, [b' ']) } else { start + spaces.trailing_zeros() as usize };
+        spaces &= spaces.wrapping_sub(1);
+        if end >= bytes.len() {
+            return Err((Fault::HeaderEnds, bytes.len()));
+        }
+        if end == at {
+            return Err((Fault::EmptyField, at));
+        }
+        let is_nil = end == at + 1 && bytes[at] == b'-';
+        *field = if is_nil { Span::default() } else { span(at, end) };
+        at = end + 1;
     }
-    *at = end + 1;
-    match end - start {
-        0 => Err((Fault::EmptyField, start)),
-        1 if bytes[start] == b'-' => Ok(Span::default()),
-        _ => Ok(span(start, end)),
-    }
+    Ok(at)
 }
 
 /// Where structured data ends.
@@ -84,41 +88,9 @@ fn field(bytes: &[u8], at: &mut usize) -> Result<Span, (Fault, usize)> {
 fn structured_data(bytes: &[u8], start: usize) -> Result<usize, (Fault, usize)> {
     match bytes.get(start) {
         Some(b'-') => Ok(start + 1),
-        Some(b'[') => elements(bytes, start),
+        Some(b'[') => elements::end(bytes, start).ok_or((Fault::StructuredDataEnds, bytes.len())),
         Some(_) => Err((Fault::StructuredData, start)),
         None => Err((Fault::HeaderEnds, start)),
-    }
-}
-
-/// Where a row of elements ends. A bracket counts outside quotes only, a quote ends its value unless it is escaped.
-#[inline]
-fn elements(bytes: &[u8], start: usize) -> Result<usize, (Fault, usize)> {
-    let mut at = start;
-    while bytes.get(at) == Some(&b'[') {
-        at += 1;
-        loop {
-            at = find(bytes, at, [b'"', b']']);
-            match bytes.get(at) {
-                Some(b']') => break,
-                Some(_) => at = quoted(bytes, at + 1)?,
-                None => return Err((Fault::StructuredDataEnds, bytes.len())),
-            }
-        }
-        at += 1;
-    }
-    Ok(at)
-}
-
-/// Where a quoted value that begins at `at` ends, its quote included.
-#[inline(always)]
-fn quoted(bytes: &[u8], mut at: usize) -> Result<usize, (Fault, usize)> {
-    loop {
-        at = find(bytes, at, [b'"', b'\\']);
-        match bytes.get(at) {
-            Some(b'"') => return Ok(at + 1),
-            Some(_) => at += 2,
-            None => return Err((Fault::StructuredDataEnds, bytes.len())),
-        }
     }
 }
 
