@@ -115,6 +115,17 @@ impl Arena {
         self.len += bytes.len();
     }
 
+    /// Appends the first `n` bytes of a chunk. All of it is copied: a copy of known size takes a few instructions, one of
+    /// any size a call.
+    #[inline]
+    pub fn extend_within<const N: usize>(&mut self, chunk: &[u8; N], n: usize) {
+        assert!(n <= N, "a chunk holds what is appended");
+        self.reserve(N);
+        let at = self.len;
+        self.memory_mut()[at..at + N].copy_from_slice(chunk);
+        self.len += n;
+    }
+
     /// Appends one byte.
     #[inline]
     pub fn push(&mut self, byte: u8) {

@@ -20,6 +20,21 @@ const PIECE: usize = 2048;
 /// The longest escape: `\u0000`.
 const ESCAPE_MAX: usize = 6;
 
+/// Bytes that [`is_plain`] looks at.
+pub const SHORT: usize = 32;
+
+/// Whether the first `len` bytes of a chunk can stand in a JSON string as they are: ASCII, and nothing to escape. False
+/// where they are more than the chunk.
+#[inline]
+pub fn is_plain(chunk: &[u8; SHORT], len: usize) -> bool {
+    let len = u8::try_from(len).unwrap_or(u8::MAX);
+    let mut wrong = len > SHORT as u8;
+    for (i, &byte) in (0u8..).zip(chunk) {
+        wrong |= (i < len) & ((byte.wrapping_sub(0x20) >= 0x60) | (byte == b'"') | (byte == b'\\'));
+    }
+    !wrong
+}
+
 /// Appends `text` to `out` as the inside of a JSON string.
 pub fn escape(text: &str, out: &mut Arena) {
     let kernel = Kernel::best();
@@ -299,6 +314,21 @@ mod tests {
                 check(std::str::from_utf8(&text).unwrap());
             }
         }
+    }
+
+    #[test]
+    fn plain_is_what_nothing_has_to_be_done_about() {
+        for byte in 0..=255u8 {
+            let needs_nothing = byte.is_ascii() && escape_of(byte).is_none();
+            for len in 0..=SHORT {
+                for place in 0..SHORT {
+                    let mut chunk = [b'x'; SHORT];
+                    chunk[place] = byte;
+                    assert_eq!(is_plain(&chunk, len), needs_nothing || place >= len, "{byte} {place} {len}");
+                }
+            }
+        }
+        assert!(!is_plain(&[b'x'; SHORT], SHORT + 1) && !is_plain(&[b'x'; SHORT], 1 << 20));
     }
 
     #[test]

@@ -6,50 +6,109 @@
 
 use crate::batch::Span;
 use crate::pool::Arena;
-use crate::sink::json;
-use crate::syslog::{Header, facility_name, severity_name, structured_data, write_rfc3339_ns};
+use crate::sink::json::{self, SHORT};
+use crate::syslog::{FACILITIES, Header, SEVERITIES, structured_data, write_rfc3339_ns};
+
+/// A text in memory of fixed size: copied whole, which takes a few instructions where a text of any length takes a call.
+struct Piece {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+/// The members of facility 0 to 23.
+static OF_FACILITY: [Piece; 24] = {
+    let mut pieces = [const { Piece::EMPTY }; 24];
+    let mut i = 0;
+    while i < pieces.len() {
+        pieces[i] = pieces[i].and("\"syslog_facility\":").and_number(i).and(",\"syslog_facility_name\":\"");
+        pieces[i] = pieces[i].and(FACILITIES[i]).and("\",");
+        i += 1;
+    }
+    pieces
+};
+
+/// The members of severity 0 to 7.
+static OF_SEVERITY: [Piece; 8] = {
+    let mut pieces = [const { Piece::EMPTY }; 8];
+    let mut i = 0;
+    while i < pieces.len() {
+        pieces[i] = pieces[i].and("\"syslog_severity\":").and_number(i).and(",\"syslog_severity_name\":\"");
+        pieces[i] = pieces[i].and(SEVERITIES[i]).and("\"");
+        i += 1;
+    }
+    pieces
+};
+
+impl Piece {
+    const EMPTY: Self = Self { bytes: [0; 64], len: 0 };
+
+    const fn and(&self, text: &str) -> Self {
+        let mut new = Self { bytes: self.bytes, len: self.len + text.len() };
+        let mut i = 0;
+        while i < text.len() {
+            new.bytes[self.len + i] = text.as_bytes()[i];
+            i += 1;
+        }
+        new
+    }
+
+    /// With a number below 100.
+    const fn and_number(&self, n: usize) -> Self {
+        let digits = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        let (_, last) = digits.split_at(1);
+        match core::str::from_utf8(if n < 10 { last } else { &digits }) {
+            Ok(digits) => self.and(digits),
+            Err(_) => panic!("digits are text"),
+        }
+    }
+}
 
 /// Appends the members for `header`, whose ranges are over `bytes`; the first one follows a comma when `comma`.
 pub(super) fn write_syslog(header: &Header, bytes: &[u8], mut comma: bool, out: &mut Arena) {
-    if let (Some(pri), Some(facility), Some(severity)) = (header.pri(), header.facility(), header.severity())
-    {
-        key("syslog_priority", &mut comma, out);
+    if let Some(pri) = header.pri() {
+        key(b",\"syslog_priority\":", &mut comma, out);
         write_number(pri, out);
-        key("syslog_facility", &mut comma, out);
-        write_number(facility, out);
-        key("syslog_facility_name", &mut comma, out);
-        write_text(facility_name(facility).as_bytes(), out);
-        key("syslog_severity", &mut comma, out);
-        write_number(severity, out);
-        key("syslog_severity_name", &mut comma, out);
-        write_text(severity_name(severity).as_bytes(), out);
+        let (facility, severity) = (usize::from(pri >> 3) % 24, usize::from(pri & 7));
+        for piece in [&OF_FACILITY[facility], &OF_SEVERITY[severity]] {
+            out.extend_within(&piece.bytes, piece.len);
+        }
     }
     if let Some(ns) = header.time_ns() {
-        key("syslog_timestamp", &mut comma, out);
+        key(b",\"syslog_timestamp\":\"", &mut comma, out);
         let mut text = [0; 35];
         let n = write_rfc3339_ns(&mut text, ns);
-        write_text(&text[..n], out);
+        text[n] = b'"';
+        out.extend_within(&text, n + 1);
     } else {
-        write_field("syslog_timestamp", header.stamp, bytes, &mut comma, out);
+        write_field(b",\"syslog_timestamp\":\"", header.stamp, bytes, &mut comma, out);
     }
-    for (name, field) in [
-        ("syslog_hostname", header.host),
-        ("syslog_app_name", header.app),
-        ("syslog_proc_id", header.proc_id),
-        ("syslog_msg_id", header.msg_id),
-    ] {
-        write_field(name, field, bytes, &mut comma, out);
-    }
+    write_field(b",\"syslog_hostname\":\"", header.host, bytes, &mut comma, out);
+    write_field(b",\"syslog_app_name\":\"", header.app, bytes, &mut comma, out);
+    write_field(b",\"syslog_proc_id\":\"", header.proc_id, bytes, &mut comma, out);
+    write_field(b",\"syslog_msg_id\":\"", header.msg_id, bytes, &mut comma, out);
     if !header.structured_data.is_empty() {
-        key("structured_data", &mut comma, out);
+        key(b",\"structured_data\":", &mut comma, out);
         write_structured(header.structured_data.of(bytes), out);
     }
 }
 
-fn write_field(name: &str, field: Span, bytes: &[u8], comma: &mut bool, out: &mut Arena) {
-    if !field.is_empty() {
-        key(name, comma, out);
-        write_text(field.of(bytes), out);
+/// A member whose value is a field; `name` is all from the comma to the opening quote.
+#[inline]
+fn write_field<const N: usize>(name: &[u8; N], field: Span, bytes: &[u8], comma: &mut bool, out: &mut Arena) {
+    if field.is_empty() {
+        return;
+    }
+    key(name, comma, out);
+    write_inside(field, bytes, out);
+    out.push(b'"');
+}
+
+/// A field as the inside of a string. Nearly all are short and hold nothing that JSON wants escaped.
+#[inline]
+fn write_inside(field: Span, bytes: &[u8], out: &mut Arena) {
+    match bytes[field.start as usize..].first_chunk::<SHORT>() {
+        Some(chunk) if json::is_plain(chunk, field.len()) => out.extend_within(chunk, field.len()),
+        _ => write_lossy(field.of(bytes), out),
     }
 }
 
@@ -78,15 +137,14 @@ fn write_structured(bytes: &[u8], out: &mut Arena) {
     out.extend(if open { b"}}" } else { b"}" });
 }
 
-/// Appends `"name":`, behind a comma from the second one on.
+/// Appends what introduces a member, without its comma where it is the first one.
 #[inline]
-fn key(name: &str, comma: &mut bool, out: &mut Arena) {
+fn key<const N: usize>(name: &[u8; N], comma: &mut bool, out: &mut Arena) {
     if std::mem::replace(comma, true) {
-        out.push(b',');
+        out.extend(name);
+    } else {
+        out.extend(&name[1..]);
     }
-    out.push(b'"');
-    out.extend(name.as_bytes());
-    out.extend(b"\":");
 }
 
 fn write_text(text: &[u8], out: &mut Arena) {
@@ -104,10 +162,12 @@ fn write_lossy(text: &[u8], out: &mut Arena) {
     }
 }
 
+/// A number and a comma.
+#[inline]
 fn write_number(n: u8, out: &mut Arena) {
-    let digits = [b'0' + n / 100, b'0' + n / 10 % 10, b'0' + n % 10];
     let leading = 2 - usize::from(n >= 10) - usize::from(n >= 100);
-    out.extend(&digits[leading..]);
+    let digits = [b'0' + n / 100, b'0' + n / 10 % 10, b'0' + n % 10, b','];
+    out.extend_within(&(u32::from_le_bytes(digits) >> (8 * leading)).to_le_bytes(), 4 - leading);
 }
 
 #[cfg(test)]
