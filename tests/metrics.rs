@@ -217,12 +217,14 @@ fn a_tag_raises_an_alert_and_everybody_sees_it() {
         text.replace("connect = \"file_src\"\n", &format!("connect = \"file_src\"\n{tags}")),
     )
     .unwrap();
-    // Without a file that matches, that would be an error, too.
-    std::fs::write(site.path("in/good.log"), "6162\n").unwrap();
     let engine = site.start();
+    until("it waits for a file that matches", || {
+        String::from_utf8(site.read("logs/wpgen.log")).unwrap().contains("no file matches")
+    });
     let active = || parse(&get(at, "/metrics").1)["wpgen_alert_active{source=\"app\",alert=\"error\"}"];
     std::fs::write(site.path("in/a.log"), "6162\nno hex\n").unwrap();
-    until("the first bad line is counted", || {
+    // That there was no file yet is no error.
+    until("the first bad line is counted, and nothing else", || {
         parse(&get(at, "/metrics").1)["wpgen_source_errors_total{source=\"app\"}"] == 1.0
     });
     assert_eq!(active(), 0.0, "below the threshold");

@@ -23,6 +23,8 @@ pub struct Finding {
     pub notes: Vec<String>,
     /// What mends it; a line each.
     pub help: Vec<String>,
+    /// Whether all that is wrong is that there is no file yet.
+    pub is_absence: bool,
 }
 
 impl Finding {
@@ -58,6 +60,7 @@ pub fn explain(path: &Path, error: &io::Error) -> Finding {
             message: format!("cannot read {}: {error}", path.display()),
             notes: Vec::new(),
             help: Vec::new(),
+            is_absence: false,
         },
     }
 }
@@ -83,6 +86,7 @@ pub fn missing(path: &Path) -> Finding {
         message: format!("file not found: {} (os error 2)", path.display()),
         notes,
         help,
+        is_absence: false,
     }
 }
 
@@ -91,11 +95,11 @@ pub fn unmatched(pattern: &Path, root: &Path) -> Finding {
     if !root.is_dir() {
         let finding = missing(root);
         let message = format!("no file matches {} (os error 2)", pattern.display());
-        return Finding { message, ..finding };
+        return Finding { message, is_absence: true, ..finding };
     }
     let notes = vec![format!("the folder {} is there, but nothing in it matches", root.display())];
     let message = format!("no file matches {}", pattern.display());
-    Finding { code: "WP101", message, notes, help: Vec::new() }
+    Finding { code: "WP101", message, notes, help: Vec::new(), is_absence: true }
 }
 
 /// WP101: the path names something that is not a file with a beginning and an end.
@@ -107,7 +111,7 @@ pub fn not_a_file(path: &Path, kind: &str) -> Finding {
         help.push("the file source reads regular files only".into());
     }
     let message = format!("not a regular file: {} is {kind}", path.display());
-    Finding { code: "WP101", message, notes: Vec::new(), help }
+    Finding { code: "WP101", message, notes: Vec::new(), help, is_absence: false }
 }
 
 /// The deepest folder on the way to `path` that exists, and the first thing behind it that does not.
@@ -213,7 +217,7 @@ pub fn denied(path: &Path) -> Finding {
             Err(error) => (vec![format!("{}: {error}", real.display())], Vec::new()),
         },
     };
-    Finding { code: "WP102", message, notes, help }
+    Finding { code: "WP102", message, notes, help, is_absence: false }
 }
 
 /// The first folder on the way that we may look at but not go through.
@@ -248,7 +252,7 @@ pub fn denied_to_write(path: &Path, at: &Path) -> Finding {
         (None, Ok(meta)) => mend(&user, &real, &meta, "file", WRITE),
         (None, Err(error)) => (vec![format!("{}: {error}", real.display())], Vec::new()),
     };
-    Finding { code: "WP102", message, notes, help }
+    Finding { code: "WP102", message, notes, help, is_absence: false }
 }
 
 /// What is found of a file or folder that refuses us.

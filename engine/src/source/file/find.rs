@@ -370,6 +370,7 @@ fn bad_glob(glob: &str, error: &globset::Error) -> Finding {
         message: format!("bad pattern {glob}: {}", error.kind()),
         notes: Vec::new(),
         help,
+        is_absence: false,
     }
 }
 
