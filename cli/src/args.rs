@@ -47,7 +47,7 @@ pub struct Cli {
 pub struct Global {
     /// Work in this folder, as if started there
     #[arg(short = 'C', value_name = "DIR", global = true, value_hint = ValueHint::DirPath)]
-    pub folder: Option<PathBuf>,
+    pub work_in: Option<PathBuf>,
     /// Colours: auto (the default; on a terminal without NO_COLOR), always or never
     #[arg(long, value_name = "WHEN", global = true, default_value = "auto", hide_default_value = true)]
     #[arg(hide_possible_values = true)]

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     };
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let printer = Arc::new(Printer::new(cli.global.color, no_color, cli.global.quiet));
-    if let Some(folder) = &cli.global.folder
+    if let Some(folder) = &cli.global.work_in
         && let Err(e) = std::env::set_current_dir(folder)
     {
         printer.error(&format!("cannot work in {}: {e}", folder.display()));
