@@ -82,24 +82,30 @@ pub struct Remote {
     figures: Arc<Figures>,
 }
 
+/// What the parameters of a sink say: both kinds have the same ones, with other defaults.
+macro_rules! settings {
+    ($key:expr, $params:expr) => {
+        Settings {
+            key: $key.to_owned(),
+            format: $params.format,
+            framing: $params.framing,
+            addresses: $params.addr.0.iter().map(|addr| with_port(addr, $params.port)).collect(),
+            tls: $params.tls.as_ref().map(Client::open).transpose()?,
+            connect_timeout: $params.connect_timeout,
+            pause_min: $params.reconnect_min,
+            pause_max: $params.reconnect_max,
+            probation: PROBATION,
+        }
+    };
+}
+
 impl Remote {
     /// A tcp sink.
     ///
     /// # Errors
     /// Files of TLS that cannot be used.
     pub fn tcp(id: SinkId, key: &str, params: &TcpParams) -> Result<Arc<Self>, Diagnostic> {
-        let settings = Settings {
-            key: key.to_owned(),
-            format: params.format,
-            framing: params.framing,
-            addresses: params.addr.0.iter().map(|addr| with_port(addr, params.port)).collect(),
-            tls: params.tls.as_ref().map(Client::open).transpose()?,
-            connect_timeout: params.connect_timeout,
-            pause_min: params.reconnect_min,
-            pause_max: params.reconnect_max,
-            probation: PROBATION,
-        };
-        Ok(Self::new(id, settings))
+        Ok(Self::new(id, settings!(key, params)))
     }
 
     /// A syslog sink.
@@ -107,18 +113,7 @@ impl Remote {
     /// # Errors
     /// Files of TLS that cannot be used.
     pub fn syslog(id: SinkId, key: &str, params: &SyslogParams) -> Result<Arc<Self>, Diagnostic> {
-        let settings = Settings {
-            key: key.to_owned(),
-            format: params.format,
-            framing: params.framing,
-            addresses: params.addr.0.iter().map(|addr| with_port(addr, params.port)).collect(),
-            tls: params.tls.as_ref().map(Client::open).transpose()?,
-            connect_timeout: params.connect_timeout,
-            pause_min: params.reconnect_min,
-            pause_max: params.reconnect_max,
-            probation: PROBATION,
-        };
-        Ok(Self::new(id, settings))
+        Ok(Self::new(id, settings!(key, params)))
     }
 
     fn new(id: SinkId, settings: Settings) -> Arc<Self> {
