@@ -1,8 +1,10 @@
 //! What the kernel alone costs: receivers that copy, and do nothing with what they have copied.
 
-use std::io::{self, Read};
+use std::fs::OpenOptions;
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,10 @@ const READ_BYTES: usize = 256 << 10;
 const DATAGRAMS: usize = 64;
 /// Room for a datagram, or for what the kernel merged.
 const SLOT_BYTES: usize = 1 << 16;
+/// A full batch, and how many of them the file sink syncs at once.
+const WRITE_BYTES: usize = 1 << 20;
+const WRITES_A_SYNC: u64 = 4;
+const PAGE_BYTES: usize = 4096;
 /// The engine's own default.
 const RECEIVE_BUFFER: i32 = 8 << 20;
 /// Silence after which a datagram receiver ends, once all is sent.
@@ -57,6 +63,30 @@ pub fn datagrams(how: How, messages: u64, gro: bool) -> Run {
         sent
     };
     measure(receive, send)
+}
+
+/// Writes records of a length to a file, past the page cache where that can be done; synced as often as the file sink
+/// does when it is busy.
+pub fn file(messages: u64, record_bytes: u64) -> Run {
+    let folder = crate::receiver::folder();
+    let path = folder.path().join("out");
+    let open = |flags| OpenOptions::new().create(true).write(true).custom_flags(flags).open(&path);
+    let mut file = open(libc::O_DIRECT).or_else(|_| open(0)).expect("a file for the bench");
+    // Anonymous memory of this size begins at a page.
+    let memory = vec![b'x'; WRITE_BYTES + PAGE_BYTES];
+    let skip = memory.as_ptr().align_offset(PAGE_BYTES);
+    let records = &memory[skip..skip + WRITE_BYTES];
+    let writes = (messages * record_bytes).div_ceil(WRITE_BYTES as u64);
+    let wall = Instant::now();
+    let ((), cpu_ns) = on_cpu(RECEIVER_CPU, || {
+        for i in 1..=writes {
+            file.write_all(records).expect("room for the bench");
+            if i % WRITES_A_SYNC == 0 || i == writes {
+                file.sync_data().expect("a disk that syncs");
+            }
+        }
+    });
+    Run { took: Took { cpu_ns, wall: wall.elapsed(), stolen: 0.0 }, messages, lost: 0 }
 }
 
 /// `receive` returns messages and CPU time, `send` messages.

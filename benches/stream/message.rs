@@ -25,6 +25,12 @@ impl Messages {
         Self(bytes)
     }
 
+    /// Bytes of a record in the middle: what is left of a message behind its header, its last byte included.
+    pub fn record_bytes(&self) -> u64 {
+        let headers: usize = (0..MESSAGES).map(|i| header(i, false).len()).sum();
+        (MESSAGE_BYTES - headers / MESSAGES) as u64
+    }
+
     /// `count` messages from the one with number `from` on, or fewer at the end.
     pub fn from(&self, from: u64, count: usize) -> &[u8] {
         let from = (from % MESSAGES as u64) as usize;

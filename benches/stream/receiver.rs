@@ -22,8 +22,7 @@ pub struct Receiver {
 impl Receiver {
     /// An engine with these sources and sinks; relative paths are below its folder.
     pub fn start(parts: &str) -> Self {
-        let home = std::env::var_os("WPGEN_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        Self::start_in(tempfile::tempdir_in(home).expect("a folder for the bench"), parts)
+        Self::start_in(folder(), parts)
     }
 
     /// The same in a folder that is there.
@@ -49,6 +48,12 @@ impl Receiver {
             assert_eq!(source.records_in, source.delivered, "every message is delivered");
         }
     }
+}
+
+/// A new folder on the disk that the bench is to use.
+pub fn folder() -> tempfile::TempDir {
+    let home = std::env::var_os("WPGEN_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    tempfile::tempdir_in(home).expect("a folder for the bench")
 }
 
 /// What an engine has received.

@@ -25,6 +25,8 @@ enum At {
     FloorTcp(i32),
     /// The same of datagrams, merged or not.
     FloorUdp(bool),
+    /// Records from memory into a file, written and synced as the file sink does.
+    FloorFile,
 }
 
 #[derive(Clone, Copy)]
@@ -75,6 +77,7 @@ const ROWS: &[Row] = &[
     Row::new("floor: tcp, a send each, 64 conn., copied", At::FloorTcp(1), 64, 1, 500),
     Row::new("floor: udp, recvmmsg", At::FloorUdp(false), 1, 1, 500),
     Row::new("floor: udp, gro, UDP_SEGMENT", At::FloorUdp(true), 1, SEGMENTS, 2000),
+    Row::new("floor: file, the same records from memory", At::FloorFile, 1, LARGE, 4000),
     Row::new("tcp, large writes", TCP, 1, LARGE, 4000).at_most(130.0),
     Row::new("tcp, large writes, with an SD element", TCP, 1, LARGE, 4000).with_elements(),
     Row::new("tcp, large writes, header_mode = strip", STRIP, 1, LARGE, 4000),
@@ -130,6 +133,7 @@ impl Row {
         let (to, receiver) = match self.at {
             At::FloorTcp(lowat) => return floor::streams(self.how, messages, lowat),
             At::FloorUdp(gro) => return floor::datagrams(self.how, messages, gro),
+            At::FloorFile => return floor::file(messages, payload.record_bytes()),
             At::Tcp(more, into) => {
                 let at = free_port(false);
                 (To::Tcp(at), Receiver::start(&(syslog_source("s", at, "tcp", more) + &into.sink())))
