@@ -44,6 +44,7 @@ fn origin() -> Origin {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
         peer: None,
+        tls_subject: None,
     }
 }
 

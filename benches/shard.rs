@@ -60,7 +60,13 @@ impl Source for Runs {
             if around.shard.id() != 0 {
                 return;
             }
-            let origin = Origin { source: "runs".into(), host: "h".into(), tags: Vec::new(), peer: None };
+            let origin = Origin {
+                source: "runs".into(),
+                host: "h".into(),
+                tags: Vec::new(),
+                peer: None,
+                tls_subject: None,
+            };
             let slot = around.shard.settle().open(1, 0);
             for n in 0..self.runs {
                 let bytes = self.text.len() as u64;

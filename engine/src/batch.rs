@@ -56,6 +56,8 @@ pub struct Origin {
     pub tags: Vec<(String, String)>,
     /// The other side of a connection, when all records of the input share it.
     pub peer: Option<SocketAddr>,
+    /// Whom the other side's certificate names, where it was verified.
+    pub tls_subject: Option<Arc<str>>,
 }
 
 impl Origin {

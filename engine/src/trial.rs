@@ -331,6 +331,7 @@ fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>) -> Vec<Step
             .map(|s| s.tags.iter().map(|t| (t.key.clone(), t.value.clone())).collect())
             .unwrap_or_default(),
         peer: None,
+        tls_subject: None,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);

@@ -231,7 +231,13 @@ fn check_loops(config: &Config, findings: &mut Findings) {
 fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
     let SinkParams::File(file) = &sink.params else { return None };
     let tags = source.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect();
-    let origin = Origin { source: Arc::clone(&source.key), host: Arc::from("host"), tags, peer: None };
+    let origin = Origin {
+        source: Arc::clone(&source.key),
+        host: Arc::from("host"),
+        tags,
+        peer: None,
+        tls_subject: None,
+    };
     Some(PathBuf::from(file.path.as_ref()?.template.outlet(&origin).path(0, &TimeZone::UTC)))
 }
 

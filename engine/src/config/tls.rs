@@ -14,7 +14,8 @@ params! {
         cert: Option<PathBuf>;
         /// PEM file of our key.
         key: Option<PathBuf>;
-        /// PEM file of the authority that signs clients; with it a client without a certificate is refused.
+        /// PEM file of the authority that signs clients; with it a client without a certificate is refused, and records bear
+        /// the subject of the client's as tls_subject.
         client_ca: Option<PathBuf>;
         /// Versions that are spoken.
         versions: OneOrMany<TlsVersion> = "1.2,1.3";

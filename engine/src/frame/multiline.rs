@@ -302,7 +302,13 @@ mod tests {
 
     /// Records and the positions behind them, as the joiner gives them for an input that comes in pieces of whole lines.
     fn joined<'a>(rules: &Multiline, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<(Vec<u8>, u64)> {
-        let origin = Origin { source: Arc::from("s"), host: Arc::from("h"), tags: Vec::new(), peer: None };
+        let origin = Origin {
+            source: Arc::from("s"),
+            host: Arc::from("h"),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+        };
         let mut joiner = Joiner::new(rules.clone(), 1 << 20);
         let (mut records, mut base) = (Vec::new(), 0);
         let (mut lines, mut spans, mut positions) = (Vec::new(), Vec::new(), Vec::new());
@@ -438,7 +444,13 @@ mod tests {
 
     #[test]
     fn pieces_of_a_split_line_stay_together() {
-        let origin = Origin { source: Arc::from("s"), host: Arc::from("h"), tags: Vec::new(), peer: None };
+        let origin = Origin {
+            source: Arc::from("s"),
+            host: Arc::from("h"),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+        };
         let bytes = b"2024-2024-\nnext";
         let lines = [Span { start: 0, end: 5 }, Span { start: 5, end: 10 }, Span { start: 11, end: 15 }];
         let run = |records| Run {
@@ -465,7 +477,13 @@ mod tests {
 
     #[test]
     fn time_ends_a_group() {
-        let origin = Origin { source: Arc::from("s"), host: Arc::from("h"), tags: Vec::new(), peer: None };
+        let origin = Origin {
+            source: Arc::from("s"),
+            host: Arc::from("h"),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+        };
         let run = Run {
             bytes: b"2024-x\n",
             records: &[Span { start: 0, end: 6 }],

@@ -228,6 +228,7 @@ mod tests {
                 ("env".into(), "prod".into()),
             ],
             peer: None,
+            tls_subject: None,
         }
     }
 
@@ -339,6 +340,10 @@ mod tests {
         assert_eq!(first["data"], "say \"hi\"\t\\o/");
         assert_eq!(first["tags"], serde_json::json!({"q": "\"", "env": "prod"}));
         assert_eq!(first["meta"], serde_json::json!({"peer": "[::1]:514"}));
+        origin.tls_subject = Some("CN=\"a\"".into());
+        let known = all(Format::Ndjson, &run(bytes, &records, verbatim, &origin), None, 4000);
+        let both = serde_json::json!({"peer": "[::1]:514", "tls_subject": "CN=\"a\""});
+        assert_eq!(object(known.split(|b| *b == b'\n').next().unwrap())["meta"], both);
         assert!(first.get("encoding").is_none());
         let third = object(lines[2]);
         assert_eq!((&third["data"], &third["encoding"]), (&"YmFkIMMo".into(), &"base64".into()));

@@ -42,9 +42,7 @@ impl<'a> Frame<'a> {
         suffix.extend_from_slice(b"\",\"tags\":{");
         write_tags(run.origin, &mut suffix);
         suffix.extend_from_slice(b"},\"meta\":{");
-        if let Some(peer) = run.origin.peer.filter(|_| run.peers.is_empty()) {
-            write_peer(peer, &mut suffix);
-        }
+        write_origin(run, &mut suffix);
         let has_meta = !run.peers.is_empty() || matches!(run.columns, Columns::Syslog(_));
         if !has_meta {
             suffix.extend_from_slice(END);
@@ -110,6 +108,18 @@ fn write_tags(origin: &Origin, out: &mut Vec<u8>) {
     }
 }
 
+/// What the metadata of all records of a run begins with.
+fn write_origin(run: &Run<'_>, out: &mut Vec<u8>) {
+    let peer = run.origin.peer.filter(|_| run.peers.is_empty());
+    if let Some(peer) = peer {
+        write_peer(peer, out);
+    }
+    if let Some(subject) = &run.origin.tls_subject {
+        out.extend_from_slice(if peer.is_some() { b",\"tls_subject\":" } else { b"\"tls_subject\":" });
+        json::quote(subject, out);
+    }
+}
+
 fn write_peer(peer: SocketAddr, out: &mut impl Write) {
     // Memory takes all that is written.
     let _ = write!(out, "\"peer\":\"{peer}\"");
@@ -124,7 +134,8 @@ fn write_meta(run: &Run<'_>, i: usize, out: &mut Arena) {
     match run.columns {
         Columns::None => {}
         Columns::Syslog(headers) => {
-            let comma = !run.peers.is_empty() || run.origin.peer.is_some();
+            let origin = run.origin;
+            let comma = !run.peers.is_empty() || origin.peer.is_some() || origin.tls_subject.is_some();
             meta::write_syslog(&headers[i], run.bytes, comma, out);
         }
     }

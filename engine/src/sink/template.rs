@@ -336,7 +336,7 @@ mod tests {
 
     fn origin(source: &str, host: &str, tags: &[(&str, &str)]) -> Origin {
         let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Origin { source: source.into(), host: host.into(), tags, peer: None }
+        Origin { source: source.into(), host: host.into(), tags, peer: None, tls_subject: None }
     }
 
     fn path(template: &str, origin: &Origin) -> String {

@@ -38,6 +38,15 @@ pub struct InletRules {
     pub rate: Option<Arc<Rate>>,
 }
 
+/// Who sent records, as far as it is known and the same for all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sender<'a> {
+    /// The other side of the connection.
+    pub peer: Option<SocketAddr>,
+    /// Whom its certificate names, where it was verified.
+    pub subject: Option<&'a Arc<str>>,
+}
+
 /// Records as framing made them.
 #[derive(Debug)]
 pub struct Framed<'a> {
@@ -48,7 +57,7 @@ pub struct Framed<'a> {
     /// Who sent each, where they differ; else empty.
     pub peers: &'a mut Vec<SocketAddr>,
     /// Who sent all of them.
-    pub peer: Option<SocketAddr>,
+    pub sender: Sender<'a>,
     /// See [`Run::verbatim`].
     pub verbatim: bool,
     /// The position of the first of the bytes.
@@ -74,8 +83,13 @@ impl Inlet {
     /// Opens the window.
     pub fn new(around: Surroundings, rules: &InletRules) -> Self {
         let slot = around.shard.settle().open(0, 0);
-        let origin =
-            |tags| Origin { source: Arc::clone(&rules.key), host: Arc::clone(&rules.host), tags, peer: None };
+        let origin = |tags| Origin {
+            source: Arc::clone(&rules.key),
+            host: Arc::clone(&rules.host),
+            tags,
+            peer: None,
+            tls_subject: None,
+        };
         let mut marked = rules.tags.clone();
         marked.push(("syslog_malformed".to_owned(), "true".to_owned()));
         Self {
@@ -135,7 +149,8 @@ impl Inlet {
 
     /// Hands records to every lane; waits while one has no credit.
     pub async fn give(&mut self, framed: Framed<'_>) {
-        let Framed { bytes, records, peers, peer, mut verbatim, base, upto } = framed;
+        let Framed { bytes, records, peers, sender: Sender { peer, subject }, mut verbatim, base, upto } =
+            framed;
         let received_ns = self.around.shard.now_ns();
         self.around.counters.records.add(records.len() as u64);
         if let Some(headers) = &mut self.headers {
@@ -150,7 +165,10 @@ impl Inlet {
                 self.count_bad(bytes, peer.or_else(|| peers.first().copied()), base, &bad);
             }
         }
-        (self.plain.peer, self.marked.peer) = (peer, peer);
+        for origin in [&mut self.plain, &mut self.marked] {
+            origin.peer = peer;
+            origin.tls_subject = subject.cloned();
+        }
         let mut from = 0;
         while from < records.len() {
             let (to, marked) = match &self.headers {

@@ -5,6 +5,7 @@
 //! or writes one. Certificates are verified against the system's clock.
 
 pub mod client;
+mod der;
 pub mod load;
 #[cfg(test)]
 mod load_tests;
@@ -14,6 +15,7 @@ pub mod server;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
+mod subject;
 mod validity;
 pub mod words;
 

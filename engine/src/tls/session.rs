@@ -11,9 +11,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 use rustls::{Error, ServerConfig};
 
+use super::subject;
 use super::words::explain;
 use crate::escape::escape_outside_to;
 
@@ -66,6 +67,8 @@ pub struct Session {
     early: Vec<u8>,
     begun: bool,
     ended: bool,
+    /// Whether we have said that we send nothing more.
+    farewelled: bool,
 }
 
 impl Session {
@@ -75,7 +78,15 @@ impl Session {
     /// What the configuration or the system's random numbers lack.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, Fault> {
         let tls = UnbufferedServerConnection::new(config).map_err(Fault::Tls)?;
-        Ok(Self { tls, carry: Vec::new(), partial: 0, early: Vec::new(), begun: false, ended: false })
+        Ok(Self {
+            tls,
+            carry: Vec::new(),
+            partial: 0,
+            early: Vec::new(),
+            begun: false,
+            ended: false,
+            farewelled: false,
+        })
     }
 
     /// Goes on with the handshake; once it is over, how many of the bytes belonged to it.
@@ -118,6 +129,18 @@ impl Session {
     /// Whether the client has said that it sends no more.
     pub fn is_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Whom the client's certificate names, once the handshake is over; nobody where none was demanded, and verified.
+    pub fn subject(&self) -> Option<String> {
+        subject::of(self.tls.peer_certificates()?.first()?)
+    }
+
+    /// Says that we send nothing more. What the client sends is read as before.
+    pub fn farewell(&mut self, reply: &mut Vec<u8>) {
+        if let Ok(ConnectionState::WriteTraffic(traffic)) = self.tls.process_tls_records(&mut []).state {
+            say_goodbye(traffic, &mut self.farewelled, reply);
+        }
     }
 
     /// Bytes of a record that is not whole.
@@ -193,12 +216,9 @@ impl Session {
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                Ok(ConnectionState::WriteTraffic(traffic)) => {
                     if self.ended {
-                        let at = out.reply.len();
-                        out.reply.resize(at + GOODBYE_BYTES_MAX, 0);
-                        let said = traffic.queue_close_notify(&mut out.reply[at..]).unwrap_or(0);
-                        out.reply.truncate(at + said);
+                        say_goodbye(traffic, &mut self.farewelled, out.reply);
                     }
                     goes_on = false;
                 }
@@ -244,6 +264,17 @@ struct Out<'a> {
     reply: &'a mut Vec<u8>,
     /// Whether to stop when the handshake is over.
     until_shaken: bool,
+}
+
+/// Appends our `close_notify`, once.
+fn say_goodbye<Data>(mut traffic: WriteTraffic<'_, Data>, said: &mut bool, reply: &mut Vec<u8>) {
+    if std::mem::replace(said, true) {
+        return;
+    }
+    let at = reply.len();
+    reply.resize(at + GOODBYE_BYTES_MAX, 0);
+    let written = traffic.queue_close_notify(&mut reply[at..]).unwrap_or(0);
+    reply.truncate(at + written);
 }
 
 fn encode<Data>(mut data: EncodeTlsData<'_, Data>, reply: &mut Vec<u8>) {

@@ -234,3 +234,29 @@ fn a_record_longer_than_allowed_is_not_waited_for() {
     let fault = session.shake(&mut [22, 3, 1, 0xff, 0xff, 1, 0], &mut Vec::new()).unwrap_err();
     assert!(fault.to_string().contains("is not TLS"), "{fault}");
 }
+
+#[test]
+fn after_our_farewell_the_client_is_still_read_and_none_is_said_twice() {
+    for version in [&TLS12, &TLS13] {
+        let mut pair = pair(version);
+        pair.shake(whole).unwrap();
+        let mut said = Vec::new();
+        pair.session.farewell(&mut said);
+        assert!(!said.is_empty(), "{version:?}");
+        let len = said.len();
+        pair.session.farewell(&mut said);
+        assert_eq!(said.len(), len, "{version:?}");
+        pair.client.writer().write_all(b"last words").unwrap();
+        let rest = pair.outgoing();
+        pair.read(&rest, whole).unwrap();
+        assert_eq!(pair.plaintext, b"last words", "{version:?}");
+        pair.client.send_close_notify();
+        let goodbye = pair.outgoing();
+        let (mut bytes, mut reply) = (goodbye.clone(), Vec::new());
+        pair.session.read(&mut bytes, &mut pair.plaintext, &mut reply).unwrap();
+        assert!(pair.session.is_ended() && reply.is_empty(), "{version:?}");
+        assert_eq!(pair.client.read_tls(&mut &said[..]).unwrap(), len);
+        pair.client.process_new_packets().unwrap();
+        assert_eq!(pair.client.reader().read(&mut [0]).unwrap(), 0, "it knows that nothing follows");
+    }
+}

@@ -4,12 +4,10 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
+use super::der::{Der, SEQUENCE};
+
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-/// The certificate's version, which may be left out.
-const VERSION: u8 = 0xa0;
 
 /// The time in which a certificate is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,65 +20,38 @@ pub struct Validity {
 
 /// Reads the dates of a certificate; nothing when it is none.
 pub fn of(certificate: &[u8]) -> Option<Validity> {
-    let mut outer = Der(certificate);
-    let mut signed = Der(Der(outer.next(SEQUENCE)?).next(SEQUENCE)?);
-    if signed.0.first() == Some(&VERSION) {
-        signed.next(VERSION)?;
-    }
-    signed.next(INTEGER)?;
-    let (_algorithm, _issuer) = (signed.next(SEQUENCE)?, signed.next(SEQUENCE)?);
-    let mut dates = Der(signed.next(SEQUENCE)?);
-    Some(Validity { from: dates.time()?, until: dates.time()? })
+    let mut dates = Der(Der::behind_issuer(certificate)?.next(SEQUENCE)?);
+    Some(Validity { from: time(&mut dates)?, until: time(&mut dates)? })
 }
 
-/// What is left of a DER value's content.
-struct Der<'a>(&'a [u8]);
-
-impl<'a> Der<'a> {
-    /// The content of the next value, which must be of this kind.
-    fn next(&mut self, tag: u8) -> Option<&'a [u8]> {
-        let (&[found, first], rest) = self.0.split_first_chunk::<2>()?;
-        if found != tag {
-            return None;
+/// The next value as a date.
+fn time(dates: &mut Der<'_>) -> Option<Timestamp> {
+    let tag = dates.kind()?;
+    let text = std::str::from_utf8(dates.next(tag)?).ok()?.strip_suffix('Z')?;
+    let (year, rest) = match tag {
+        // Two digits: 1950 to 2049.
+        UTC_TIME => {
+            let (year, rest) = text.split_at_checked(2)?;
+            let year: i16 = year.parse().ok()?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
         }
-        // A length below 128 stands there itself; else the number of its bytes does.
-        let digits = if first < 0x80 { 0 } else { usize::from(first & 0x7f) };
-        let (digits, rest) = rest.split_at_checked(digits)?;
-        let len = match digits.len() {
-            0 if first < 0x80 => usize::from(first),
-            1..=4 => digits.iter().fold(0, |len, digit| len << 8 | usize::from(*digit)),
-            _ => return None,
-        };
-        let (content, rest) = rest.split_at_checked(len)?;
-        self.0 = rest;
-        Some(content)
-    }
-
-    fn time(&mut self) -> Option<Timestamp> {
-        let tag = *self.0.first()?;
-        let text = std::str::from_utf8(self.next(tag)?).ok()?.strip_suffix('Z')?;
-        let (year, rest) = match tag {
-            // Two digits: 1950 to 2049.
-            UTC_TIME => {
-                let (year, rest) = text.split_at_checked(2)?;
-                let year: i16 = year.parse().ok()?;
-                (if year < 50 { 2000 + year } else { 1900 + year }, rest)
-            }
-            GENERALIZED_TIME => {
-                let (year, rest) = text.split_at_checked(4)?;
-                (year.parse().ok()?, rest)
-            }
-            _ => return None,
-        };
-        let two = |at: usize| rest.get(at..at + 2)?.parse::<i8>().ok();
-        let date = DateTime::new(year, two(0)?, two(2)?, two(4)?, two(6)?, two(8)?, 0).ok()?;
-        date.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
-    }
+        GENERALIZED_TIME => {
+            let (year, rest) = text.split_at_checked(4)?;
+            (year.parse().ok()?, rest)
+        }
+        _ => return None,
+    };
+    let two = |at: usize| rest.get(at..at + 2)?.parse::<i8>().ok();
+    let date = DateTime::new(year, two(0)?, two(2)?, two(4)?, two(6)?, two(8)?, 0).ok()?;
+    date.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::der::INTEGER;
     use super::*;
+
+    const VERSION: u8 = 0xa0;
 
     fn value(tag: u8, content: &[u8]) -> Vec<u8> {
         let len = content.len();

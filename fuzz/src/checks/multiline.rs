@@ -55,7 +55,13 @@ fn at_line_ends<'a>(pieces: Vec<&[u8]>, input: &'a [u8]) -> Vec<&'a [u8]> {
 
 /// Records and the positions behind them, of pieces that are whole lines.
 fn join<'a>(rules: &Multiline, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<(Vec<u8>, u64)> {
-    let origin = Origin { source: Arc::from("s"), host: Arc::from("h"), tags: Vec::new(), peer: None };
+    let origin = Origin {
+        source: Arc::from("s"),
+        host: Arc::from("h"),
+        tags: Vec::new(),
+        peer: None,
+        tls_subject: None,
+    };
     let mut joiner = Joiner::new(rules.clone(), 1 << 20);
     let (mut records, mut base, mut now_ns) = (Vec::new(), 0, 0);
     let (mut spans, mut positions) = (Vec::new(), Vec::new());

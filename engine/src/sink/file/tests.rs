@@ -90,7 +90,8 @@ impl Rig {
     }
 
     fn of(sink: Arc<FileSink>, backend: Backend) -> Self {
-        let origin = Origin { source: "s".into(), host: "h".into(), tags: Vec::new(), peer: None };
+        let origin =
+            Origin { source: "s".into(), host: "h".into(), tags: Vec::new(), peer: None, tls_subject: None };
         let ledger = sink.ledger(sink.outlet(&origin));
         let home: Rc<RefCell<Vec<Box<Batch>>>> = Rc::default();
         let (intake, homeward) = (Rc::new(Intake::default()), Rc::clone(&home));
@@ -459,7 +460,13 @@ fn outlets_get_numbers_owners_and_groups() {
     let before = Group { sink: "k".into(), key: key("gone"), positions: vec![(1, 9)], ..Group::default() };
     let sink = FileSink::open(0, "k", settings(&template), vec![before.clone()], persist).unwrap();
     let number = |source: &str| {
-        sink.outlet(&Origin { source: source.into(), host: "".into(), tags: Vec::new(), peer: None })
+        sink.outlet(&Origin {
+            source: source.into(),
+            host: "".into(),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+        })
     };
     let numbers: HashSet<u32> = ["a", "b", "a"].map(number).into();
     assert_eq!(numbers.len(), 2);

@@ -26,7 +26,7 @@ use crate::memory::{Charge, Memory, Use};
 use crate::metrics::Reason;
 use crate::source::desk::{Desk, Queue};
 use crate::source::headers::message_len;
-use crate::source::inlet::{Framed, Inlet, InletRules};
+use crate::source::inlet::{Framed, Inlet, InletRules, Sender};
 use crate::source::part::{Part, Source, Surroundings};
 use crate::source::port::{Transport, address, explain};
 use crate::source::seldom::Seldom;
@@ -288,7 +288,7 @@ async fn work(mut inlet: Inlet, store: Rc<Store>, queue: Rc<Queue<Copied>>) {
                 bytes: &copied.bytes,
                 records: &mut copied.records,
                 peers: &mut copied.peers,
-                peer: None,
+                sender: Sender::default(),
                 verbatim: copied.verbatim,
                 base,
                 upto: received,

@@ -53,7 +53,13 @@ impl Settings {
             ("source_path".to_owned(), path.to_string_lossy().into_owned()),
             ("source_name".to_owned(), name.into_owned()),
         ]);
-        Origin { source: Arc::clone(&self.key), host: Arc::clone(&self.host), tags, peer: None }
+        Origin {
+            source: Arc::clone(&self.key),
+            host: Arc::clone(&self.host),
+            tags,
+            peer: None,
+            tls_subject: None,
+        }
     }
 
     /// The way from bytes to records.

@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn origin() -> Origin {
-        Origin { source: "s".into(), host: "h".into(), tags: Vec::new(), peer: None }
+        Origin { source: "s".into(), host: "h".into(), tags: Vec::new(), peer: None, tls_subject: None }
     }
 
     #[test]

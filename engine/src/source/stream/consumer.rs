@@ -32,6 +32,8 @@ pub(super) enum Item {
     Bytes(Conn, Lease, usize),
     /// It is gone.
     Close(Conn, Closed),
+    /// The source stops; the last bytes of all connections follow.
+    Farewell,
 }
 
 /// Takes what a source receives on a shard.

@@ -36,7 +36,7 @@ use crate::source::inlet::{Inlet, InletRules};
 use crate::source::part::{Part, Source, Surroundings};
 use crate::tls::server::Server;
 
-use consumer::Consumer;
+use consumer::{Consumer, Item};
 use entrance::GUESTS_MAX;
 use worker::Worker;
 
@@ -128,6 +128,7 @@ impl StreamSource {
                 Err(error) => self.cannot_receive(&around, &error),
             }
             streams.stop_listening(source);
+            consumer.desk.put(Item::Farewell);
             streams.end_receiving(source);
             let until = Instant::now() + LAST_BYTES;
             while consumer.connections() > 0 && Instant::now() < until {

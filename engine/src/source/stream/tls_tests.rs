@@ -291,3 +291,51 @@ fn a_renewed_certificate_is_used_for_the_next_handshake() {
         assert_eq!(figures[0].errors, 1, "{backend:?}");
     }
 }
+
+#[test]
+fn records_bear_the_subject_of_a_certificate_that_was_verified() {
+    for backend in BACKENDS {
+        for (ca, own, expected) in [
+            (Some("ca.pem"), Some("client"), Some("CN=client")),
+            // Nobody asks for it, so nobody verifies it.
+            (None, Some("client"), None),
+        ] {
+            let (source, at) = source(secured(ca));
+            let sink = Keep::new(0, Format::Ndjson);
+            let engine = start(backend, &[(source, Arc::clone(&sink))]);
+            let mut client = connect(at, &Arc::new(PAPERS.client(&TLS13, own)));
+            client.write_all(b"one\nrest").unwrap();
+            client.flush().unwrap();
+            until("the first is there", || sink.len() == 1);
+            goodbye(client);
+            until("the rest is there", || sink.len() == 2);
+            drain(engine);
+            for record in sink.records() {
+                let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+                assert_eq!(record["meta"]["tls_subject"].as_str(), expected, "{backend:?} {record}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_is_told_goodbye_when_the_source_stops_and_nothing_of_it_is_lost() {
+    for backend in BACKENDS {
+        for version in [&TLS12, &TLS13] {
+            let (source, at) = source(secured(None));
+            let sink = Keep::new(0, Format::Raw);
+            let engine = start(backend, &[(source, Arc::clone(&sink))]);
+            let mut client = connect(at, &Arc::new(PAPERS.client(version, None)));
+            client.write_all(b"one\nunfinished").unwrap();
+            client.flush().unwrap();
+            until("the first is there", || sink.len() == 1);
+            let draining = std::thread::spawn(move || drain(engine));
+            // Zero is the end that was announced; one that was not is an error of rustls.
+            assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "{backend:?} {version:?}");
+            drop(client);
+            let figures = draining.join().unwrap();
+            assert_eq!(figures[0].errors, 0, "{backend:?} {version:?}");
+            assert_eq!(sink.records(), ["one", "unfinished"], "{backend:?} {version:?}");
+        }
+    }
+}

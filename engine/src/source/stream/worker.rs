@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::StreamRules;
 use super::consumer::Item;
@@ -18,7 +19,7 @@ use crate::io::bufring::Lease;
 use crate::io::stream::{Closed, Conn, Streams};
 use crate::metrics::Reason;
 use crate::source::desk::Queue;
-use crate::source::inlet::{Framed, Inlet};
+use crate::source::inlet::{Framed, Inlet, Sender};
 use crate::source::seldom::Seldom;
 use crate::tls::session::{Session, speaks_tls};
 
@@ -49,8 +50,11 @@ pub(super) struct Worker {
 }
 
 struct Connection {
+    conn: Conn,
     framer: Framer,
     peer: Option<SocketAddr>,
+    /// Whom its certificate names, where clients have to show one.
+    subject: Option<Arc<str>>,
     /// Its keys, under TLS.
     session: Option<Box<Session>>,
     /// Whether nothing of it was framed yet.
@@ -92,6 +96,7 @@ impl Worker {
                 Item::Open(conn, peer, session) => self.open(conn, peer, session),
                 Item::Bytes(conn, lease, from) => self.bytes(conn, lease, from).await,
                 Item::Close(conn, how) => self.close(conn, how).await,
+                Item::Farewell => self.farewell(),
             }
         }
         self.carried_bytes = 0;
@@ -106,7 +111,18 @@ impl Worker {
         }
         debug_assert!(self.connections[slot].is_none(), "a slot is free before it is used again");
         let framer = Framer::new(self.framing);
-        self.connections[slot] = Some(Connection { framer, peer, session, fresh: true });
+        let subject = session.as_ref().and_then(|session| session.subject()).map(Arc::from);
+        self.connections[slot] = Some(Connection { conn, framer, peer, subject, session, fresh: true });
+    }
+
+    /// The source stops: TLS clients are told that nothing will be sent to them, so that they can tell it from a cut.
+    fn farewell(&mut self) {
+        for connection in self.connections.iter_mut().flatten() {
+            let Some(session) = &mut connection.session else { continue };
+            session.farewell(&mut self.reply);
+            self.streams.send(connection.conn, &self.reply);
+            self.reply.clear();
+        }
     }
 
     async fn bytes(&mut self, conn: Conn, mut lease: Lease, from: usize) {
@@ -175,13 +191,14 @@ impl Worker {
         self.inlet.around().counters.bytes.add((segment.len() - start) as u64);
         let Self { connections, records, inlet, .. } = self;
         let Some(Some(connection)) = connections.get_mut(conn.slot()) else { return };
-        let Connection { framer, peer, .. } = connection;
+        let Connection { framer, peer, subject, .. } = connection;
+        let sender = Sender { peer: *peer, subject: subject.as_ref() };
         let (peer, held) = (*peer, framer.held_bytes());
         let mut next = start;
         while next < segment.len() {
             let step = framer.feed(segment, next, records);
             if let Some(carried) = step.carried {
-                give_carried(inlet, framer.carry(), carried, peer, base + carried.upto as u64).await;
+                give_carried(inlet, framer.carry(), carried, sender, base + carried.upto as u64).await;
             }
             let count = records.len() as u64;
             if count > 0 {
@@ -190,7 +207,7 @@ impl Worker {
                     bytes: segment,
                     records,
                     peers: &mut Vec::new(),
-                    peer,
+                    sender,
                     verbatim: step.verbatim,
                     base,
                     upto,
@@ -213,8 +230,9 @@ impl Worker {
         let mut connection = self.connections.get_mut(conn.slot())?.take()?;
         let (peer, upto) = (connection.peer, self.received);
         self.carried_bytes -= connection.framer.held_bytes();
+        let sender = Sender { peer, subject: connection.subject.as_ref() };
         while let Some(carried) = connection.framer.finish() {
-            give_carried(&mut self.inlet, connection.framer.carry(), carried, peer, upto).await;
+            give_carried(&mut self.inlet, connection.framer.carry(), carried, sender, upto).await;
         }
         let counts = connection.framer.take_counts();
         self.count(&counts, peer);
@@ -245,7 +263,8 @@ impl Worker {
             let (held, peer) = (largest.framer.held_bytes(), largest.peer);
             let given = largest.framer.cut();
             if let Some(carried) = given {
-                give_carried(&mut self.inlet, largest.framer.carry(), carried, peer, self.received).await;
+                let sender = Sender { peer, subject: largest.subject.as_ref() };
+                give_carried(&mut self.inlet, largest.framer.carry(), carried, sender, self.received).await;
             }
             largest.framer.release();
             let (counts, left) = (largest.framer.take_counts(), largest.framer.held_bytes());
@@ -292,17 +311,11 @@ fn cut_off(session: &Session) -> String {
 }
 
 /// Hands in a record that lies in a carry.
-async fn give_carried(
-    inlet: &mut Inlet,
-    bytes: &[u8],
-    carried: Carried,
-    peer: Option<SocketAddr>,
-    upto: u64,
-) {
+async fn give_carried(inlet: &mut Inlet, bytes: &[u8], carried: Carried, sender: Sender<'_>, upto: u64) {
     let Carried { span, verbatim, .. } = carried;
     let base = upto.saturating_sub(bytes.len() as u64);
     let mut records = vec![span];
     inlet
-        .give(Framed { bytes, records: &mut records, peers: &mut Vec::new(), peer, verbatim, base, upto })
+        .give(Framed { bytes, records: &mut records, peers: &mut Vec::new(), sender, verbatim, base, upto })
         .await;
 }
