@@ -5,11 +5,12 @@
 //! to the kernel again. Withholding leases is the backpressure: the kernel runs out of buffers and the peers' windows
 //! close.
 //!
-//! The *hot set* is the first [`HOT_BUFFERS`] buffers. At most that many are published at a time, and those beyond
-//! the hot set only while hot ones are leased: memory that is cycled through costs more than the size of one read, so
-//! a large budget must not cool a small flow. Buffers beyond the hot set are made when they are first needed, up to
-//! the sum of the budgets of the sources ([`Buffers::open_account`]), and given up when none of a segment was needed for
-//! a while.
+//! The *hot set* is the first [`HOT_BUFFERS`] buffers; those beyond lie side by side in segments, which are made when they
+//! are first needed, up to the sum of the budgets of the sources ([`Buffers::open_account`]), and given up when none of
+//! one was needed for a while. Less than a hot set's worth is published at a time, always of the lowest segment that has
+//! free ones: memory that is cycled through costs more than the size of one read, so a large budget must not cool a small
+//! flow, nor a source that holds the hot set its neighbours. Within a segment buffers are used in turn, so that what one
+//! receive fills lies side by side.
 //!
 //! A source that holds its whole budget is *full*; it stays so until a quarter of the budget is back. Refusing to
 //! receive for a full source is the caller's part.
@@ -36,6 +37,10 @@ use crate::memory::{Charge, Memory, Use};
 pub const BUFFER_BYTES: usize = 16 << 10;
 /// Buffers of the hot set: 2 MiB, which stay in the cache.
 pub const HOT_BUFFERS: usize = 128;
+/// Buffers that the kernel does not get: for reads that the shard makes itself, of which few keep their buffers for long.
+const READ_BUFFERS: usize = 4;
+/// Buffers that the kernel has at most.
+const PUBLISHED_MAX: usize = HOT_BUFFERS - READ_BUFFERS;
 /// Buffers beyond the hot set that are made at a time.
 const SEGMENT_BUFFERS: usize = 32;
 /// What they take.
@@ -43,8 +48,8 @@ pub const SEGMENT_BYTES: usize = SEGMENT_BUFFERS * BUFFER_BYTES;
 /// Buffers that a source may come to hold beyond its budget: a turn's worth before it is seen to be full, and another
 /// before its receives have ended. Without them a full source would leave the others none.
 const OVERSHOOT_BUFFERS: usize = 2 * HOT_BUFFERS;
-/// When memory is short: what a source may hold, and what is published at a time. Twice that may come before the
-/// source's receives have ended; together they are less than the segment that each source brings.
+/// When memory is short: what a source may hold, and what is published at a time. Twice that and a read may come before
+/// the source's receives have ended; together they are less than the segment that each source brings.
 const SHORT_BUFFERS: usize = 8;
 /// Buffer identities are 16 bits wide in the kernel's interface.
 const BUFFERS_MAX: usize = 1 << 16;
@@ -53,9 +58,11 @@ const BUFFERS_MAX: usize = 1 << 16;
 #[derive(Debug)]
 struct Segment {
     memory: Mapping,
+    /// Buffers that are free, in the order in which they are taken.
+    free: VecDeque<u16>,
     /// Buffers of it that are published or leased.
     out: usize,
-    /// Without, it has no pages and its buffers are in no list.
+    /// Without, it has no pages and its buffers are not in the list.
     charge: Option<Charge>,
     /// Whether it is one that an account brought: then its charge is the account's.
     set_aside: bool,
@@ -83,8 +90,10 @@ struct Inner {
     /// Segments that accounts brought and that are not in use; less than none when one is that belongs to no account
     /// any more. They are used only while memory is short.
     set_aside: isize,
-    hot: VecDeque<u16>,
-    cold: Vec<u16>,
+    /// Buffers of all segments that are published or leased.
+    out: usize,
+    /// No segment below this one has a free buffer.
+    lowest: usize,
     /// Whether the engine had no memory for more when some were needed.
     short: bool,
     accounts: Slab<Account>,
@@ -110,6 +119,7 @@ impl Buffers {
     ) -> io::Result<Rc<Self>> {
         let hot = Segment {
             memory: Mapping::new(HOT_BUFFERS * BUFFER_BYTES, true)?,
+            free: (0..HOT_BUFFERS as u16).collect(),
             out: 0,
             charge: Some(memory.charge(HOT_BUFFERS * BUFFER_BYTES).used_for(Use::Streams)),
             set_aside: false,
@@ -120,8 +130,8 @@ impl Buffers {
             backed: HOT_BUFFERS,
             backed_max: HOT_BUFFERS,
             set_aside: 0,
-            hot: (0..HOT_BUFFERS as u16).collect(),
-            cold: Vec::new(),
+            out: 0,
+            lowest: 0,
             short: false,
             accounts: Slab::new(),
             provided,
@@ -161,7 +171,7 @@ impl Buffers {
         self.inner.borrow().accounts[account.into()].held * BUFFER_BYTES
     }
 
-    /// Publishes free buffers until the kernel has a hot set's worth of them, and says how many it has; without a
+    /// Publishes free buffers until the kernel has nearly a hot set's worth of them, and says how many it has; without a
     /// kernel to publish to, how many could be taken.
     pub(super) fn publish(&self) -> usize {
         let inner = &mut *self.inner.borrow_mut();
@@ -195,7 +205,7 @@ impl Buffers {
     pub(super) fn unused(&self, buffer: u16) {
         let inner = &mut *self.inner.borrow_mut();
         inner.provided.as_mut().expect("only a published buffer is completed").used();
-        inner.free_behind(buffer);
+        inner.put_back(buffer, false);
     }
 
     /// Claims the buffers from `next` on that lie side by side.
@@ -221,7 +231,8 @@ impl Buffers {
             }
         }
         inner.charge(account, count.into());
-        Lease { buffers: Rc::clone(self), at, len: len as u32, first, count, account }
+        inner.judge(account);
+        Lease { buffers: Rc::clone(self), at, len: len as u32, first, count, account, direct: false }
     }
 
     /// A free buffer and up to `more` that lie side by side behind it, for a read by the caller, who returns it with
@@ -235,14 +246,15 @@ impl Buffers {
         let mut count = 1u16;
         while usize::from(count) <= more {
             let next = first.wrapping_add(count);
-            if begins_segment(next) || inner.hot.front() != Some(&next) {
+            if begins_segment(next) || inner.front() != Some(next) {
                 break;
             }
             inner.take();
             count += 1;
         }
         inner.charge(account, count.into());
-        Some(Lease { buffers: Rc::clone(self), at: inner.address(first), len: 0, first, count, account })
+        let at = inner.address(first);
+        Some(Lease { buffers: Rc::clone(self), at, len: 0, first, count, account, direct: true })
     }
 
     /// Gives the pages of segments beyond the hot set back to the system while none of their buffers is out.
@@ -254,7 +266,7 @@ impl Buffers {
                 segment.memory.forget_pages();
                 segment.charge = None;
                 inner.set_aside += isize::from(std::mem::take(&mut segment.set_aside));
-                inner.cold.retain(|buffer| segment_of(*buffer) != at);
+                segment.free.clear();
                 inner.backed -= SEGMENT_BUFFERS;
             }
         }
@@ -265,13 +277,14 @@ impl Buffers {
         self.inner.borrow().backed > HOT_BUFFERS
     }
 
-    fn give(&self, first: u16, count: u16, account: u16) {
+    fn give(&self, first: u16, count: u16, account: u16, direct: bool) {
         let inner = &mut *self.inner.borrow_mut();
-        if inner.provided.is_some() {
-            (first..=first + (count - 1)).for_each(|buffer| inner.free_behind(buffer));
+        let buffers = first..=first + (count - 1);
+        if direct {
+            // The buffer used last is the warmest, and ascending order keeps runs side by side.
+            buffers.rev().for_each(|buffer| inner.put_back(buffer, true));
         } else {
-            // Taken directly: the buffer used last is the warmest, and ascending order keeps runs side by side.
-            (first..=first + (count - 1)).rev().for_each(|buffer| inner.free_in_front(buffer));
+            buffers.for_each(|buffer| inner.put_back(buffer, false));
         }
         let reopened = inner.discharge(account, count.into());
         if reopened || inner.wanted {
@@ -325,23 +338,25 @@ impl Inner {
             Some(at) => at,
             None => {
                 let memory = Mapping::new(SEGMENT_BYTES, false)?;
-                self.segments.push(Segment { memory, out: 0, charge: None, set_aside: false });
+                let free = VecDeque::with_capacity(SEGMENT_BUFFERS);
+                self.segments.push(Segment { memory, free, out: 0, charge: None, set_aside: false });
                 self.segments.len() - 1
             }
         };
         let segment = &mut self.segments[at];
         (segment.charge, segment.set_aside) = (Some(charge), set_aside);
         self.set_aside -= isize::from(set_aside);
-        self.backed += SEGMENT_BUFFERS;
         let first = first_of(at);
-        self.cold.extend((first..first + SEGMENT_BUFFERS).rev().map(|buffer| buffer as u16));
+        segment.free.extend((first..first + SEGMENT_BUFFERS).map(|buffer| buffer as u16));
+        self.backed += SEGMENT_BUFFERS;
+        self.lowest = self.lowest.min(at);
         Ok(())
     }
 
     /// See [`Buffers::publish`].
     fn publish(&mut self) -> usize {
         let Some(mut provided) = self.provided.take() else {
-            let free = self.hot.len() + self.cold.len() + self.growth_max();
+            let free = self.backed - self.out + self.growth_max();
             self.wanted = free == 0;
             return free;
         };
@@ -369,7 +384,7 @@ impl Inner {
 
     /// What is published at a time.
     fn published_max(&self) -> usize {
-        if self.short { SHORT_BUFFERS } else { HOT_BUFFERS }
+        if self.short { SHORT_BUFFERS } else { PUBLISHED_MAX }
     }
 
     /// The engine has memory again.
@@ -387,31 +402,46 @@ impl Inner {
         }
     }
 
+    /// The buffer that is taken next, of those that are made.
+    fn front(&mut self) -> Option<u16> {
+        while self.segments.get(self.lowest)?.free.is_empty() {
+            self.lowest += 1;
+        }
+        self.segments[self.lowest].free.front().copied()
+    }
+
     fn take(&mut self) -> Option<u16> {
-        let buffer = match self.hot.pop_front().or_else(|| self.cold.pop()) {
-            Some(buffer) => buffer,
-            None => {
-                self.grow().ok()?;
-                self.cold.pop()?
-            }
-        };
-        self.segments[segment_of(buffer)].out += 1;
+        if self.front().is_none() {
+            self.grow().ok()?;
+        }
+        let buffer = self.front()?;
+        let segment = &mut self.segments[self.lowest];
+        segment.free.pop_front();
+        segment.out += 1;
+        self.out += 1;
         Some(buffer)
     }
 
-    fn free_behind(&mut self, buffer: u16) {
-        self.segments[segment_of(buffer)].out -= 1;
-        if usize::from(buffer) < HOT_BUFFERS { self.hot.push_back(buffer) } else { self.cold.push(buffer) }
-    }
-
-    fn free_in_front(&mut self, buffer: u16) {
-        self.segments[segment_of(buffer)].out -= 1;
-        if usize::from(buffer) < HOT_BUFFERS { self.hot.push_front(buffer) } else { self.cold.push(buffer) }
+    fn put_back(&mut self, buffer: u16, in_front: bool) {
+        let at = segment_of(buffer);
+        let segment = &mut self.segments[at];
+        segment.out -= 1;
+        if in_front {
+            segment.free.push_front(buffer)
+        } else {
+            segment.free.push_back(buffer)
+        }
+        self.out -= 1;
+        self.lowest = self.lowest.min(at);
     }
 
     fn charge(&mut self, account: u16, buffers: usize) {
+        self.accounts[account.into()].held += buffers;
+    }
+
+    /// A source that holds its budget is full. Not asked of room for a read before it is known how much of it was used.
+    fn judge(&mut self, account: u16) {
         let account = &mut self.accounts[account.into()];
-        account.held += buffers;
         account.full |= account.held >= account.most(self.short);
     }
 
@@ -454,6 +484,8 @@ pub struct Lease {
     first: u16,
     count: u16,
     account: u16,
+    /// Whether the caller reads into it, not the kernel on its own.
+    direct: bool,
 }
 
 impl Lease {
@@ -474,9 +506,10 @@ impl Lease {
         self.len = bytes as u32;
         let used = bytes.div_ceil(BUFFER_BYTES).max(1) as u16;
         if used < self.count {
-            self.buffers.give(self.first + used, self.count - used, self.account);
+            self.buffers.give(self.first + used, self.count - used, self.account, self.direct);
             self.count = used;
         }
+        self.buffers.inner.borrow_mut().judge(self.account);
     }
 }
 
@@ -502,98 +535,10 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.buffers.give(self.first, self.count, self.account);
+        self.buffers.give(self.first, self.count, self.account, self.direct);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::{Context, Waker};
-
-    use super::*;
-
-    fn direct() -> Rc<Buffers> {
-        Buffers::new(None, Rc::default(), Memory::unlimited()).unwrap()
-    }
-
-    fn read(lease: &mut Lease, bytes: usize, with: u8) {
-        for byte in &mut lease.room()[..bytes] {
-            byte.write(with);
-        }
-        lease.filled(bytes);
-    }
-
-    #[test]
-    fn a_returned_buffer_is_the_next_one_taken() {
-        let buffers = direct();
-        let account = buffers.open_account(1 << 20);
-        let mut lease = buffers.take_run(3, account).unwrap();
-        assert_eq!(lease.held_bytes(), 4 * BUFFER_BYTES);
-        read(&mut lease, BUFFER_BYTES + 1, 7);
-        assert_eq!(lease.held_bytes(), 2 * BUFFER_BYTES);
-        assert_eq!(&lease[..], &vec![7u8; BUFFER_BYTES + 1][..]);
-        let at = lease.as_ptr();
-        drop(lease);
-        assert_eq!(buffers.take_run(0, account).unwrap().as_ptr(), at);
-    }
-
-    #[test]
-    fn buffers_beyond_the_hot_set_are_bounded_by_the_budgets() {
-        let buffers = direct();
-        let account = buffers.open_account(130 * BUFFER_BYTES);
-        let mut leases: Vec<Lease> = std::iter::from_fn(|| buffers.take_run(0, account)).collect();
-        let bound = HOT_BUFFERS + 130 + OVERSHOOT_BUFFERS;
-        assert!((bound..bound + SEGMENT_BUFFERS).contains(&leases.len()), "{}", leases.len());
-        assert!(buffers.is_full(account) && buffers.has_cold_pages());
-        leases.truncate(98);
-        assert!(buffers.is_full(account), "full until a quarter is back");
-        leases.truncate(97);
-        assert!(!buffers.is_full(account));
-        buffers.trim();
-        assert!(!buffers.has_cold_pages());
-        leases.clear();
-        assert_eq!(buffers.held_bytes(account), 0);
-    }
-
-    /// Takes buffers until the account is full, as a source does.
-    fn fill(buffers: &Rc<Buffers>, account: u16) -> Vec<Lease> {
-        let more = || (!buffers.is_full(account)).then(|| buffers.take_run(0, account)).flatten();
-        std::iter::from_fn(more).collect()
-    }
-
-    #[test]
-    fn without_memory_for_more_a_source_is_full_early_and_the_others_still_have_buffers() {
-        let memory = Memory::new(16 << 20);
-        let alarm = Rc::new(Alarm::default());
-        let buffers = Buffers::new(None, Rc::clone(&alarm), Arc::clone(&memory)).unwrap();
-        let accounts = [(); 3].map(|()| buffers.open_account(1 << 30));
-        let least = memory.used_bytes();
-        assert_eq!(least, HOT_BUFFERS * BUFFER_BYTES + 3 * SEGMENT_BYTES);
-        let first = fill(&buffers, accounts[0]);
-        assert!(first.len() > HOT_BUFFERS && memory.used_bytes() <= 14 << 20, "{}", first.len());
-        assert!(!memory.has(SEGMENT_BYTES));
-        let others = [fill(&buffers, accounts[1]), fill(&buffers, accounts[2])];
-        assert_eq!(others.each_ref().map(Vec::len), [SHORT_BUFFERS; 2]);
-        drop(first);
-        assert!(!buffers.is_full(accounts[0]), "all is back");
-        buffers.trim();
-        alarm.hush();
-        buffers.publish();
-        assert!(!buffers.is_full(accounts[1]), "there is memory again");
-        assert!(alarm.poll(&mut Context::from_waker(Waker::noop())).is_ready(), "and it is told");
-        drop(others);
-        buffers.trim();
-        assert_eq!(memory.used_bytes(), least);
-    }
-
-    #[test]
-    fn a_closed_account_waits_for_its_leases() {
-        let buffers = direct();
-        let account = buffers.open_account(1);
-        let lease = buffers.take_run(0, account).unwrap();
-        buffers.close_account(account);
-        assert_eq!(buffers.inner.borrow().accounts.len(), 1);
-        drop(lease);
-        assert_eq!(buffers.inner.borrow().accounts.len(), 0);
-    }
-}
+#[path = "bufring_tests.rs"]
+mod tests;
