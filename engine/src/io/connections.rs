@@ -106,8 +106,8 @@ pub(super) struct Core {
     generation: u32,
     /// Connections whose receives are to start.
     pub(super) queue: Vec<u32>,
-    /// Connections the tick looks at.
-    pub(super) raised: Vec<u32>,
+    /// Connections whose bytes the tick fetches.
+    pub(super) raised: Vec<Conn>,
     /// Connections that are gone and whose consumers do not know it yet.
     pub(super) gone: Vec<(Rc<dyn StreamConsumer>, Conn, Closed)>,
     pub(super) counters: StreamCounters,

@@ -7,6 +7,7 @@
 pub mod affinity;
 mod alarm;
 pub mod bufring;
+mod bundling;
 mod connections;
 pub mod datagram;
 #[cfg(test)]

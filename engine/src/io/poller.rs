@@ -16,7 +16,7 @@ use io_uring::{opcode, squeue};
 use super::alarm::Alarm;
 use super::bufring::{Buffers, HOT_BUFFERS};
 use super::epoll_net::{Epoll, READABLE, WRITABLE};
-use super::ring::{Done, Ring};
+use super::ring::{Done, Ring, Rung};
 use crate::memory::Memory;
 
 /// Buffer group of the stream receives.
@@ -107,6 +107,23 @@ impl Poller {
     /// Whether this is epoll: then sockets must be read when they are ready, and accepting must not wait.
     pub(super) fn is_epoll(&self) -> bool {
         matches!(self, Self::Epoll(_))
+    }
+
+    /// Whether connections may be read directly, beside their receives: only where no completion is made behind the
+    /// shard's back.
+    pub(super) fn allows_reads(&self) -> bool {
+        match self {
+            Self::Ring { ring, .. } => ring.rung() == Rung::Deferred,
+            Self::Epoll(_) => true,
+        }
+    }
+
+    /// Whether a direct read now brings what comes next: all that was received before is taken.
+    pub(super) fn is_in_step(&mut self) -> bool {
+        match self {
+            Self::Ring { ring, .. } => ring.is_in_step(),
+            Self::Epoll(_) => true,
+        }
     }
 
     /// Starts to receive until the request ends.
@@ -208,7 +225,7 @@ impl Poller {
     }
 
     /// How the ring was set up.
-    pub(super) fn describe(&self) -> (&'static str, Option<super::ring::Rung>, bool) {
+    pub(super) fn describe(&self) -> (&'static str, Option<Rung>, bool) {
         match self {
             Self::Ring { ring, .. } => ("ring", Some(ring.rung()), ring.bundles()),
             Self::Epoll(_) => ("epoll", None, false),

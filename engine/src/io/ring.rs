@@ -160,6 +160,12 @@ impl Ring {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether nothing can have been received that was not taken, until the ring is entered again.
+    pub(super) fn is_in_step(&mut self) -> bool {
+        let overflown = self.io.submission().cq_overflow();
+        self.rung == Rung::Deferred && !overflown && self.io.completion().is_empty()
+    }
+
     /// Whether something is queued, waits to be taken, or is deferred until the ring is entered.
     pub(super) fn has_work(&mut self) -> bool {
         let queue = self.io.submission();

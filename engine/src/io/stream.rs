@@ -233,7 +233,7 @@ impl Streams {
             let core = &mut *self.core.borrow_mut();
             let options = core.sources[source as usize].options;
             // A unix stream ignores the mark; without a peer address it is one.
-            let lowat = Lowat::new(options.bundle_wakes && peer.is_some());
+            let lowat = Lowat::new(options.bundle_wakes && peer.is_some() && core.poller.allows_reads());
             let conn = core.insert(fd, source, seat, lowat);
             core.counters.opened += 1;
             (Rc::clone(&core.sources[source as usize].consumer), conn)
@@ -334,7 +334,7 @@ impl Streams {
     /// Says that each byte counts (a handshake, an awaited answer), or that wake-ups may be bundled again.
     pub fn set_interactive(&self, conn: Conn, interactive: bool) {
         if let Some(connection) = self.core.borrow_mut().get(conn) {
-            let mark = connection.lowat.set_adaptive(!interactive);
+            let mark = connection.lowat.set_interactive(interactive);
             connection.set_mark(mark);
         }
     }

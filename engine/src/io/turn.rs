@@ -15,11 +15,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::bufring::{BUFFER_BYTES, Lease};
+use super::bufring::Lease;
 use super::connections::{Core, Listener, NEVER, Source};
 use super::epoll_net::{accept_now, receive_now};
 use super::listen::Listening;
-use super::lowat::{Lowat, Mark, TICK_NS};
 use super::poller::{Event, Kind, Token};
 use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams};
 
@@ -27,15 +26,26 @@ use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams
 const SWEEP_NS: u64 = 250_000_000;
 /// How long accepting rests when the kernel cannot.
 const ACCEPT_REST_NS: u64 = 100_000_000;
-/// Connections of a shard that may be raised at a time.
-const RAISED_MAX: usize = 4096;
-/// Reads of one connection in a turn, and buffers of one read, on epoll.
-const READS: usize = 4;
+/// Reads of one connection in a turn, and buffers of one read, when it is read directly.
+pub(super) const READS: usize = 4;
 const READ_BUFFERS: usize = 4;
 /// Turns in which the listeners' last requests end when the shard stops.
 const LAST_TURNS: usize = 64;
 /// Connections accepted in a turn, on epoll.
 const ACCEPTS: usize = 64;
+
+/// What a direct read met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Bytes, which are given out; `whole` when there may be more.
+    Bytes { bytes: u32, whole: bool },
+    /// Nothing that waits, or a connection that must not be read.
+    Nothing,
+    /// No buffer for what may wait.
+    Withheld,
+    /// The connection's end; 0 is the end of a stream.
+    Ended(i32),
+}
 
 impl Streams {
     /// Gives out what happens until [`Streams::stop`]. To be spawned on the shard; it ends early only when the kernel
@@ -129,8 +139,15 @@ impl Streams {
 
     /// A ring filled buffers.
     fn filled(&self, token: Token, buffer: u16, bytes: u32, goes_on: bool) {
-        let Some((consumer, account)) = self.core.borrow_mut().received(token, bytes, goes_on) else {
-            unreachable!("a slot stays taken while its receive is out");
+        let (consumer, account) = {
+            let core = &mut *self.core.borrow_mut();
+            assert!(core.by_token(token).is_some(), "a slot stays taken while its receive is out");
+            let (consumer, account) = (core.received(token.slot, bytes), core.account_of(token.slot));
+            core.bundle(token, bytes);
+            if !goes_on {
+                core.receive_is_over(token.slot);
+            }
+            (consumer, account)
         };
         let mut open = true;
         self.buffers.claim(buffer, bytes as usize, account, |lease| {
@@ -151,41 +168,53 @@ impl Streams {
     /// Epoll says that a connection can be read: reads a bounded part of what is there.
     fn readable(&self, token: Token) {
         for _ in 0..READS {
-            let mut core = self.core.borrow_mut();
-            if !core.by_token(token).is_some_and(|connection| connection.receiving) {
-                return;
-            }
-            let account = core.account_of(token.slot);
-            if self.buffers.is_full(account) {
-                core.stop(token.slot);
-                return core.want(token.slot);
-            }
-            let Some(mut lease) = self.buffers.take_run(READ_BUFFERS - 1, account) else {
-                core.stop(token.slot);
-                core.counters.without_buffer += 1;
-                return core.want(token.slot);
-            };
-            let fd = core.conns[token.slot as usize].fd.as_fd();
-            let got = receive_now(fd, lease.room());
-            match got {
-                Ok(bytes @ 1..) => {
-                    lease.filled(bytes);
-                    let Some((consumer, _)) = core.received(token, bytes as u32, true) else { return };
-                    drop(core);
-                    let whole = lease.len() == READ_BUFFERS * BUFFER_BYTES;
-                    if !self.give_lease(&consumer, token, lease) || !whole {
+            match self.read(token) {
+                Read::Bytes { bytes, whole } => {
+                    self.core.borrow_mut().bundle(token, bytes);
+                    if !whole {
                         return;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                ended => {
-                    // Out of the set before its number can be another connection's.
+                Read::Nothing => return,
+                Read::Withheld => {
+                    let core = &mut *self.core.borrow_mut();
                     core.stop(token.slot);
-                    drop(core);
-                    let error = ended.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+                    return core.want(token.slot);
+                }
+                Read::Ended(error) => {
+                    // Out of the set before its number can be another connection's.
+                    self.core.borrow_mut().stop(token.slot);
                     return self.receive_ended(token, error);
                 }
             }
+        }
+    }
+
+    /// Reads once from a connection whose receives are out, and gives out what came.
+    pub(super) fn read(&self, token: Token) -> Read {
+        let mut core = self.core.borrow_mut();
+        if !core.by_token(token).is_some_and(|connection| connection.receiving) {
+            return Read::Nothing;
+        }
+        let account = core.account_of(token.slot);
+        if self.buffers.is_full(account) {
+            return Read::Withheld;
+        }
+        let Some(mut lease) = self.buffers.take_run(READ_BUFFERS - 1, account) else {
+            core.counters.without_buffer += 1;
+            return Read::Withheld;
+        };
+        match receive_now(core.conns[token.slot as usize].fd.as_fd(), lease.room()) {
+            Ok(bytes @ 1..) => {
+                let whole = bytes == lease.held_bytes();
+                lease.filled(bytes);
+                let consumer = core.received(token.slot, bytes as u32);
+                drop(core);
+                let open = self.give_lease(&consumer, token, lease);
+                Read::Bytes { bytes: bytes as u32, whole: whole && open }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+            ended => Read::Ended(ended.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO))),
         }
     }
 
@@ -309,10 +338,8 @@ impl Streams {
     }
 
     fn run_timers(&self) {
+        self.fetch_raised();
         let core = &mut *self.core.borrow_mut();
-        if core.now_ns >= core.tick_ns {
-            core.tick();
-        }
         if core.now_ns >= core.sweep_ns {
             core.sweep();
             self.buffers.trim();
@@ -378,63 +405,26 @@ impl Streams {
 }
 
 impl Core {
-    /// Notes a receive; whose bytes they are, unless the connection is unknown.
-    fn received(&mut self, token: Token, bytes: u32, goes_on: bool) -> Option<(Rc<dyn StreamConsumer>, u16)> {
-        let now_ns = self.now_ns;
+    /// Notes that a connection brought bytes; who takes them.
+    fn received(&mut self, slot: u32, bytes: u32) -> Rc<dyn StreamConsumer> {
         self.counters.receives += 1;
         self.counters.bytes += u64::from(bytes);
-        let connection = self.by_token(token)?;
-        connection.received_ns = now_ns;
-        let source = connection.source as usize;
-        let mark = connection.lowat.received(bytes, now_ns);
-        if mark != Mark::Keep {
-            self.set_mark(token.slot, mark);
-        }
-        if !goes_on {
-            let connection = &mut self.conns[token.slot as usize];
-            (connection.receiving, connection.stopping) = (false, false);
-            if connection.closing.is_some() {
-                self.finish_if_over(token.slot);
-            } else {
-                self.want(token.slot);
-            }
-        }
-        let source = &mut self.sources[source];
-        source.touched = true;
-        Some((Rc::clone(&source.consumer), source.account))
-    }
-
-    fn set_mark(&mut self, slot: u32, mark: Mark) {
-        let raised = self.raised.len();
         let connection = &mut self.conns[slot as usize];
-        if !connection.ticked && raised >= RAISED_MAX {
-            // As many as may wait do; this one goes on waking for each message.
-            connection.lowat = Lowat::new(true);
-            return;
-        }
-        self.counters.marks_set += u64::from(connection.set_mark(mark));
-        if !std::mem::replace(&mut connection.ticked, true) {
-            self.raised.push(slot);
-            if self.tick_ns == NEVER {
-                self.tick_ns = self.now_ns + TICK_NS;
-            }
-        }
+        connection.received_ns = self.now_ns;
+        let source = &mut self.sources[connection.source as usize];
+        source.touched = true;
+        Rc::clone(&source.consumer)
     }
 
-    /// Lowers raised connections that were silent, and forgets those that need no tick.
-    fn tick(&mut self) {
-        let mut raised = std::mem::take(&mut self.raised);
-        raised.retain(|slot| {
-            let Some(connection) = self.conns.get_mut(*slot as usize).filter(|c| c.ticked) else {
-                return false;
-            };
-            let mark = connection.lowat.tick();
-            self.counters.marks_set += u64::from(connection.set_mark(mark));
-            connection.ticked = connection.lowat.needs_tick();
-            connection.ticked
-        });
-        self.tick_ns = if raised.is_empty() { NEVER } else { self.now_ns + TICK_NS };
-        self.raised = raised;
+    /// A receive ended with the bytes it brought.
+    fn receive_is_over(&mut self, slot: u32) {
+        let connection = &mut self.conns[slot as usize];
+        (connection.receiving, connection.stopping) = (false, false);
+        if connection.closing.is_some() {
+            self.finish_if_over(slot);
+        } else {
+            self.want(slot);
+        }
     }
 
     /// Closes connections that were idle too long or missed their deadline, and tries again to accept.
