@@ -47,6 +47,8 @@ pub fn on_cpu<T: Send>(cpu: usize, work: impl FnOnce() -> T + Send) -> (T, u64) 
 pub struct Took {
     pub cpu_ns: u64,
     pub wall: Duration,
+    /// How long shards of this process were ready to run and others had their CPU.
+    pub waited: Duration,
     /// Part of the machine's time that the hypervisor took, percent.
     pub stolen: f64,
 }
@@ -56,6 +58,7 @@ pub struct Meter {
     pid: u32,
     cpu_ns: u64,
     mine_ns: u64,
+    waited_ns: u64,
     wall: Instant,
     ticks: (u64, u64),
 }
@@ -66,6 +69,7 @@ impl Meter {
             pid,
             cpu_ns: process_ns(pid),
             mine_ns: thread_ns(),
+            waited_ns: shards_waited_ns(),
             wall: Instant::now(),
             ticks: machine_ticks(),
         }
@@ -80,8 +84,20 @@ impl Meter {
         let (stolen, all) = machine_ticks();
         let (stolen, all) = (stolen - self.ticks.0, all - self.ticks.1);
         let stolen = stolen as f64 * 100.0 / all.max(1) as f64;
-        Took { cpu_ns, wall: self.wall.elapsed(), stolen }
+        let waited = Duration::from_nanos(shards_waited_ns().saturating_sub(self.waited_ns));
+        Took { cpu_ns, wall: self.wall.elapsed(), waited, stolen }
     }
+}
+
+/// How long this process's shards have waited for a CPU.
+fn shards_waited_ns() -> u64 {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
+    let waited = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        let figures = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        name.starts_with("shard").then(|| figures.split_whitespace().nth(1)?.parse::<u64>().ok())?
+    };
+    tasks.flatten().filter_map(waited).sum()
 }
 
 /// Ticks that were stolen, and all of them, since the machine started.

@@ -96,7 +96,7 @@ fn measure(receive: impl FnOnce() -> (u64, u64) + Send, send: impl FnOnce() -> u
         let receiver = scope.spawn(|| on_cpu(RECEIVER_CPU, receive).0);
         let sent = on_cpu(SENDER_CPU, send).0;
         let (messages, cpu_ns) = receiver.join().expect("the receiver ends well");
-        let took = Took { cpu_ns, wall: wall.elapsed(), stolen: 0.0 };
+        let took = Took { cpu_ns, wall: wall.elapsed(), ..Took::default() };
         Run { took, messages, lost: sent - messages }
     })
 }

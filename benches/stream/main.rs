@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// Runs of each row.
 const RUNS: usize = 5;
+/// Pairs of runs, beside a stalled source and beside an idle one.
+const NEIGHBOUR_PAIRS: usize = 15;
 
 fn main() {
     let full = std::env::args().any(|a| a == "--bench");
@@ -40,9 +42,9 @@ fn main() {
     match words.join(" ").as_str() {
         "latency" => latency::measure(300),
         "neighbour" => {
-            let table = neighbour::measure(RUNS, 4_000_000);
-            table.print();
-            neighbour::print_difference(&table);
+            let pairs = neighbour::measure(NEIGHBOUR_PAIRS, 4_000_000);
+            pairs.table.print();
+            neighbour::print_difference(&pairs);
         }
         "udp-capacity" => {
             let lossless = capacity::measure(Duration::from_secs(2), Duration::from_secs(30));

@@ -72,6 +72,12 @@ impl Watch {
         self.0.status().sources[source].bytes_in
     }
 
+    /// Whether all that a source has received is delivered.
+    pub fn is_delivered(&self, source: usize) -> bool {
+        let status = self.0.status();
+        status.sources[source].records_in == status.sources[source].delivered
+    }
+
     /// Waits until `sent` messages of the first source are received or known to be lost; the lost ones.
     pub fn account_for(&self, sent: u64, exactly: bool) -> u64 {
         let start = Instant::now();
