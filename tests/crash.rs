@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::fallback;
+use crate::harness::{Site, status, until};
+
 /// Kills of one run; the hundred, which take about fifteen seconds.
 const KILLS: u32 = 100;
 
 fn engine(folder: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_wpgen"))
-        .args(["-q", "source", "start", "wpsrc.toml"])
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wpgen"));
+    command.args(["-q", "source", "start", "wpsrc.toml"]).current_dir(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    fallback::filter(&mut command);
+    command.spawn().unwrap()
 }
 
 fn configure(folder: &Path, io: &str) {
@@ -165,4 +165,27 @@ fn nothing_is_missing_or_twice_after_a_hundred_kills() {
 #[test]
 fn nor_on_epoll() {
     killed_again_and_again("epoll", KILLS / 4);
+}
+
+#[test]
+fn what_no_sender_repeats_is_kept_once_it_counts_as_delivered() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let site = Site::empty();
+    let source = format!("addr = \"127.0.0.1\"\nport = {port}");
+    site.configure_source("auto", "tcp_src", &source, "path = \"out.log\"");
+    // No checkpoint is written but where one is asked for.
+    let path = site.path("wpsrc.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("workers = 2", "workers = 2\ncheckpoint_interval = \"1h\"")).unwrap();
+    for round in 1..=3 {
+        let engine = site.start();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"one\ntwo\n").unwrap();
+        until("both are delivered", || status(site.folder())["sources"][0]["delivered"] == 2);
+        engine.signal(libc::SIGKILL);
+        engine.end();
+        let engine = site.start();
+        assert_eq!(site.read("out.log"), "one\ntwo\n".repeat(round).as_bytes());
+        engine.stop();
+    }
 }

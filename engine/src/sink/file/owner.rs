@@ -39,6 +39,9 @@ const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 /// After this time without a batch, what is written is synced, whatever the interval. Longer than batches linger.
 const IDLE: Duration = Duration::from_millis(10);
 
+/// Between two attempts to have the checkpoint written.
+const PERSIST_AGAIN: Duration = Duration::from_millis(100);
+
 /// What an owner works with.
 pub(super) struct Around {
     pub(super) ledger: Arc<Ledger>,
@@ -296,16 +299,23 @@ impl Owner {
         let (medium, dev, ino) = (file.writer.medium(), file.dev, file.ino);
         let len = file.writer.standing().visible;
         let (ledger, home) = (Arc::clone(&self.around.ledger), Rc::clone(&self.around.home));
+        let persist = Arc::clone(&self.around.persist);
         let sync = self.around.settings.fsync != Fsync::Never;
+        // A start cuts the file to what the checkpoint says: what no input brings again is delivered only then.
+        let is_once = batches.iter().flat_map(|batch| &batch.tickets).any(|ticket| ticket.input == 0);
         let task = async move {
             if sync && let Err(error) = sync_data(&medium).await {
                 return Err((error, batches));
             }
             ledger.commit(dev, ino, len, &batches);
+            while is_once && persist().await.is_err() {
+                // The keeper tells of it.
+                tokio::time::sleep(PERSIST_AGAIN).await;
+            }
             batches.into_iter().for_each(|batch| home(batch, Verdict::Delivered));
             Ok(())
         };
-        if sync {
+        if sync || is_once {
             self.syncing = Some(tokio::task::spawn_local(task));
         } else {
             // It does not wait for anything.
