@@ -243,6 +243,7 @@ fn a_source_that_listens_and_changes_has_its_port_again() {
     let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
     stream.write_all(b"00000001 second\n").unwrap();
     until("both are there", || site.numbers("kept.log") == [0, 1]);
+    assert_eq!(status(site.path())["records_in"], 2, "its counters go on");
     engine.stop();
 }
 

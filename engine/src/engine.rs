@@ -95,6 +95,14 @@ impl Running {
         self.parts_left.load(Ordering::Acquire) == 0
     }
 
+    /// Its counters for the one that takes its place, with what the source itself had counted.
+    fn bequeath(&self) -> Vec<Arc<SourceCounters>> {
+        if let Some(first) = self.counters.first() {
+            first.errors.add(self.source.errors());
+        }
+        self.counters.clone()
+    }
+
     /// A part has ended, nobody asked for it, and the source has no end.
     fn has_failed(&self) -> bool {
         let left = self.parts_left.load(Ordering::Acquire);
@@ -170,6 +178,23 @@ impl Shared {
         running.clone()
     }
 
+    /// One source a key: one that still drains behind its successor is counted with that.
+    fn newest(&self) -> Vec<Arc<Running>> {
+        let running = self.running();
+        let is_newest = |r: &&Arc<Running>| {
+            !running.iter().any(|other| other.source.key() == r.source.key() && other.number > r.number)
+        };
+        running.iter().filter(is_newest).cloned().collect()
+    }
+
+    /// One set a shard for a source that starts: those of the one that had its key, so that no counter goes back.
+    fn counters(&self, key: &str) -> Vec<Arc<SourceCounters>> {
+        let running = self.running();
+        let before = running.iter().rev().find(|running| running.source.key() == key);
+        let before = before.map(|running| running.bequeath());
+        before.unwrap_or_else(|| self.links.iter().map(|_| Arc::default()).collect())
+    }
+
     fn sinks(&self) -> Vec<Arc<dyn Sink>> {
         lock(&self.sinks).clone()
     }
@@ -228,7 +253,7 @@ impl Shared {
         Status {
             elapsed: started.elapsed(),
             usage: Usage::now(),
-            sources: self.running().iter().map(|r| r.status()).collect(),
+            sources: self.newest().iter().map(|r| r.status()).collect(),
             sinks: self.sinks().iter().map(|s| s.status()).collect(),
             checkpoint: self.keeper.get().map(|keeper| keeper.status(started)),
             alerts: Vec::new(),
@@ -253,7 +278,7 @@ impl Shared {
     }
 
     fn bytes(&self) -> u64 {
-        self.running().iter().flat_map(|r| &r.counters).map(|c| c.bytes.get()).sum()
+        self.newest().iter().flat_map(|r| &r.counters).map(|c| c.bytes.get()).sum()
     }
 
     /// A number that differs when a checkpoint may differ: all of it are counters that only grow, and a change of
@@ -432,7 +457,7 @@ impl Engine {
         let stop = Stop::default();
         let links = &self.shared.links;
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-        let counters: Vec<Arc<SourceCounters>> = links.iter().map(|_| Arc::default()).collect();
+        let counters = self.shared.counters(source.key());
         let parts_left = Arc::new(AtomicU64::new(links.len() as u64));
         let share = Share::new(&self.shared.memory);
         for (link, counters) in links.iter().zip(&counters) {
