@@ -6,6 +6,8 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::fallback;
+
 /// The binary under test, with nothing of the tester's environment that would change its words.
 pub fn wpgen(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wpgen"));
@@ -13,6 +15,7 @@ pub fn wpgen(folder: &Path, args: &[&str]) -> Command {
     for name in ["NO_COLOR", "RUST_LOG", "CLICOLOR", "CLICOLOR_FORCE", "WPGEN_LANG"] {
         command.env_remove(name);
     }
+    fallback::filter(&mut command);
     command
 }
 

@@ -1,4 +1,6 @@
 //! Where io_uring is refused, the engine runs on epoll with the same result, and says why in one line.
+//!
+//! With WPGEN_TEST_NO_URING set, every engine of all these tests runs so: what they ask of io_uring they ask of `auto`.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -19,6 +21,24 @@ key = "copy"
 connect = "file_sink"
 params = { path = "out.log" }
 "#;
+
+/// Whether every engine is to be refused io_uring.
+pub fn is_asked() -> bool {
+    std::env::var_os("WPGEN_TEST_NO_URING").is_some()
+}
+
+/// The word for `io` in a test's configuration: who asks for io_uring and is refused does not start.
+pub fn io(wanted: &str) -> &str {
+    if is_asked() && wanted == "uring" { "auto" } else { wanted }
+}
+
+/// Has io_uring refused to a program, where that is asked for.
+pub fn filter(command: &mut Command) {
+    if is_asked() {
+        // SAFETY: between fork and exec the closure only makes two system calls.
+        unsafe { command.pre_exec(refuse_io_uring) };
+    }
+}
 
 /// Has the kernel answer io_uring_setup with EPERM, as container runtimes' default profiles do.
 pub fn refuse_io_uring() -> io::Result<()> {

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::cli::{Ran, run, wpgen};
+use crate::fallback;
 
 /// Longer than anything here takes on a machine that is busy with the other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +63,7 @@ impl Site {
 
     /// Writes the configuration anew, with a source of any kind.
     pub fn configure_source(&self, io: &str, connect: &str, source: &str, sink: &str) {
+        let io = fallback::io(io);
         let config = format!(
             "[engine]\nworkers = 2\nio = \"{io}\"\n[admin]\nlisten = \"\"\n\
              [[sources]]\nkey = \"app\"\nconnect = \"{connect}\"\n[sources.params_override]\n{source}\n\

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::fallback;
 use crate::harness::{Started, status, until};
 use crate::net::BACKENDS;
 
@@ -75,6 +76,7 @@ impl Shape {
         };
         let sources: String = ports.iter().enumerate().map(source).collect();
         let stalled: Vec<String> = (0..self.sources).map(|n| format!("\"s{n}\"")).collect();
+        let io = fallback::io(io);
         let config = format!(
             "[engine]\nworkers = 2\nio = \"{io}\"\nmemory_limit = {}\n[admin]\nlisten = \"\"\n{sources}{}{}",
             self.limit,

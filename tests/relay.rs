@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::cli::run;
+use crate::fallback;
 use crate::harness::{Started, status, until};
 
 /// A port on which nobody listens.
@@ -18,6 +19,7 @@ fn free_port() -> u16 {
 
 /// Writes a configuration of one source and one sink.
 fn configure(folder: &Path, io: &str, source: &str, sink: &str) {
+    let io = fallback::io(io);
     let config = format!(
         "[engine]\nworkers = 2\nio = \"{io}\"\n[admin]\nlisten = \"\"\n\
          [[sources]]\nkey = \"app\"\n{source}\n[[sinks]]\nkey = \"out\"\nsources = [\"*\"]\n{sink}\n"

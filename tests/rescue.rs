@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 
 use crate::cli::run;
+use crate::fallback;
 use crate::harness::{Started, status, until, until_ok};
 
 /// Bytes of a line and its newline.
@@ -24,6 +25,7 @@ fn free_port() -> u16 {
 
 /// A file that is followed, and a sink with these lines of TOML.
 fn configure(folder: &Path, io: &str, sink: &str) {
+    let io = fallback::io(io);
     let config = format!(
         "[engine]\nworkers = 1\nio = \"{io}\"\n[admin]\nlisten = \"\"\n\
          [[sources]]\nkey = \"app\"\nconnect = \"file_src\"\nparams = {{ path = \"in.log\" }}\n\

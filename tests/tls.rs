@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cli::run;
+use crate::fallback;
 use crate::harness::{Started, status, until};
 
 const EXTENSIONS: &str = "[req]\ndistinguished_name = name\n[name]\n\
@@ -78,6 +79,7 @@ impl Site {
     /// Writes a configuration of one syslog source; `tls` is the inside of its table, or empty for none.
     fn configure(&self, io: &str, protocol: &str, tls: &str) {
         let tls = if tls.is_empty() { String::new() } else { format!("tls = {{ {tls} }}\n") };
+        let io = fallback::io(io);
         let config = format!(
             "[engine]\nworkers = 2\nio = \"{io}\"\n[admin]\nlisten = \"\"\n\
              [[sources]]\nkey = \"sys\"\nconnect = \"syslog_tcp_src\"\n[sources.params_override]\n\
