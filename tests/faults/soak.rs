@@ -1,0 +1,134 @@
+//! One engine for an hour under mixed load and random faults: it ends with flat memory, flat open files, and the law intact.
+//!
+//! It goes in rounds of a few seconds. Each has inputs, outputs and faults of its own, which a reload brings in; then a
+//! reload to nothing takes them out, and what the engine holds at rest is measured. kill -9 and SIGTERM are for the
+//! seeded runs: here the process is to grow old.
+
+use std::time::{Duration, Instant};
+
+use super::engine::Engine;
+use super::input::Place;
+use super::plan::{Means, Plan};
+use super::stage::{Outcome, Stage, Wrong};
+
+/// An hour, where the environment says nothing else.
+const SECONDS: u64 = 3600;
+/// Rounds at the start that are not measured: pools fill, the allocator learns.
+const WARM_UP: usize = 3;
+/// What memory at rest may differ by between the first and the last third, beside a tenth.
+const SLACK_KIB: u64 = 8 << 10;
+/// How long what was taken out may take to close.
+const CLOSE_MAX: Duration = Duration::from_secs(20);
+
+/// What an engine at rest holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    kib: u64,
+    files: usize,
+}
+
+fn held(engine: &Engine) -> Held {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", engine.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let files = std::fs::read_dir(format!("/proc/{}/fd", engine.pid())).unwrap().count();
+    Held { kib: line.trim().trim_end_matches(" kB").parse().unwrap(), files }
+}
+
+#[test]
+#[ignore = "an hour, or WPGEN_SOAK_SECONDS"]
+fn soak() {
+    let means = super::means();
+    let seconds = super::asked("WPGEN_SOAK_SECONDS").unwrap_or(SECONDS);
+    let seed = super::asked("WPGEN_SEED").unwrap_or(0);
+    let folder = tempfile::Builder::new().prefix("soak-").tempdir().unwrap();
+    let place = Place { folder: folder.path().to_owned(), address: super::own_address() };
+    // A thread of its own, whose disks are nobody else's.
+    let soaking = std::thread::spawn(move || rounds(seed, Duration::from_secs(seconds), means, &place));
+    match soaking.join() {
+        Ok(Ok((sum, held))) => {
+            eprintln!("{} rounds: {sum:?}", held.len());
+            is_flat(&held);
+        }
+        Ok(Err(wrong)) => panic!("{}\nkept: {}", wrong.join("\n"), folder.keep().display()),
+        Err(_) => panic!("the harness panicked; kept: {}", folder.keep().display()),
+    }
+}
+
+fn rounds(seed: u64, length: Duration, means: Means, place: &Place) -> Result<(Outcome, Vec<Held>), Wrong> {
+    let until = Instant::now() + length;
+    let idle =
+        Plan { inputs: Vec::new(), outputs: Vec::new(), steps: Vec::new(), ..Plan::round(seed, means) };
+    let mut stage = Stage::set_up(&idle, place);
+    stage.configure();
+    stage.start()?;
+    let (mut sum, mut all) = (Outcome::default(), Vec::new());
+    let base = held(stage.engine()).files;
+    for round in 0.. {
+        let plan = Plan::round(seed + round, means);
+        let why = |wrong: Wrong| -> Wrong {
+            let head = format!("round {round} of WPGEN_SEED={seed}: {plan}");
+            std::iter::once(head).chain(wrong).collect()
+        };
+        // Keys of a few rounds back may come again.
+        let first = u8::try_from(round % 20 * 4).unwrap();
+        let outcome = stage
+            .next_round(&plan, place, first)
+            .and_then(|()| stage.work())
+            .and_then(|()| stage.judge())
+            .map_err(why)?;
+        sum.add(outcome);
+        stage.next_round(&idle, place, 0)?;
+        all.push(at_rest(&stage, base).map_err(why)?);
+        clear(place);
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    stage.stop()?;
+    Ok((sum, all))
+}
+
+/// What the engine holds once it has closed what a round had open.
+fn at_rest(stage: &Stage, base: usize) -> Result<Held, Wrong> {
+    let deadline = Instant::now() + CLOSE_MAX;
+    loop {
+        let now = held(stage.engine());
+        // The admin API may be answering a scrape: a connection, twice at most.
+        if now.files <= base + 2 {
+            return Ok(now);
+        }
+        if Instant::now() > deadline {
+            return Err(vec![format!("{} files are open at rest, and {base} were at first", now.files)]);
+        }
+        std::thread::sleep(Duration::from_millis(20)); // between two looks
+    }
+}
+
+/// Removes what the rounds before have read and written.
+fn clear(place: &Place) {
+    for folder in [place.folder.clone(), place.folder.join("out")] {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            if name.starts_with("in") || name.starts_with("out") && entry.path().is_file() {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+}
+
+/// The memory of the last third is that of the first.
+fn is_flat(held: &[Held]) {
+    let held = &held[WARM_UP.min(held.len() / 3)..];
+    let median = |part: &[Held]| {
+        let mut all: Vec<u64> = part.iter().map(|held| held.kib).collect();
+        all.sort_unstable();
+        all[all.len() / 2]
+    };
+    let third = held.len().div_ceil(3);
+    let (first, last) = (median(&held[..third]), median(&held[held.len() - third..]));
+    eprintln!(
+        "at rest, median: {first} KiB in the first third, {last} KiB in the last; files: {:?}",
+        held.last()
+    );
+    assert!(last <= first + first / 10 + SLACK_KIB, "memory at rest grows: {first} KiB, then {last} KiB");
+}
