@@ -86,7 +86,11 @@ pub fn file(messages: u64, record_bytes: u64) -> Run {
             }
         }
     });
-    Run { took: Took { cpu_ns, wall: wall.elapsed(), waited: Duration::ZERO, stolen: 0.0 }, messages, lost: 0 }
+    Run {
+        took: Took { cpu_ns, wall: wall.elapsed(), waited: Duration::ZERO, stolen: 0.0 },
+        messages,
+        lost: 0,
+    }
 }
 
 /// `receive` returns messages and CPU time, `send` messages.

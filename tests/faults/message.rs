@@ -47,7 +47,7 @@ impl Record {
     /// Mostly short; one in 512 is larger than a small batch.
     fn filler_len(self) -> usize {
         let mixed = self.mixed() as usize >> 5;
-        if mixed % 512 == 0 { 1000 + mixed / 512 % 300 } else { mixed % 150 }
+        if mixed.is_multiple_of(512) { 1000 + mixed / 512 % 300 } else { mixed % 150 }
     }
 
     fn mixed(self) -> u32 {

@@ -124,7 +124,7 @@ impl Drop for Scraper {
 
 fn look(shared: &Shared, folder: &Path) {
     let life = shared.life.load(Ordering::Acquire);
-    if life % 2 == 0 {
+    if life.is_multiple_of(2) {
         return;
     }
     let at = Instant::now();

@@ -53,6 +53,8 @@ pub struct Stage {
     /// Whether something holds on that may keep the engine from delivering.
     holds: bool,
     limited: bool,
+    /// Whether a reload could not do everything, because of what held on.
+    reload_again: bool,
     faults: u64,
     /// What the kernel has dropped of each input in the last life.
     dropped: HashMap<u8, u64>,
@@ -105,6 +107,7 @@ impl Stage {
             rounds: Rounds::default(),
             holds: false,
             limited: false,
+            reload_again: false,
             faults: 0,
             dropped: HashMap::new(),
             plan: plan.clone(),
@@ -151,6 +154,8 @@ impl Stage {
     }
 
     pub(super) fn start(&mut self) -> Result<(), Wrong> {
+        // It reads the configuration as it is now.
+        self.reload_again = false;
         let preload = self.clock.as_ref().and_then(|_| clock::library());
         self.engine = Some(Engine::start(&self.folder, preload).map_err(|why| vec![why])?);
         if self.limited {
@@ -193,7 +198,7 @@ impl Stage {
             }
             strike => {
                 self.strike_around(strike);
-                Ok(())
+                if self.holds { Ok(()) } else { self.reload_once_more() }
             }
         }
     }
@@ -223,12 +228,12 @@ impl Stage {
     }
 
     fn standings(&self) -> Vec<Standing> {
-        let standing = |input: &Box<dyn Input>| Standing {
+        let standing = |input: &dyn Input| Standing {
             input: input.number(),
             written: input.written(),
             can_repeat: input.can_repeat(),
         };
-        self.inputs.iter().map(standing).collect()
+        self.inputs.iter().map(|input| standing(input.as_ref())).collect()
     }
 
     fn kill(&mut self) {
@@ -259,12 +264,30 @@ impl Stage {
         self.start()
     }
 
+    /// Does what a reload could not while something held on: as soon as what it stopped is drained.
+    fn reload_once_more(&mut self) -> Result<(), Wrong> {
+        let deadline = Instant::now() + SETTLE_MAX;
+        while self.reload_again {
+            let answer = self.engine().ask("POST", "/api/reload");
+            self.reload_again = !matches!(answer, Some((200, _)));
+            if self.reload_again && Instant::now() > deadline {
+                return Err(vec![format!("a reload once nothing holds on: {answer:?}")]);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn reload(&mut self, sources: bool, sinks: bool) -> Result<(), Wrong> {
         self.rounds.sources += u32::from(sources);
         self.rounds.sinks += u32::from(sinks);
         self.configure();
         match self.engine().ask("POST", "/api/reload") {
             Some((200, _)) => Ok(()),
+            // What cannot be drained now cannot be changed now; the engine says so, and asks for another reload.
+            Some((409, _)) if self.holds => {
+                self.reload_again = true;
+                Ok(())
+            }
             other => Err(vec![format!("a reload of a sound configuration: {other:?}")]),
         }
     }
@@ -321,9 +344,8 @@ impl Stage {
 
     fn is_complete(&self) -> bool {
         let sent = self.sent();
-        let complete =
-            |output: &Box<dyn Output>| judge(&sent, &output.seen(), &Allowed::new()).missing.is_empty();
-        self.outputs.iter().all(complete)
+        let complete = |output: &dyn Output| judge(&sent, &output.seen(), &Allowed::new()).missing.is_empty();
+        self.outputs.iter().all(|output| complete(output.as_ref()))
     }
 
     pub(super) fn judge(&mut self) -> Result<Outcome, Wrong> {
