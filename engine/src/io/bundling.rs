@@ -5,7 +5,6 @@
 //! at no other time: then all that was received before is given out when the tick runs, and what it reads comes next.
 //! Where the kernel completes when it likes, no connection is raised ([`super::poller::Poller::allows_reads`]).
 
-use super::bufring::BUFFER_BYTES;
 use super::connections::{Core, NEVER};
 use super::lowat::{Lowat, Mark, TICK_NS};
 use super::poller::{Kind, Token};
@@ -39,13 +38,8 @@ impl Streams {
         let mut fetched = 0;
         for _ in 0..READS {
             match self.read(token) {
-                // Much may have closed the window: now that it is open, the sender goes on with the rest.
-                Read::Bytes { bytes, .. } => {
-                    fetched += bytes;
-                    if (bytes as usize) < BUFFER_BYTES {
-                        break;
-                    }
-                }
+                // To the end: the first read may open the window of a sender that waits for it with the rest.
+                Read::Bytes { bytes, .. } => fetched += bytes,
                 // The end of a stream wakes the receive that is out, whatever the mark. A full source is not silent.
                 Read::Nothing | Read::Ended(0) => break,
                 Read::Withheld => return self.core.borrow_mut().stays_raised(conn, u32::MAX),
