@@ -231,7 +231,9 @@ impl Plan {
             }
             self.add(first, r, means);
             if let Some(end) = end_of(first) {
-                if is_amid && end_of(amid).is_none() && fits(amid) {
+                // A reload must drain what it changes, which what holds on may forbid for long.
+                let drains = matches!(amid, Strike::ReloadChanged { .. });
+                if is_amid && end_of(amid).is_none() && !drains && fits(amid) {
                     self.add(amid, r, means);
                 }
                 self.add(end, r, means);
