@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crate::cli::{Ran, run};
-use crate::harness::{Started, Writer, numbers, status, until};
+use crate::harness::{Started, Writer, numbers, status, until, until_ok};
 
 /// A port that nobody has now.
 fn free_port() -> u16 {
@@ -290,4 +290,33 @@ fn a_sink_that_is_down_can_be_taken_out_and_its_source_goes_on() {
     let ran = engine.end();
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.contains("not everything that was taken could be delivered"), "{}", ran.err);
+}
+
+#[test]
+fn a_source_that_cannot_drain_yet_is_opened_as_configured_when_it_can() {
+    let site = Site::new();
+    crate::harness::fifo(&site.path().join("pipe"));
+    let configure = |params: &str| {
+        site.configure("[[sinks]]\nkey = \"down\"\nconnect = \"file_sink\"\nparams = { path = \"pipe\" }\n");
+        let path = site.path().join("wpsrc.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("workers = 2", "workers = 2\ndrain_timeout = \"200ms\"");
+        std::fs::write(&path, text.replace("params = { addr", &format!("params = {{ {params}addr"))).unwrap();
+    };
+    configure("");
+    let engine = Started::in_folder(site.path());
+    let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    stream.write_all(b"00000000 first\n").unwrap();
+    until("it waits for the pipe", || site.numbers("kept.log") == [0]);
+    configure("max_connections = 5, ");
+    let ran = site.reload();
+    assert!(ran.err.contains("it is opened as configured now when they do"), "{}{}", ran.out, ran.err);
+    // The engine's only source has stopped, and the engine goes on.
+    let pipe = std::fs::File::open(site.path().join("pipe")).unwrap();
+    let reader = std::thread::spawn(move || std::io::read_to_string(pipe).unwrap());
+    let mut stream = until_ok("the port is open again", || TcpStream::connect(("127.0.0.1", site.port)));
+    stream.write_all(b"00000001 second\n").unwrap();
+    until("both are there", || site.numbers("kept.log") == [0, 1]);
+    engine.stop();
+    assert_eq!(reader.join().unwrap(), "00000000 first\n00000001 second\n");
 }

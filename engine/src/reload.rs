@@ -6,8 +6,9 @@
 //! feed it are held back, so that no record is without its sink. Should that fail, the old one is opened again.
 //!
 //! What is the same keeps its sockets, connections, files and positions. What cannot be drained in time is told, and
-//! goes on draining by itself.
+//! goes on draining by itself; a source that waits for that is [`Awaited`].
 
+mod awaited;
 mod diff;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::sink::file::params::Existing;
 use crate::sink::route::{Sink, Where};
 use crate::source::part::Source;
 
+pub use awaited::Awaited;
 pub use diff::{Changes, Lists};
 
 /// The longest wait for what stops to be drained, and for sources that are held back; `drain_timeout` when that is less.
@@ -130,7 +132,8 @@ impl Work<'_> {
             }
             // One of this key may still be draining since an earlier reload.
             if !self.engine.wait_source(&key, Instant::now()) {
-                self.findings.push(still_draining(source));
+                self.findings
+                    .push(still_draining(source).help("it ends by itself when they do; reload again then"));
                 continue;
             }
             match self.make_source(source, &before) {
@@ -191,7 +194,11 @@ impl Work<'_> {
                 continue;
             }
             let Some(source) = diff::source(self.runs, key) else { continue };
-            self.findings.push(still_draining(source));
+            let next = match changed.contains(key) {
+                true => "it is opened as configured now when they do",
+                false => "it ends by itself when they do",
+            };
+            self.findings.push(still_draining(source).help(next));
             self.engine.forget_source(key);
             // It ends when it is drained; only then can one run that needs its port or positions.
             if changed.contains(key) && !self.sources.contains_key(key) {
@@ -381,9 +388,7 @@ impl Work<'_> {
 fn still_draining(source: &SourceConfig) -> Diagnostic {
     let message =
         format!("source '{}' was stopped, and its sinks do not take the last of it yet", source.key);
-    Diagnostic::plain(message)
-        .at(source.place.clone())
-        .help("it ends by itself when they do; reload again then")
+    Diagnostic::plain(message).at(source.place.clone())
 }
 
 /// A sink that goes on with the file that it has had: the file is not emptied.

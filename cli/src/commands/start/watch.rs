@@ -8,7 +8,7 @@ use engine::admin::Refusal;
 use engine::config::Config;
 use engine::diagnosis::{Diagnostic, Severity};
 use engine::engine::Engine;
-use engine::reload::{self, Reloaded};
+use engine::reload::{self, Awaited, Reloaded};
 use engine::status::Status;
 
 use super::outside::Outside;
@@ -39,6 +39,8 @@ pub struct Watch<'a> {
     engine: &'a Engine,
     /// What it runs; changed by reloads.
     runs: Config,
+    /// What the last reload could not open yet.
+    awaited: Awaited,
     outside: &'a Outside,
     notify: &'a Notify,
     printer: &'a Printer,
@@ -56,17 +58,22 @@ impl<'a> Watch<'a> {
     ) -> Self {
         outside.alerts().configure(&runs.sources);
         notify.ready();
-        Self { engine, runs, outside, notify, printer, progress: Progress::default() }
+        let (awaited, progress) = (Awaited::default(), Progress::default());
+        Self { engine, runs, awaited, outside, notify, printer, progress }
     }
 
     /// Runs until the sources are done or a stop is asked for; gives back what runs then.
     pub fn run(mut self, queue: &Receiver<Event>) -> (Option<Stop>, Config) {
         let (mut second, mut told) = (Instant::now() + SECOND, Instant::now());
         let stop = loop {
-            if self.engine.wait(TICK) {
-                break None;
-            }
-            match queue.try_recv() {
+            let patience = match self.engine.wait(TICK) {
+                true if self.awaited.is_empty() => break None,
+                // Nothing runs, and something is to: no end of work to be waited for.
+                true => TICK,
+                false => Duration::ZERO,
+            };
+            self.open_awaited();
+            match queue.recv_timeout(patience) {
                 Ok(Event::Signal(Signal::Drain(stop))) => break Some(stop),
                 Ok(Event::Signal(Signal::Reopen)) => self.hang_up(),
                 // Whoever asked may have gone.
@@ -127,11 +134,21 @@ impl<'a> Watch<'a> {
         done
     }
 
+    /// Opens what a reload could not, once it can be.
+    fn open_awaited(&mut self) {
+        if let Some(Reloaded { changes, .. }) = self.awaited.open(self.engine, &mut self.runs) {
+            log::info!(target: "wpgen::reload", "what the last reload could not open yet is open: {changes}");
+            self.outside.alerts().configure(&self.runs.sources);
+        }
+    }
+
     fn read_anew(&mut self) -> Result<Reloaded, Refusal> {
         let next = engine::config::load(&self.runs.file, &configuration::environment());
         let next = next.map_err(Refusal::Findings)?;
         next.warnings.all.iter().for_each(log_finding);
-        reload::apply(self.engine, &mut self.runs, &next.config).map_err(Refusal::Findings)
+        let done = reload::apply(self.engine, &mut self.runs, &next.config).map_err(Refusal::Findings)?;
+        self.awaited = Awaited::of(&self.runs, &next.config);
+        Ok(done)
     }
 }
 

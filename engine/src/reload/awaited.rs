@@ -1,0 +1,53 @@
+//! Sources that a reload could not open: their older selves still drained, or somebody else had their port.
+//!
+//! Owns what is wanted of them and when they are tried again. Invariants: none is tried while an older self drains; a
+//! try touches nothing but these sources. An engine that awaits a source is not done, whatever its others do.
+
+use std::time::{Duration, Instant};
+
+use super::{Reloaded, apply, diff};
+use crate::config::{Config, SourceConfig};
+use crate::engine::Engine;
+
+/// How often a source is tried that could not be opened.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Sources that are configured and do not run.
+#[derive(Debug, Default)]
+pub struct Awaited {
+    sources: Vec<SourceConfig>,
+    next_try: Option<Instant>,
+}
+
+impl Awaited {
+    /// Those that `wanted` has and `runs` has not.
+    pub fn of(runs: &Config, wanted: &Config) -> Self {
+        let missing =
+            diff::sources(wanted).into_iter().filter(|source| diff::source(runs, &source.key).is_none());
+        Self { sources: missing.cloned().collect(), next_try: None }
+    }
+
+    /// Every source that is configured runs.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Opens what can be opened by now; `runs` says what runs afterwards. `None` as long as nothing has changed.
+    pub fn open(&mut self, engine: &Engine, runs: &mut Config) -> Option<Reloaded> {
+        let now = Instant::now();
+        let is_early = self.next_try.is_some_and(|at| now < at);
+        if self.is_empty()
+            || is_early
+            || !self.sources.iter().all(|source| engine.wait_source(&source.key, now))
+        {
+            return None;
+        }
+        self.next_try = Some(now + RETRY);
+        let mut wanted = runs.clone();
+        wanted.sources.extend(self.sources.iter().cloned());
+        let done = apply(engine, runs, &wanted);
+        self.sources.retain(|source| diff::source(runs, &source.key).is_none());
+        // Why one cannot be opened was said by the reload that wanted it first.
+        done.ok().filter(|reloaded| !reloaded.changes.sources.added.is_empty())
+    }
+}
