@@ -95,6 +95,7 @@ fn limits_of_length_rate_and_peers_are_counted() {
     limited.inlet.rate = Rate::new(10).map(Arc::new);
     let mut closed = rules(HeaderMode::Strip);
     closed.allow = vec![Cidr::parse("10.0.0.0/8").unwrap()];
+    closed.inlet.key = "closed".into();
     let ((limited, limited_at), (closed, closed_at)) = (source(limited, 1 << 20), source(closed, 1 << 20));
     let sinks = [Keep::new(0, Format::Raw), Keep::new(1, Format::Raw)];
     let engine = start(BACKENDS[0], &[(limited, Arc::clone(&sinks[0])), (closed, Arc::clone(&sinks[1]))]);

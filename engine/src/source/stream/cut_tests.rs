@@ -58,6 +58,8 @@ fn cuts_do_not_matter() {
         let mut pairs: Vec<(Arc<dyn Source>, Arc<Keep>)> = Vec::new();
         for (id, framing) in FRAMINGS.into_iter().enumerate() {
             let mut rules = rules(framing);
+            // Sources of one key are one source to the status.
+            rules.inlet.key = format!("s{id}").into();
             rules.framing.record_bytes_max = RECORD_BYTES_MAX;
             let framing = rules.framing;
             let (source, at) = source(rules);

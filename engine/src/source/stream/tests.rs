@@ -114,7 +114,9 @@ fn octet_frames_cut_at_every_byte_are_the_same_records() {
 fn a_stalled_sink_holds_its_source_alone_and_loses_nothing() {
     for backend in BACKENDS {
         let (slow, slow_at) = source(rules(Framing::Newline));
-        let (quick, quick_at) = source(rules(Framing::Newline));
+        let mut quick = rules(Framing::Newline);
+        quick.inlet.key = "quick".into();
+        let (quick, quick_at) = source(quick);
         let (slow_sink, quick_sink) = (Keep::new(0, Format::Raw), Keep::new(1, Format::Raw));
         slow_sink.stalled.store(true, Ordering::Relaxed);
         let engine = start(backend, &[(slow, Arc::clone(&slow_sink)), (quick, Arc::clone(&quick_sink))]);
