@@ -78,12 +78,6 @@ pub struct OutputPlan {
     pub rescue: bool,
 }
 
-impl OutputPlan {
-    fn is_rescued_peer(&self) -> bool {
-        self.rescue && matches!(self.kind, OutputKind::Peer(_))
-    }
-}
-
 /// The kinds of receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputKind {
@@ -249,11 +243,6 @@ impl Plan {
             Strike::Reset | Strike::Stall(_) | Strike::Away(_) => peers,
             Strike::Full(_) => self.small_disk != SmallDisk::Nothing,
             Strike::Clock { .. } => means.clock,
-            // A peer's sink with a rescue that has just been sent does not always close for its successor: the reload
-            // says so, and leaves it out. Seed 2 shows it without this line.
-            Strike::ReloadChanged { sinks: true, .. } => {
-                !self.outputs.iter().any(OutputPlan::is_rescued_peer)
-            }
             _ => true,
         };
         if possible {

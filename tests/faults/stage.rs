@@ -236,7 +236,18 @@ impl Stage {
         self.inputs.iter().map(|input| standing(input.as_ref())).collect()
     }
 
+    /// Segments of rescued records remember no place: one that is partly delivered is sent again as a whole by the sink's
+    /// successor, and all that was sent so far fits in one.
+    fn backlog_may_repeat(&mut self) {
+        let folders = std::fs::read_dir(self.folder.join("data/rescue")).into_iter().flatten().flatten();
+        let has_files = |path| std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
+        if folders.map(|folder| folder.path()).any(has_files) {
+            self.ledger.broke(None, &self.standings());
+        }
+    }
+
     fn kill(&mut self) {
+        self.backlog_may_repeat();
         let scrapes = self.scraper.down();
         self.engine.take().expect("an engine is up").kill();
         self.ledger.ended(End::Cut, &scrapes, &self.standings());
@@ -244,6 +255,7 @@ impl Stage {
 
     /// SIGTERM; a second one where the first cannot come to its end.
     pub(super) fn stop(&mut self) -> Result<(), Wrong> {
+        self.backlog_may_repeat();
         let scrapes = self.scraper.down();
         let engine = self.engine.take().expect("an engine is up");
         if self.holds {
@@ -280,6 +292,9 @@ impl Stage {
     pub(super) fn reload(&mut self, sources: bool, sinks: bool) -> Result<(), Wrong> {
         self.rounds.sources += u32::from(sources);
         self.rounds.sinks += u32::from(sinks);
+        if sinks {
+            self.backlog_may_repeat();
+        }
         self.configure();
         match self.engine().ask("POST", "/api/reload") {
             Some((200, _)) => Ok(()),

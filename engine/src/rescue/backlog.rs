@@ -1,8 +1,9 @@
 //! The rescued batches of one owner on disk: written at the end, read from the front, deleted as they are delivered.
 //!
-//! They lie in segments of a few MiB, each a file; a segment goes when all of it is delivered. So a crash repeats at
-//! most a segment and what the sink had in its hands, and no place needs to be remembered. What [`Backlog::append`] says is
-//! kept is durable. A write that fails leaves the segment as it was after the last sync.
+//! They lie in segments of a few MiB, each a file; a segment goes when all of it is delivered. So an end amid one, be it a
+//! crash, a stop or a reload that gives the sink a successor, repeats at most a segment and what the sink had in its hands,
+//! and no place needs to be remembered. What [`Backlog::append`] says is kept is durable. A write that fails leaves the
+//! segment as it was after the last sync.
 //!
 //! Everything here blocks, and is called off the shards.
 

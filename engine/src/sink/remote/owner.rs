@@ -99,7 +99,7 @@ impl Owner {
         if self.intake.is_recalled() {
             self.give_all_back();
         }
-        if self.is_idle() && self.intake.is_closed() {
+        if self.is_done() {
             return false;
         }
         if self.link.wire.is_none() {
@@ -115,7 +115,8 @@ impl Owner {
         }
         if let Err(error) = self.advance() {
             self.broken(error);
-        } else {
+        } else if !self.is_done() {
+            // What a rescue replays may be the last there is, and come home only now: nobody would wake the owner again.
             self.wait().await;
         }
         true
@@ -156,6 +157,11 @@ impl Owner {
 
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.unacknowledged.is_empty()
+    }
+
+    /// Whether nothing is here, and nothing will come.
+    fn is_done(&self) -> bool {
+        self.is_idle() && self.intake.is_closed()
     }
 
     fn take(&mut self, batch: Box<Batch>) {
