@@ -2,7 +2,7 @@
 //!
 //! An output is a list of passages: what one connection brought, or all that is in a file. What must hold:
 //!
-//! - order: within one passage the numbers of a stream only rise, and what a passage leaves out stands in another one
+//! - order: within one passage the numbers of a stream only rise, but for datagrams around a reload of their source, and what a passage leaves out stands in another one
 //!   that began before it ended;
 //! - completeness: a stream has what its sender may rely on ([`Must`]);
 //! - repetition: in a file none; over connections no more than the breaks between them account for.
@@ -35,6 +35,9 @@ pub struct Sent {
     pub messages: u32,
     /// What its sender may rely on.
     pub must: Must,
+    /// Whether it may come out of order: datagrams that were sent while their source was opened. The workers' sockets come
+    /// one after the other, and with each the kernel deals the senders anew.
+    pub may_turn: bool,
 }
 
 /// What came by one way, in order.
@@ -98,9 +101,12 @@ pub fn judge(sent: &[Sent], seen: &Seen, allowed: &Allowed) -> Verdict {
     verdict.wrong.extend(seen.strange.iter().take(3).map(|text| format!("it has what nobody sent: {text}")));
     let mut streams: HashMap<(u8, u16), Vec<Times>> =
         sent.iter().map(|s| ((s.input, s.stream), vec![Times::default(); s.messages as usize])).collect();
+    let turning: Vec<(u8, u16)> =
+        sent.iter().filter(|sent| sent.may_turn).map(|sent| (sent.input, sent.stream)).collect();
     let mut holes = Vec::new();
     for passage in &seen.passages {
-        holes.extend(walk(passage, seen.goes_back, &mut streams, &mut verdict));
+        let may_turn = |key| seen.goes_back || turning.contains(&key);
+        holes.extend(walk(passage, may_turn, &mut streams, &mut verdict));
     }
     for sent in sent {
         let times = &streams[&(sent.input, sent.stream)];
@@ -121,7 +127,7 @@ pub fn judge(sent: &[Sent], seen: &Seen, allowed: &Allowed) -> Verdict {
 /// Counts what a passage has, and returns what it leaves out.
 fn walk(
     passage: &Passage,
-    goes_back: bool,
+    may_turn: impl Fn((u8, u16)) -> bool,
     streams: &mut HashMap<(u8, u16), Vec<Times>>,
     verdict: &mut Verdict,
 ) -> Vec<Hole> {
@@ -133,7 +139,7 @@ fn walk(
             continue;
         };
         let due = next.entry(key).or_default();
-        if number < *due && !goes_back {
+        if number < *due && !may_turn(key) {
             let due = *due;
             verdict.wrong.push(format!("{record:?} comes where number {due} was due, in one passage"));
         } else if number > *due {

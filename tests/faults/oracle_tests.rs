@@ -8,7 +8,7 @@ fn record(number: u32) -> Record {
 }
 
 fn judged(must: Must, repeats: u64, passages: &[&[u32]]) -> Verdict {
-    let sent = [Sent { input: 1, stream: 2, messages: 6, must }];
+    let sent = [Sent { input: 1, stream: 2, messages: 6, must, may_turn: false }];
     let passages = passages.iter().zip(0..).map(|(numbers, at)| Passage {
         begun: at * 10,
         ended: at * 10 + 5,
@@ -62,12 +62,22 @@ fn what_is_out_of_order_is_found() {
         Passage { begun: 0, ended: 9, records: [0, 1, 4, 5].map(record).to_vec() },
         Passage { begun: 1, ended: 8, records: [2, 3].map(record).to_vec() },
     ];
-    let sent = [Sent { input: 1, stream: 2, messages: 6, must: Must::All }];
+    let sent = [Sent { input: 1, stream: 2, messages: 6, must: Must::All, may_turn: false }];
     let seen = Seen { passages: side_by_side.to_vec(), strange: Vec::new(), goes_back: false };
     assert!(
         judge(&sent, &seen, &Allowed::new()).wrong.is_empty(),
         "two connections at one time have no order"
     );
+}
+
+#[test]
+fn datagrams_may_turn_where_their_source_was_opened() {
+    let passages = vec![Passage { begun: 0, ended: 9, records: [0, 3, 1, 2].map(record).to_vec() }];
+    let seen = Seen { passages, strange: Vec::new(), goes_back: false };
+    for may_turn in [false, true] {
+        let sent = [Sent { input: 1, stream: 2, messages: 4, must: Must::Any, may_turn }];
+        assert_eq!(judge(&sent, &seen, &Allowed::new()).wrong.is_empty(), may_turn);
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::disk::Disk;
 use super::engine::Engine;
 use super::input::{self, Input, Place};
 use super::ledger::{End, Ledger, Standing};
-use super::oracle::{Allowed, Sent, judge};
+use super::oracle::{Allowed, Must, Sent, judge};
 use super::output::{self, Output};
 use super::plan::{Plan, SmallDisk, Step, Strike};
 use super::scrape::Scraper;
@@ -56,6 +56,8 @@ pub struct Stage {
     /// Whether a reload could not do everything, because of what held on.
     reload_again: bool,
     faults: u64,
+    /// Whether sources were opened while their senders sent.
+    reopened: bool,
     /// What the kernel has dropped of each input in the last life.
     dropped: HashMap<u8, u64>,
 }
@@ -109,6 +111,7 @@ impl Stage {
             limited: false,
             reload_again: false,
             faults: 0,
+            reopened: false,
             dropped: HashMap::new(),
             plan: plan.clone(),
             disk,
@@ -143,6 +146,7 @@ impl Stage {
             (first..).zip(&plan.outputs).map(|(n, plan)| output::make(n, plan, place, &files)).collect();
         (self.ledger, self.rounds, self.faults) = (Ledger::default(), Rounds::default(), 0);
         self.plan = plan.clone();
+        self.reopened = false;
         self.scraper.forget();
         self.dropped.clear();
         self.reload(false, false)
@@ -273,6 +277,7 @@ impl Stage {
         if rotate {
             self.inputs.iter_mut().for_each(|input| _ = input.rotate());
         }
+        self.reopened = true;
         self.start()
     }
 
@@ -291,6 +296,7 @@ impl Stage {
 
     pub(super) fn reload(&mut self, sources: bool, sinks: bool) -> Result<(), Wrong> {
         self.rounds.sources += u32::from(sources);
+        self.reopened |= sources;
         self.rounds.sinks += u32::from(sinks);
         if sinks {
             self.backlog_may_repeat();
@@ -354,7 +360,10 @@ impl Stage {
     /// Everything that was sent.
     fn sent(&self) -> Vec<Sent> {
         let dropped = |input: u8| self.dropped.get(&input).copied().unwrap_or(0);
-        self.inputs.iter().flat_map(|input| input.sent(dropped(input.number()))).collect()
+        let mut sent: Vec<Sent> =
+            self.inputs.iter().flat_map(|input| input.sent(dropped(input.number()))).collect();
+        sent.iter_mut().for_each(|sent| sent.may_turn = self.reopened && sent.must == Must::Any);
+        sent
     }
 
     fn is_complete(&self) -> bool {

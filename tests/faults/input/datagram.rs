@@ -89,6 +89,7 @@ impl Input for DatagramInput {
             stream,
             messages: *messages,
             must: if usize::from(stream) + 1 == streams.len() { Must::AllBut(dropped) } else { Must::Any },
+            may_turn: false,
         };
         (0..).zip(streams).map(sent).collect()
     }

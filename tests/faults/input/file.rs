@@ -112,6 +112,7 @@ impl Input for FileInput {
             stream,
             messages: *messages,
             must: Must::All,
+            may_turn: false,
         };
         (0..).zip(messages).map(sent).collect()
     }

@@ -97,6 +97,7 @@ impl Input for StreamInput {
             stream,
             messages: *messages,
             must: if usize::from(stream) + 1 == streams.len() { Must::All } else { Must::Prefix },
+            may_turn: false,
         };
         (0..).zip(streams).map(sent).collect()
     }
