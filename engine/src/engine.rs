@@ -148,7 +148,7 @@ impl Running {
 }
 
 impl Running {
-    /// Of the shard where it waited longest: an average with shards that had nothing to do would hide it.
+    /// Of the shards where it waited longest: an average with shards that had nothing to do would hide it.
     fn waits(&self) -> Waits {
         let of =
             |c: &Arc<SourceCounters>| Waits { read_ns: c.read_wait_ns.get(), sink_ns: c.sink_wait_ns.get() };

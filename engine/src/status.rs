@@ -119,7 +119,7 @@ impl SourceStatus {
     }
 }
 
-/// Where a source's time went on the shard where it waited longest, beside its own work.
+/// Where a source's time went beside its own work: of each kind of waiting, on the shard where that was longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waits {
     /// Nanoseconds its tasks waited for reads.
@@ -129,10 +129,10 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// The larger of two shards' waits.
+    /// The longer of two shards' waits, each kind by itself: what is made of counters so never goes back.
     #[must_use]
     pub fn or_longer(self, other: Self) -> Self {
-        if other.sum() > self.sum() { other } else { self }
+        Self { read_ns: self.read_ns.max(other.read_ns), sink_ns: self.sink_ns.max(other.sink_ns) }
     }
 
     fn sum(self) -> u64 {
@@ -319,6 +319,8 @@ mod tests {
         assert_eq!(waits.percents(Duration::from_millis(91)), (21, 78), "ten tasks waited at once");
         assert_eq!(Waits::default().percents(Duration::ZERO), (0, 0));
         assert_eq!(Waits::default().or_longer(waits).or_longer(Waits::default()), waits);
+        let elsewhere = Waits { read_ns: 1, sink_ns: 900_000_000 };
+        assert_eq!(waits.or_longer(elsewhere), Waits { read_ns: 200_000_000, sink_ns: 900_000_000 });
     }
 
     #[test]
