@@ -1,9 +1,11 @@
-//! Why an address cannot be bound: who holds the port, what may bind low ports, which ports are free; as found here.
+//! Binding an address, and why it cannot be bound: who holds the port, what may bind low ports, which ports are free; as
+//! found here.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::config::types::ListenAddr;
 use crate::diagnosis::{Code, Diagnostic};
@@ -12,6 +14,9 @@ use crate::io::listen::Address;
 /// Free ports that are named, and ports that are tried for them.
 const FREE_NAMED: usize = 3;
 const FREE_TRIED: u16 = 50;
+/// How long a port may stay taken after the process that held it has ended.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 /// Bit of CAP_NET_BIND_SERVICE.
 const NET_BIND_SERVICE: u32 = 10;
 
@@ -41,6 +46,31 @@ pub fn address(addr: &ListenAddr, port: u16) -> Address {
     match addr {
         ListenAddr::Ip(ip) => Address::Inet(SocketAddr::new(*ip, port)),
         ListenAddr::Unix(path) => Address::Unix(path.clone()),
+    }
+}
+
+/// Binds `address`; where the port is taken and no process has it, again and again for a while: the kernel lets go of the
+/// sockets that a ring held only some time after its process was killed, and who starts the next one does not wait.
+///
+/// # Errors
+/// Those of `bind`.
+pub fn patiently<T>(
+    transport: Transport,
+    address: &Address,
+    mut bind: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let until = Instant::now() + RELEASE_MAX;
+    loop {
+        match (bind(), address) {
+            (Err(error), Address::Inet(at))
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && Instant::now() < until
+                    && holders(transport, at.port()).is_empty() =>
+            {
+                std::thread::sleep(RELEASE_POLL);
+            }
+            (bound, _) => return bound,
+        }
     }
 }
 
@@ -190,6 +220,20 @@ mod tests {
             let me = format!("(PID {})", std::process::id());
             assert!(finding.notes.iter().any(|note| note.ends_with(&me)), "{finding:?}");
             assert!(finding.help.iter().any(|help| help.starts_with("free ports near it: ")), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_nobody_has_is_tried_again_and_one_that_somebody_has_is_not() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for (at, tries) in [(free, 3), (held.local_addr().unwrap(), 1)] {
+            let mut tried = 0;
+            let bound = patiently(Transport::Stream, &Address::Inet(at), || {
+                tried += 1;
+                if tried < 3 { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(()) }
+            });
+            assert_eq!((tried, bound.is_ok()), (tries, tries == 3));
         }
     }
 

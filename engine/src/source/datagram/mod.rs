@@ -28,7 +28,7 @@ use crate::source::desk::{Desk, Queue};
 use crate::source::headers::message_len;
 use crate::source::inlet::{Framed, Inlet, InletRules, Sender};
 use crate::source::part::{Part, Source, Surroundings};
-use crate::source::port::{Transport, address, explain};
+use crate::source::port::{Transport, address, explain, patiently};
 use crate::source::seldom::Seldom;
 use crate::source::stream::{syslog_inlet, warn_if_short};
 use crate::source::syslog::{Oversize, SyslogParams};
@@ -79,7 +79,8 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
     let at = address(&params.addr, params.port);
     let so_rcvbuf = Some(params.so_rcvbuf.map_or(SO_RCVBUF, |size| size.0));
     let options = DatagramOptions { address: at.clone(), so_rcvbuf, gro: params.gro };
-    let sockets = DatagramSocket::bind(&options, making.shards).map_err(|error| {
+    let bind = || DatagramSocket::bind(&options, making.shards);
+    let sockets = patiently(Transport::Datagram, &at, bind).map_err(|error| {
         explain(&format!("source '{key}'"), Transport::Datagram, &at, &error).at(making.config.place.clone())
     })?;
     if let Some(socket) = sockets.first() {

@@ -12,7 +12,7 @@ use crate::io::stream::StreamOptions;
 use crate::source::headers::{HeaderRules, zone};
 use crate::source::inlet::InletRules;
 use crate::source::part::Source;
-use crate::source::port::{Transport, address, explain};
+use crate::source::port::{Transport, address, explain, patiently};
 use crate::source::rate::Rate;
 use crate::source::syslog::{self, SyslogParams};
 use crate::source::tcp::{self, TcpParams};
@@ -131,7 +131,8 @@ fn bind(
     so_rcvbuf: Option<u64>,
 ) -> Result<Arc<dyn Source>, Diagnostic> {
     let key = &making.config.key;
-    let listening = Listening::bind(at, making.shards, so_rcvbuf).map_err(|error| {
+    let bind = || Listening::bind(at, making.shards, so_rcvbuf);
+    let listening = patiently(Transport::Stream, at, bind).map_err(|error| {
         explain(&format!("source '{key}'"), Transport::Stream, at, &error).at(making.config.place.clone())
     })?;
     warn_if_short(key, listening.receive_buffer());
