@@ -28,16 +28,41 @@ impl Record {
 
     /// Reads a text; `None` when it is not one of ours, whole and unchanged.
     pub fn read(text: &[u8]) -> Option<Self> {
+        let record = Self::name(text)?;
+        let filler = text.get(HEAD..)?;
+        let whole = filler.len() == record.filler_len() && filler.iter().all(|b| *b == record.letter());
+        (whole && text[2] == b'.' && text[7] == b'.' && text[15] == b' ').then_some(record)
+    }
+
+    /// Reads who a text says it is.
+    fn name(text: &[u8]) -> Option<Self> {
         let digits = |range: std::ops::Range<usize>| -> Option<u32> {
             text.get(range)?
                 .iter()
                 .try_fold(0, |n, b| b.is_ascii_digit().then(|| n * 10 + u32::from(b - b'0')))
         };
         let input = u8::try_from(digits(0..2)?).ok()?;
-        let record = Self { input, stream: u16::try_from(digits(3..7)?).ok()?, number: digits(8..15)? };
-        let filler = text.get(HEAD..)?;
-        let whole = filler.len() == record.filler_len() && filler.iter().all(|b| *b == record.letter());
-        (whole && text[2] == b'.' && text[7] == b'.' && text[15] == b' ').then_some(record)
+        Some(Self { input, stream: u16::try_from(digits(3..7)?).ok()?, number: digits(8..15)? })
+    }
+
+    /// The input of a text that is the beginning of a message of ours and not all of it.
+    pub fn cut(text: &[u8]) -> Option<u8> {
+        let is_head = |(at, b): (usize, &u8)| match at {
+            2 | 7 => *b == b'.',
+            15 => *b == b' ',
+            _ => b.is_ascii_digit(),
+        };
+        let head = &text[..text.len().min(HEAD)];
+        let input = std::str::from_utf8(text.get(..2)?).ok()?.parse().ok()?;
+        if !head.iter().enumerate().all(is_head) {
+            return None;
+        }
+        let mut whole = Vec::new();
+        if let Some(record) = Self::name(text) {
+            record.write(&mut whole);
+            return (text.len() < whole.len() && whole.starts_with(text)).then_some(input);
+        }
+        Some(input)
     }
 
     fn letter(self) -> u8 {
@@ -65,6 +90,8 @@ fn a_message_is_read_as_it_was_written_and_not_when_it_was_changed() {
         let changed = [&text[..text.len() - 1], b"!"].concat();
         assert_eq!(Record::read(&changed), None);
         assert_eq!(Record::read(&text[..text.len() - 1]), None);
+        (2..text.len()).for_each(|n| assert_eq!(Record::cut(&text[..n]), Some(7)));
+        assert_eq!((Record::cut(&text), Record::cut(&changed)), (None, None));
         assert_eq!(Record::read(&[text.as_slice(), &text].concat()), None);
     }
 }

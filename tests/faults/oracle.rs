@@ -58,6 +58,8 @@ pub struct Seen {
     pub passages: Vec<Passage>,
     /// What is none of our records.
     pub strange: Vec<String>,
+    /// The inputs of what is the beginning of a message and no more: a connection that is closed gives out its rest.
+    pub cut: Vec<u8>,
     /// Whether a passage may go back: what a rescue kept over a crash comes first, then what the input has from the
     /// checkpoint on.
     pub goes_back: bool,
@@ -95,12 +97,16 @@ struct Hole {
     ended: u64,
 }
 
+/// Messages in 8 MiB: what a rescue sends between two marks of how far it is.
+const RESCUE_REPEATS: u64 = (8 << 20) / 17;
+
 /// Judges an output.
 pub fn judge(sent: &[Sent], seen: &Seen, allowed: &Allowed) -> Verdict {
     let mut verdict = Verdict::default();
     verdict.wrong.extend(seen.strange.iter().take(3).map(|text| format!("it has what nobody sent: {text}")));
     let mut streams: HashMap<(u8, u16), Vec<Times>> =
         sent.iter().map(|s| ((s.input, s.stream), vec![Times::default(); s.messages as usize])).collect();
+    judge_cuts(sent, seen, &mut verdict);
     let turning: Vec<(u8, u16)> =
         sent.iter().filter(|sent| sent.may_turn).map(|sent| (sent.input, sent.stream)).collect();
     let mut holes = Vec::new();
@@ -117,11 +123,29 @@ pub fn judge(sent: &[Sent], seen: &Seen, allowed: &Allowed) -> Verdict {
     }
     for (input, repeated) in &verdict.repeated {
         let most = allowed.get(input).copied().unwrap_or(0);
+        // What broke while a rescue sent what it had kept is kept, and sent again from the last mark.
+        let most = most + if seen.goes_back { RESCUE_REPEATS } else { 0 };
         if *repeated > most {
             verdict.wrong.push(format!("input {input}: {repeated} records repeat, and {most} may"));
         }
     }
     verdict
+}
+
+/// A connection that broke may have brought one beginning of a message; it counts as a record that was received.
+fn judge_cuts(sent: &[Sent], seen: &Seen, verdict: &mut Verdict) {
+    let mut cuts: HashMap<u8, u64> = HashMap::new();
+    seen.cut.iter().for_each(|input| *cuts.entry(*input).or_default() += 1);
+    for (input, cuts) in cuts {
+        let broke =
+            sent.iter().filter(|sent| sent.input == input && matches!(sent.must, Must::Prefix)).count();
+        if cuts > broke as u64 {
+            verdict
+                .wrong
+                .push(format!("input {input}: {cuts} messages are cut, and {broke} connections broke"));
+        }
+        *verdict.unique.entry(input).or_default() += cuts;
+    }
 }
 
 /// Counts what a passage has, and returns what it leaves out.

@@ -54,7 +54,7 @@ impl Output for FileOutput {
             let bytes = std::fs::read(&path).unwrap_or_default();
             let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
             for line in bytes[..whole].split_inclusive(|b| *b == b'\n') {
-                text::take(&line[..line.len() - 1], self.format, &mut passage.records, &mut seen.strange);
+                text::take(&line[..line.len() - 1], self.format, &mut passage.records, &mut seen);
             }
         }
         seen.passages.push(passage);

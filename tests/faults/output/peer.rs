@@ -194,7 +194,7 @@ impl Output for PeerOutput {
             let ended = if connection.ended == 0 { u64::MAX } else { connection.ended };
             let mut passage = Passage { begun: connection.begun, ended, records: Vec::new() };
             self.framing.read(&connection.bytes, |record| {
-                text::take(record, self.format, &mut passage.records, &mut seen.strange);
+                text::take(record, self.format, &mut passage.records, &mut seen);
             });
             seen.passages.push(passage);
         }
