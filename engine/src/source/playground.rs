@@ -90,6 +90,9 @@ impl Sink for Keep {
 
 /// A running engine in which source `i` feeds sink `i`, on two shards that are not pinned.
 pub(super) fn start(backend: Backend, pairs: &[(Arc<dyn Source>, Arc<Keep>)]) -> Engine {
+    let keys: std::collections::BTreeSet<_> =
+        pairs.iter().map(|(source, _)| source.key().to_owned()).collect();
+    assert_eq!(keys.len(), pairs.len(), "sources of one key are one source to the status: {keys:?}");
     let wiring = Wiring {
         cpus: vec![None; SHARDS],
         backend,

@@ -208,6 +208,7 @@ fn peers_outside_allow_are_refused_and_limits_hold() {
     let allow = vec![Cidr::parse("10.0.0.0/8").unwrap()];
     let (closed, closed_at) = source(StreamRules { allow, ..rules(Framing::Newline) });
     let mut few = rules(Framing::Newline);
+    few.inlet.key = "few".into();
     few.options.connections_max = 1;
     few.framing.record_bytes_max = 4;
     let (few, few_at) = source(few);
