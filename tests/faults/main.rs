@@ -6,7 +6,7 @@
 //! WPGEN_FAULTS_SECONDS=180 cargo test ... --test faults   ... in three minutes
 //! WPGEN_FAULTS=500 cargo test ... --test faults           500 seeds, however long they take
 //! WPGEN_SEED=123 cargo test ... --test faults             one of them again
-//! cargo test ... --test faults soak -- --ignored          one engine for an hour, or WPGEN_SOAK_SECONDS ([`soak`])
+//! WPGEN_SOAK_SECONDS=3600 cargo test ... --test faults soak    one engine for an hour ([`soak`]); without it, 8 seconds
 //! ```
 //!
 //! A seed decides everything but the time that things take ([`plan`]). A run that fails prints its seed and keeps its

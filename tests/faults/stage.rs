@@ -141,9 +141,12 @@ impl Stage {
     /// Another round with the engine that runs: none of the inputs and outputs of the one before are left.
     pub(super) fn next_round(&mut self, plan: &Plan, place: &Place, first: u8) -> Result<(), Wrong> {
         let files = self.folder.join("out");
-        self.inputs = (first..).zip(&plan.inputs).map(|(n, plan)| input::make(n, plan, place)).collect();
-        self.outputs =
+        let inputs = (first..).zip(&plan.inputs).map(|(n, plan)| input::make(n, plan, place)).collect();
+        let outputs =
             (first..).zip(&plan.outputs).map(|(n, plan)| output::make(n, plan, place, &files)).collect();
+        // Peers stay until the engine is done with them: one that was reset is sent again what it did not acknowledge.
+        let _before =
+            (std::mem::replace(&mut self.inputs, inputs), std::mem::replace(&mut self.outputs, outputs));
         (self.ledger, self.rounds, self.faults) = (Ledger::default(), Rounds::default(), 0);
         self.plan = plan.clone();
         self.reopened = false;
