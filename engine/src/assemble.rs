@@ -28,6 +28,7 @@ use crate::source::file::params::{Mode, Start};
 use crate::source::part::Source;
 use crate::source::syslog::Protocol;
 use crate::source::{self, SourceParams, file};
+use crate::trial::{refused, with_mend};
 
 /// What a source is made with, beside its own configuration.
 pub struct Making<'a> {
@@ -108,6 +109,7 @@ fn unopened(data_dir: &Path, error: &checkpoint::OpenError) -> Diagnostic {
         }
         _ => plain(message),
     };
+    let diagnostic = error.note().into_iter().fold(diagnostic, Diagnostic::note);
     error.help().into_iter().fold(diagnostic, Diagnostic::help)
 }
 
@@ -225,7 +227,13 @@ fn make_file_sink(
         Ok(running) => Ok(running),
         Err(error @ OpenError::Busy { .. }) => {
             let finding = Diagnostic::error(Code::WP104, format!("sink '{}': {error}", sink.key));
-            Err(at(finding.help("stop that engine, or give this sink a path of its own")))
+            let OpenError::Busy { holder, .. } = error else { return Err(at(finding)) };
+            Err(at(with_mend(finding, holder.as_ref())))
+        }
+        Err(error @ OpenError::Io { .. }) => {
+            let message = format!("sink '{}': {error}", sink.key);
+            let OpenError::Io { path, error } = &error else { return Err(at(plain(message))) };
+            Err(at(refused(message, path, error)))
         }
         Err(error) => Err(at(plain(format!("sink '{}': {error}", sink.key)))),
     }

@@ -262,11 +262,22 @@ impl Store {
 }
 
 impl OpenError {
+    /// What was found out about the cause: which right would show more.
+    pub fn note(&self) -> Option<String> {
+        match self {
+            Self::Locked(Refused::Held { holder: None, .. }) => crate::lock::unseen(),
+            _ => None,
+        }
+    }
+
     /// The way out, a line each.
     pub fn help(&self) -> Vec<String> {
         match self {
-            Self::Locked(Refused::Held { .. }) => {
-                vec!["stop that engine, or give this one a data_dir of its own".into()]
+            Self::Locked(Refused::Held { holder, .. }) => {
+                let stop =
+                    holder.as_ref().map(|holder| format!("stop that engine: kill -TERM {}", holder.pid));
+                let other = "a folder of its own for this one: [engine] data_dir = \"./data-second\"";
+                stop.into_iter().chain([other.to_owned()]).collect()
             }
             Self::Broken { aside, .. } | Self::StillAside { aside } => vec![
                 "nothing was read and nothing lost: without a checkpoint everything would be read again"

@@ -119,7 +119,7 @@ fn malformed(source: &SourceStatus) -> Option<Diagnostic> {
         ),
     };
     let finding = Diagnostic::warning(Some(Code::WP304), message);
-    Some(finding.note("the log shows the first of them with peer, position and bytes").help(help))
+    Some(finding.note("the log shows the first of them with peer, position and bytes, and which setting would take it").help(help))
 }
 
 fn undecoded(source: &SourceStatus) -> Option<Diagnostic> {

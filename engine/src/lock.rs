@@ -3,30 +3,24 @@
 //! A lock is an open file description lock (`F_OFD_SETLK`): it belongs to the open file, not to the process, so that
 //! closing some other descriptor of the same file does not drop it, and it ends with the last descriptor, also after
 //! `kill -9`. The kernel does not tell who holds such a lock; so [`Lock::take`] writes the PID into the file, and
-//! [`holders`] finds it again in `/proc`. What `/proc` does not show us (other users' processes) is not guessed.
+//! [`locker`] finds it in `/proc`. What `/proc` does not show us (other users' processes) is not guessed: [`unseen`] says
+//! which right would show it.
+
+mod holders;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub use holders::{Holder, OpenFiles, unseen};
+
 /// A lock file that is ours for as long as this lives.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
-}
-
-/// A process that has a file open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Its process id.
-    pub pid: u32,
-    /// Its name, as `/proc/PID/comm` has it.
-    pub name: String,
-    /// Whether it holds a lock through one of its descriptors of the file.
-    pub locks: bool,
 }
 
 /// Why a lock was not to be had.
@@ -48,12 +42,6 @@ pub enum Refused {
     },
 }
 
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PID {} ({})", self.pid, self.name)
-    }
-}
-
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -62,7 +50,7 @@ impl fmt::Display for Refused {
                 f.write_str("Resource busy (os error 16), Device or resource busy")
             }
             Self::Held { path, holder: None } => {
-                write!(f, "{} is locked by another process: ", path.display())?;
+                write!(f, "{} is locked by another process, which we do not see: ", path.display())?;
                 f.write_str("Resource busy (os error 16), Device or resource busy")
             }
             Self::Io { path, error } => write!(f, "cannot lock {}: {error}", path.display()),
@@ -101,15 +89,23 @@ pub fn held(path: &Path) -> io::Result<Option<Option<Holder>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
+    if !is_locked(&file)? {
+        return Ok(None);
+    }
+    Ok(Some(written_holder(&mut file).or_else(|| locker(&file))))
+}
+
+/// Whether some other open file has a lock that [`try_lock`] would meet.
+///
+/// # Errors
+/// Those of the system call.
+pub fn is_locked(file: &File) -> io::Result<bool> {
     let mut whole = whole_file();
     // SAFETY: the descriptor is open, and the kernel writes into `whole`, which outlives the call.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut whole) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    if whole.l_type == libc::F_UNLCK as libc::c_short {
-        return Ok(None);
-    }
-    Ok(Some(written_holder(&mut file).or_else(|| locker(&file))))
+    Ok(whole.l_type != libc::F_UNLCK as libc::c_short)
 }
 
 /// A write lock on the whole of a file, as the kernel is asked for it.
@@ -139,30 +135,8 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 /// Who locks an open file that [`try_lock`] did not get.
 pub fn locker(file: &File) -> Option<Holder> {
     let meta = file.metadata().ok()?;
-    holders(meta.dev(), meta.ino()).into_iter().find(|holder| holder.locks)
-}
-
-/// The processes that have the file open, ourselves left out: those `/proc` lets us see.
-pub fn holders(dev: u64, ino: u64) -> Vec<Holder> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|&pid| pid != std::process::id()).filter_map(|pid| holder(pid, dev, ino)).collect()
-}
-
-fn holder(pid: u32, dev: u64, ino: u64) -> Option<Holder> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let (mut open, mut locks) = (false, false);
-    for descriptor in descriptors.flatten() {
-        // Follows the link to the open file itself, also when its name is gone.
-        let Ok(meta) = fs::metadata(descriptor.path()) else { continue };
-        if (meta.dev(), meta.ino()) == (dev, ino) {
-            open = true;
-            let number = descriptor.file_name();
-            let info = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(number);
-            locks |= fs::read_to_string(info).is_ok_and(|text| text.contains("\nlock:"));
-        }
-    }
-    open.then(|| Holder { pid, name: name_of(pid), locks })
+    let seen = OpenFiles::now().holders(meta.dev(), meta.ino()).into_iter().find(|holder| holder.locks);
+    seen.or_else(|| holders::in_table(meta.dev(), meta.ino()))
 }
 
 /// The PID that a lock file holds, if such a process is still there.
@@ -170,18 +144,13 @@ fn written_holder(file: &mut File) -> Option<Holder> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     let pid: u32 = text.trim().parse().ok()?;
-    fs::metadata(format!("/proc/{pid}")).ok()?;
-    Some(Holder { pid, name: name_of(pid), locks: true })
-}
-
-fn name_of(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).map_or_else(|_| "?".into(), |name| name.trim_end().into())
+    Holder::locking(pid)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::fs;
 
     #[test]
     fn a_second_lock_names_the_first_one() {
@@ -207,21 +176,6 @@ mod tests {
         fs::write(&path, "4294967295 and more\n").expect("written");
         let _lock = Lock::take(&path).expect("nobody holds it");
         assert_eq!(fs::read_to_string(&path).expect("read"), format!("{}\n", std::process::id()));
-    }
-
-    #[test]
-    fn another_process_with_the_file_open_is_found() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let meta = file.as_file().metadata().expect("its facts");
-        assert_eq!(holders(meta.dev(), meta.ino()), []);
-        let input = Stdio::from(file.reopen().expect("again"));
-        let mut child =
-            Command::new("tail").args(["-f", "/dev/null"]).stdin(input).spawn().expect("a process");
-        let found = holders(meta.dev(), meta.ino());
-        child.kill().expect("ended");
-        child.wait().expect("gone");
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].pid, found[0].locks), (child.id(), false));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! step says what was found.
 
 mod net;
+mod others;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -28,6 +29,8 @@ use crate::source::file::find::{FoundFile, Search};
 use crate::source::file::params::{Compression, Encode, FileParams};
 use crate::source::port::Transport;
 use crate::source::syslog::Protocol;
+
+pub use others::{Others, with_mend};
 
 /// Sources and sinks that are tried at a time.
 const AT_ONCE: usize = 16;
@@ -73,13 +76,14 @@ pub fn run(config: &Arc<Config>, only: Option<&str>, at_most: Duration) -> Vec<T
     let jobs: Arc<Vec<Job>> = Arc::new(jobs(config, only));
     let (done, results) = mpsc::channel();
     let next = Arc::new(AtomicUsize::new(0));
+    let others = Arc::new(Others::of(config));
     for _ in 0..AT_ONCE.min(jobs.len()) {
-        let (jobs, config, next, done) =
-            (Arc::clone(&jobs), Arc::clone(config), Arc::clone(&next), done.clone());
+        let (jobs, config, next, others, done) =
+            (Arc::clone(&jobs), Arc::clone(config), Arc::clone(&next), Arc::clone(&others), done.clone());
         // Not joined: a thread that hangs in the kernel must not hold the answer.
         std::thread::spawn(move || {
             while let Some((i, job)) = take(&jobs, &next) {
-                if done.send((i, job.run(&config))).is_err() {
+                if done.send((i, job.run(&config, &others))).is_err() {
                     return;
                 }
             }
@@ -122,10 +126,10 @@ fn take<'a>(jobs: &'a [Job], next: &AtomicUsize) -> Option<(usize, &'a Job)> {
 }
 
 impl Job {
-    fn run(&self, config: &Config) -> Vec<Step> {
+    fn run(&self, config: &Config, others: &Others) -> Vec<Step> {
         match *self {
-            Self::Source(i) => source(&config.sources[i].params),
-            Self::Sink(i) => sink(&config.sinks[i].params, config.sources.first()),
+            Self::Source(i) => source(&config.sources[i].params, others),
+            Self::Sink(i) => sink(&config.sinks[i].params, config.sources.first(), others),
         }
     }
 
@@ -166,9 +170,9 @@ impl Steps {
 }
 
 /// Tries a source.
-pub fn source(params: &SourceParams) -> Vec<Step> {
+pub fn source(params: &SourceParams, others: &Others) -> Vec<Step> {
     match params {
-        SourceParams::File(params) => file_source(params),
+        SourceParams::File(params) => file_source(params, others),
         SourceParams::Syslog(params) if params.protocol == Protocol::Udp => {
             net::listener(Transport::Datagram, &params.addr, params.port)
         }
@@ -179,9 +183,9 @@ pub fn source(params: &SourceParams) -> Vec<Step> {
 }
 
 /// Tries a sink; paths that depend on the source are tried as this one would have them.
-pub fn sink(params: &SinkParams, source: Option<&SourceConfig>) -> Vec<Step> {
+pub fn sink(params: &SinkParams, source: Option<&SourceConfig>, others: &Others) -> Vec<Step> {
     match params {
-        SinkParams::File(params) => file_sink(params, source),
+        SinkParams::File(params) => file_sink(params, source, others),
         SinkParams::Tcp(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
         SinkParams::Syslog(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
         SinkParams::Blackhole(_) | SinkParams::Stdout(_) => {
@@ -196,7 +200,7 @@ fn not_here(kind: &str) -> Vec<Step> {
     vec![Step { name: "open", outcome: Err(trouble), took: Duration::ZERO }]
 }
 
-fn file_source(params: &FileParams) -> Vec<Step> {
+fn file_source(params: &FileParams, others: &Others) -> Vec<Step> {
     let mut steps = Steps::default();
     let Some(files) = steps.step("find", || find(params)) else { return steps.0 };
     if files.is_empty() {
@@ -205,7 +209,13 @@ fn file_source(params: &FileParams) -> Vec<Step> {
     if steps.step("open", || open(&files)).is_none() {
         return steps.0;
     }
-    steps.step("read", || first_record(params, &files).map(|found| ((), found)));
+    if steps.step("read", || first_record(params, &files).map(|found| ((), found))).is_none() {
+        return steps.0;
+    }
+    let started = Instant::now();
+    if let Some(found) = others.readers_and_writers(&files[..files.len().min(OPENED_MAX)]) {
+        steps.0.push(Step { name: "in use", outcome: Ok(found), took: started.elapsed() });
+    }
     steps.0
 }
 
@@ -315,7 +325,7 @@ fn first_line(path: &Path, compression: Compression) -> io::Result<Option<Vec<u8
     Ok(Some(line))
 }
 
-fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>) -> Vec<Step> {
+fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>, others: &Others) -> Vec<Step> {
     let mut steps = Steps::default();
     let Some(template) = &params.path else {
         return vec![Step {
@@ -336,16 +346,16 @@ fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>) -> Vec<Step
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
     let path = template.template.outlet(&origin).path(now_ns, &TimeZone::system());
-    steps.step("open", || writable(Path::new(&path)).map(|found| ((), found)));
+    steps.step("open", || writable(Path::new(&path), others).map(|found| ((), found)));
     steps.0
 }
 
 /// Whether a file could be written, without making one.
-fn writable(path: &Path) -> Result<String, Diagnostic> {
+fn writable(path: &Path, others: &Others) -> Result<String, Diagnostic> {
     match OpenOptions::new().append(true).open(path) {
-        Ok(_) => return Ok(format!("{} is there and writable", path.display())),
+        Ok(file) => return others.writable(path, &file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(refused(format!("cannot write {}: {e}", path.display()), path, path, &e)),
+        Err(e) => return Err(refused(format!("cannot write {}: {e}", path.display()), path, &e)),
     }
     let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let is_folder = fs::metadata(folder).is_ok_and(|about| about.is_dir());
@@ -358,19 +368,30 @@ fn writable(path: &Path) -> Result<String, Diagnostic> {
     }
     match may_write(folder) {
         Ok(()) => Ok(format!("{} can be made", path.display())),
-        Err(e) => Err(refused(format!("cannot make {}: {e}", path.display()), path, folder, &e)),
+        Err(e) => Err(refused(format!("cannot make {}: {e}", path.display()), path, &e)),
     }
 }
 
-/// A place that may not be written; `at` is the file or folder that refuses.
-fn refused(message: String, path: &Path, at: &Path, error: &io::Error) -> Diagnostic {
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return Diagnostic::plain(message);
+/// Why an output cannot be opened or made: with whose it is and what makes it ours, or the full or frozen disk.
+pub fn refused(message: String, path: &Path, error: &io::Error) -> Diagnostic {
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let found = blame::denied_to_write(path, there).into_diagnostic();
+            let finding = Diagnostic::error(Code::WP102, message);
+            let finding = found.notes.into_iter().fold(finding, Diagnostic::note);
+            found.help.into_iter().fold(finding, Diagnostic::help)
+        }
+        io::ErrorKind::StorageFull => {
+            Diagnostic::plain(message).help(format!("df -h {0}; df -i {0}", there.display()))
+        }
+        io::ErrorKind::ReadOnlyFilesystem => Diagnostic::plain(message)
+            .help(format!("mount -o remount,rw the file system of {}, or write elsewhere", there.display())),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Diagnostic::plain(message)
+            .note(format!("{} is as far as it goes, and nothing can be made in it", there.display()))
+            .help("name a path in a folder that this user may write to"),
+        _ => Diagnostic::plain(message),
     }
-    let found = blame::denied_to_write(path, at).into_diagnostic();
-    let finding = Diagnostic::error(Code::WP102, message);
-    let finding = found.notes.into_iter().fold(finding, Diagnostic::note);
-    found.help.into_iter().fold(finding, Diagnostic::help)
 }
 
 fn may_write(folder: &Path) -> io::Result<()> {
@@ -426,10 +447,10 @@ mod tests {
     fn a_writable_place_is_told_without_making_anything() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/c.log");
-        assert!(writable(&path).unwrap().ends_with("c.log can be made"));
+        assert!(writable(&path, &Others::default()).unwrap().ends_with("c.log can be made"));
         assert!(!folder.path().join("a").exists());
         fs::write(folder.path().join("file"), "").unwrap();
-        assert!(writable(&folder.path().join("file/c.log")).is_err());
-        assert!(writable(&folder.path().join("file")).unwrap().contains("is there"));
+        assert!(writable(&folder.path().join("file/c.log"), &Others::default()).is_err());
+        assert!(writable(&folder.path().join("file"), &Others::default()).unwrap().contains("is there"));
     }
 }

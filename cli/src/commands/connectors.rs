@@ -131,7 +131,10 @@ pub fn find<'a>(connectors: &'a Connectors, id: &str, printer: &Printer) -> Opti
     let found = connectors.get(Side::Source, id).or_else(|| connectors.get(Side::Sink, id));
     if found.is_none() {
         let near = engine::diagnosis::nearest_of(id, all(connectors).map(|c| c.id.as_str()));
-        printer.error(&format!("Connector '{id}' not found"));
+        printer.error_of(Some("WP402"), &format!("Connector '{id}' not found"));
+        for folder in connectors.searched() {
+            printer.line(&format!("  note: looked into {}", folder.display()));
+        }
         match near {
             Some(near) => printer.help(&format!("did you mean '{near}'?")),
             None => printer.help("wpgen connectors list shows all"),

@@ -47,8 +47,8 @@ pub fn connector(id: &str, typed: &[(String, String)], printer: &Printer) -> u8 
         return FAILED;
     };
     let steps = match &resolved {
-        Resolved::Source(params) => trial::source(params),
-        Resolved::Sink(params, _) => trial::sink(params, None),
+        Resolved::Source(params) => trial::source(params, &trial::Others::default()),
+        Resolved::Sink(params, _) => trial::sink(params, None, &trial::Others::default()),
     };
     show(&[Trial { key: id.to_owned(), side: connector.side, steps }], printer)
 }

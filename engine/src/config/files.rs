@@ -24,9 +24,8 @@ pub fn read(path: &Path) -> Result<SourceText, Diagnostic> {
     let about = fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
     if !about.is_file() {
         let what = if about.is_dir() { "a folder" } else { "not a regular file" };
-        return Err(
-            failed(path, &format!("it is {what}")).help("name a TOML file, or remove it from the folder")
-        );
+        return Err(failed(path, &format!("it is {what}"))
+            .help("a TOML file is wanted here: name one, or move this out of the way"));
     }
     if about.len() > FILE_BYTES_MAX {
         return Err(too_large(path, about.len()));

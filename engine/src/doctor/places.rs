@@ -51,8 +51,9 @@ fn lock_of(config: &Config, running: Option<u32>) -> Check {
         (Ok(None), _) => Check::ok("data_dir", format!("{} is free", data_dir.display())),
         (Ok(Some(holder)), running) => {
             let is_ours = holder.as_ref().is_some_and(|holder| Some(holder.pid) == running);
+            let unseen = if holder.is_none() { lock::unseen() } else { None };
             let who =
-                holder.map_or_else(|| "a process we may not look into".to_owned(), |held| held.to_string());
+                holder.map_or_else(|| "a process that we do not see".to_owned(), |held| held.to_string());
             if is_ours {
                 return Check::ok(
                     "data_dir",
@@ -60,8 +61,10 @@ fn lock_of(config: &Config, running: Option<u32>) -> Check {
                 );
             }
             let found = format!("{} is locked by {who}, which does not answer as an engine", path.display());
-            Check::fail("data_dir", found)
-                .code(Code::WP104)
+            let check = Check::fail("data_dir", found).code(Code::WP104);
+            unseen
+                .into_iter()
+                .fold(check, Check::note)
                 .note("an engine that starts or stops answers within seconds; or it belongs to another user")
                 .help("stop that process, or take another folder: [engine] data_dir = \"./data-second\"")
         }

@@ -16,6 +16,7 @@ mod datagram_ways;
 mod epoll_net;
 pub mod file;
 pub mod host;
+pub mod interfaces;
 pub mod listen;
 mod lowat;
 pub mod memory;

@@ -106,6 +106,11 @@ impl Headers {
         bad
     }
 
+    /// What becomes of headers.
+    pub fn mode(&self) -> HeaderMode {
+        self.rules.mode
+    }
+
     /// Whether records are as they were framed.
     pub fn keeps(&self) -> bool {
         self.rules.mode == HeaderMode::Keep

@@ -10,13 +10,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Columns, Origin, Positions, Run, Span};
+use crate::diagnosis::HELP;
 use crate::escape::escape_outside_to;
+use crate::frame::Rules;
 use crate::lane::deliver;
 use crate::metrics::Reason;
 use crate::source::headers::{Bad, HeaderRules, Headers, message_len};
 use crate::source::part::Surroundings;
 use crate::source::rate::Rate;
+use crate::source::remedy;
 use crate::source::seldom::Seldom;
+use crate::source::syslog::HeaderMode;
 
 /// Bytes of a bad message that the log shows.
 const SHOWN_BYTES: usize = 80;
@@ -34,6 +38,8 @@ pub struct InletRules {
     pub tags: Vec<(String, String)>,
     /// What becomes of syslog headers; none for records without.
     pub headers: Option<HeaderRules>,
+    /// How a stream is framed; none for datagrams.
+    pub framing: Option<Rules>,
     /// The limit of records a second.
     pub rate: Option<Arc<Rate>>,
 }
@@ -74,6 +80,7 @@ pub struct Inlet {
     plain: Origin,
     marked: Origin,
     headers: Option<Headers>,
+    framing: Option<Rules>,
     rate: Option<Arc<Rate>>,
     started: Instant,
     bad: Seldom,
@@ -98,6 +105,7 @@ impl Inlet {
             plain: origin(rules.tags.clone()),
             marked: origin(marked),
             headers: rules.headers.clone().map(Headers::new),
+            framing: rules.framing,
             rate: rules.rate.clone(),
             started: Instant::now(),
             bad: Seldom::default(),
@@ -203,11 +211,12 @@ impl Inlet {
         let from = peer.map_or_else(String::new, |peer| format!(" from {peer}"));
         let shown = escape_outside_to(record.of(bytes), SHOWN_BYTES);
         let fate = if bad.dropped > 0 { "dropped" } else { "passed on as it came" };
+        let mode = self.headers.as_ref().map_or(HeaderMode::Keep, Headers::mode);
+        let remedy = remedy::of_message(bytes, record, self.framing, mode);
         log::warn!(
             target: "wpgen::syslog",
             "source '{}': [WP304] Invalid syslog format{from}: {} at byte {} of the message at byte {}: {shown}; {fate} \
-             ({times} such messages); header_mode = \"keep\" takes everything as it comes, and a sender that counts \
-             octets needs framing = \"octet\" or \"auto\"",
+             ({times} such messages){HELP}{remedy}",
             self.key,
             fault.fault.words(),
             fault.position,

@@ -15,6 +15,7 @@ mod playground;
 pub mod port;
 pub mod proxy;
 pub mod rate;
+pub mod remedy;
 pub mod seldom;
 pub mod stop;
 pub mod stream;

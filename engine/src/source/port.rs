@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::config::types::ListenAddr;
 use crate::diagnosis::{Code, Diagnostic};
+use crate::io::interfaces::{Interface, interfaces};
 use crate::io::listen::Address;
 
 /// Free ports that are named, and ports that are tried for them.
 const FREE_NAMED: usize = 3;
 const FREE_TRIED: u16 = 50;
+/// Addresses of this machine that are named.
+const ADDRESSES_NAMED: usize = 8;
 /// How long a port may stay taken after the process that held it has ended.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
 const RELEASE_POLL: Duration = Duration::from_millis(5);
@@ -86,12 +89,47 @@ pub fn explain(who: &str, transport: Transport, address: &Address, error: &io::E
                 .help("name another path, or stop the process that listens there")
         }
         (io::ErrorKind::PermissionDenied, Address::Inet(at)) => low_port(who, &what, *at),
-        (io::ErrorKind::AddrNotAvailable, _) => {
-            let message = format!("{who}: Failed to bind to address {address}: it is none of this machine's");
-            Diagnostic::error(Code::WP502, message)
-                .help("addr = \"0.0.0.0\" listens on every address of the machine; `ip address` lists them")
-        }
+        (io::ErrorKind::AddrNotAvailable, Address::Inet(at)) => not_ours(who, *at, &interfaces()),
         _ => Diagnostic::plain(format!("{who}: cannot listen on {what}: {error}")),
+    }
+}
+
+/// The address is no interface's, or of one that is down.
+fn not_ours(who: &str, at: SocketAddr, interfaces: &[Interface]) -> Diagnostic {
+    let message =
+        format!("{who}: Failed to bind to address {at}: it is none of this machine's (os error 99)");
+    let mut finding = Diagnostic::error(Code::WP502, message);
+    if let Some(down) = interfaces.iter().find(|one| one.address == at.ip() && !one.is_up) {
+        finding = finding
+            .note(format!("it belongs to the interface {}, which is down", down.name))
+            .help(format!("ip link set {} up", down.name));
+    }
+    let mut near: Vec<&Interface> =
+        interfaces.iter().filter(|one| one.is_up && one.address.is_ipv4() == at.is_ipv4()).collect();
+    near.sort_by_key(|one| std::cmp::Reverse(bits_alike(one.address, at.ip())));
+    let shown = near.iter().take(ADDRESSES_NAMED).map(|one| format!("{} ({})", one.address, one.name));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let more = near.len().saturating_sub(ADDRESSES_NAMED);
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    let kind = if at.is_ipv4() { "IPv4" } else { "IPv6" };
+    finding = match near.is_empty() {
+        true => finding.note(format!("this machine has no address of {kind} that is up")),
+        false => finding.note(format!("its addresses of {kind}: {shown}{more}")),
+    };
+    // The loopback is no likely slip of an address that others are to reach.
+    if let Some(nearest) = near.iter().find(|one| !one.address.is_loopback() || at.ip().is_loopback()) {
+        finding = finding.help(format!("addr = \"{}\"   (the nearest to what is written)", nearest.address));
+    }
+    let all = if at.is_ipv4() { "0.0.0.0" } else { "::" };
+    finding.help(format!("addr = \"{all}\"   (every address of the machine)"))
+}
+
+/// How many bits two addresses of one kind have in common at their beginning.
+fn bits_alike(a: IpAddr, b: IpAddr) -> u32 {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => 0,
     }
 }
 
@@ -235,6 +273,33 @@ mod tests {
             });
             assert_eq!((tried, bound.is_ok()), (tries, tries == 3));
         }
+    }
+
+    #[test]
+    fn an_address_of_nobody_names_ours_the_nearest_first_and_a_link_that_is_down() {
+        let one = |name: &str, address: &str, is_up| Interface {
+            name: name.into(),
+            address: address.parse().unwrap(),
+            is_up,
+        };
+        let ours = [
+            one("lo", "127.0.0.1", true),
+            one("eth0", "10.1.2.3", true),
+            one("eth1", "10.1.9.9", false),
+            one("eth0", "fe80::1", true),
+        ];
+        let finding = not_ours("source 's'", "10.1.2.4:514".parse().unwrap(), &ours);
+        assert_eq!(finding.code, Some(Code::WP502));
+        assert!(finding.message.starts_with("source 's': Failed to bind to address 10.1.2.4:514: "));
+        assert_eq!(finding.notes, ["its addresses of IPv4: 10.1.2.3 (eth0), 127.0.0.1 (lo)"]);
+        assert!(
+            finding.help[0].starts_with("addr = \"10.1.2.3\"") && finding.help[1].contains("\"0.0.0.0\"")
+        );
+        let finding = not_ours("source 's'", "10.1.9.9:514".parse().unwrap(), &ours);
+        assert_eq!(finding.help[0], "ip link set eth1 up");
+        let finding = not_ours("source 's'", "[2001:db8::1]:514".parse().unwrap(), &ours[..3]);
+        assert_eq!(finding.notes, ["this machine has no address of IPv6 that is up"]);
+        assert_eq!(finding.help, ["addr = \"::\"   (every address of the machine)"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A trial of sockets: whether an address can be listened on, whether a peer answers, and whether it proves its name.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use rustls::ProtocolVersion;
@@ -11,9 +11,10 @@ use crate::config::tls::TlsConnect;
 use crate::config::types::ListenAddr;
 use crate::diagnosis::{Code, Diagnostic};
 use crate::io::datagram::{DatagramOptions, DatagramSocket};
+use crate::io::interfaces::interfaces;
 use crate::io::listen::{Address, Listening};
 use crate::sink::remote::{host_of, with_port};
-use crate::source::port::{Transport, address, explain};
+use crate::source::port::{Transport, address, explain, holders};
 use crate::tls::client::Client;
 
 /// How long name resolution and a connection may take; the whole trial has a limit of its own.
@@ -78,9 +79,7 @@ fn shake(host: &str, mut stream: TcpStream, tls: &TlsConnect) -> Result<((), Str
 }
 
 fn connect(peer: &str) -> Result<(TcpStream, String), Diagnostic> {
-    let found = peer
-        .to_socket_addrs()
-        .map_err(|error| Diagnostic::plain(format!("cannot resolve {peer}: {error}")))?;
+    let found = peer.to_socket_addrs().map_err(|error| unresolved(peer, &error))?;
     let mut refused = None;
     for at in found {
         match TcpStream::connect_timeout(&at, CONNECT_WITHIN) {
@@ -90,7 +89,26 @@ fn connect(peer: &str) -> Result<(TcpStream, String), Diagnostic> {
     }
     let Some((at, error)) = refused else { return Err(Diagnostic::plain(format!("{peer} has no address"))) };
     let finding = Diagnostic::error(Code::WP303, format!("cannot connect to {at}: {error}"));
+    let finding = listeners_here(at).into_iter().fold(finding, Diagnostic::note);
     Err(finding.help("whoever listens there must listen on that address, and firewalls must pass it"))
+}
+
+fn unresolved(peer: &str, error: &io::Error) -> Diagnostic {
+    Diagnostic::plain(format!("cannot resolve {peer}: {error}"))
+        .help(format!("getent hosts {}   (asks as wpgen does); or write its IP address", host_of(peer)))
+}
+
+/// Who listens on the port, where the address is one of this machine's: elsewhere it cannot be seen.
+fn listeners_here(at: SocketAddr) -> Option<String> {
+    let is_here = at.ip().is_loopback() || interfaces().iter().any(|one| one.address == at.ip());
+    let holders = if is_here { holders(Transport::Stream, at.port()) } else { return None };
+    let port = at.port();
+    Some(match holders.first() {
+        Some((pid, name)) => {
+            format!("{name} (PID {pid}) listens on port {port}, but on another address of this machine")
+        }
+        None => format!("nothing that we see listens on tcp port {port} of this machine"),
+    })
 }
 
 #[cfg(test)]

@@ -27,14 +27,14 @@ An endpoint is a listening MQTT port. Another process, or another source of this
         phrases: &["Failed to bind to address A:N"],
         symptom: "绑定地址失败",
         english: Words {
-            finds: "whether the address belongs to an interface of this machine",
+            finds: "whether the address belongs to an interface of this machine, the addresses it has, and the one nearest to what is written",
             mend: "take an address of this machine, or 0.0.0.0 for all",
             explain: "\
 A socket can be bound only to an address that one of the machine's interfaces has. In a container those are the
 container's own addresses, not the host's.",
         },
         chinese: Words {
-            finds: "该地址是否属于本机的某个网络接口",
+            finds: "该地址是否属于本机的某个网络接口、本机有哪些地址，以及最接近的那一个",
             mend: "使用本机的地址，或用 0.0.0.0 表示全部",
             explain: "套接字只能绑定本机网络接口上的地址。在容器里那是容器自己的地址，不是宿主机的。",
         },

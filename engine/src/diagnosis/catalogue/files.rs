@@ -75,7 +75,7 @@ encode = \"base64\" 或 \"hex\" 时每一行解码为一条记录。解不开的
         phrases: &["Resource busy (os error 16)", "Device or resource busy (os error 16)"],
         symptom: "文件被占用",
         english: Words {
-            finds: "the process that holds the lock of an output or of data_dir, and who has the file open",
+            finds: "the process that holds the lock of an output or of data_dir, who has a source's file open, and, where processes hide that from us, which right would show it",
             mend: "give each engine its own data_dir and outputs, or stop the other one: wpgen source stop",
             explain: "\
 Linux opens a file for reading whoever else has it open, so a source is never refused for that. Busy are an output
@@ -83,7 +83,7 @@ or a data_dir that another engine has locked, and files under the mandatory lock
 engines on one data_dir would overwrite each other's positions, so the second one does not start.",
         },
         chinese: Words {
-            finds: "持有输出文件或 data_dir 锁的进程，以及谁打开着该文件",
+            finds: "持有输出文件或 data_dir 锁的进程、谁打开着数据源的文件；看不到别的进程时，说明需要什么权限",
             mend: "让每个引擎使用各自的 data_dir 和输出，或停掉另一个引擎：wpgen source stop",
             explain: "\
 Linux 允许读取别的进程正打开着的文件，所以数据源不会因此被拒绝。会被占用的是另一个引擎锁住的输出或 data_dir，

@@ -70,16 +70,16 @@ way leads there. A source on 127.0.0.1 is seen from its own machine only.",
         phrases: &["Invalid syslog format", "Parse error in syslog message"],
         symptom: "消息格式错误",
         english: Words {
-            finds: "the first bad bytes, the peer, the position, and whether the message was passed or dropped",
-            mend: "header_mode = \"keep\" passes everything as it comes",
+            finds: "the first bad bytes, the peer, the position, whether the message was passed or dropped, and which framing or header_mode would take it: all are tried on the bytes at hand",
+            mend: "write the setting that the finding names; header_mode = \"keep\" passes everything as it comes",
             explain: "\
 A message begins with <PRI>, of 0 to 191. One that is none passes untouched with the tag syslog_malformed:true,
 or is dropped, as on_bad_message says, and is counted. Many at once point at a wrong framing: octet counts read
 as text, or lines read as counts.",
         },
         chinese: Words {
-            finds: "最先出错的字节、发送方、出错的位置，以及消息被原样通过还是丢弃",
-            mend: "header_mode = \"keep\" 让一切原样通过",
+            finds: "最先出错的字节、发送方、出错的位置，消息被原样通过还是丢弃，以及哪种 framing 或 header_mode 能接受它：逐一用手头的字节试过",
+            mend: "写上诊断中点名的设置；header_mode = \"keep\" 让一切原样通过",
             explain: "\
 消息以 <PRI> 开头，取值 0 到 191。不符合的消息带上标签 syslog_malformed:true 原样通过，或按 on_bad_message 丢弃，
 两种情况都计数。突然大量出现多半是 framing 不对：把长度当成了文本，或把文本当成了长度。",

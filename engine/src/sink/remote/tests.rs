@@ -26,7 +26,14 @@ pub(super) const PATIENT_PROBATION: Duration = Duration::from_secs(5);
 
 fn rules(framing: crate::frame::Framing) -> StreamRules {
     StreamRules {
-        inlet: InletRules { key: "s".into(), host: "h".into(), tags: Vec::new(), headers: None, rate: None },
+        inlet: InletRules {
+            key: "s".into(),
+            host: "h".into(),
+            tags: Vec::new(),
+            headers: None,
+            framing: None,
+            rate: None,
+        },
         framing: crate::frame::Rules {
             framing,
             prefer_newline: false,

@@ -23,6 +23,7 @@ fn rules(mode: HeaderMode) -> DatagramRules {
             host: "h".into(),
             tags: Vec::new(),
             headers: Some(headers),
+            framing: None,
             rate: None,
         },
         allow: Vec::new(),

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::diagnosis::{Code, Diagnostic, HELP};
+use crate::lock::OpenFiles;
 
 /// A trouble with a file: a stable code, the thing at fault, and the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +56,7 @@ pub fn explain(path: &Path, error: &io::Error) -> Finding {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(path),
         io::ErrorKind::PermissionDenied => denied(path),
+        io::ErrorKind::ResourceBusy | io::ErrorKind::ExecutableFileBusy => busy(path, error),
         _ => Finding {
             code: "WP101",
             message: format!("cannot read {}: {error}", path.display()),
@@ -62,6 +64,21 @@ pub fn explain(path: &Path, error: &io::Error) -> Finding {
             help: Vec::new(),
             is_absence: false,
         },
+    }
+}
+
+/// WP104: a file system refuses it, as network ones do whose locks are mandatory.
+fn busy(path: &Path, error: &io::Error) -> Finding {
+    let open = OpenFiles::now();
+    let holders = fs::metadata(path).map(|meta| open.holders(meta.dev(), meta.ino())).unwrap_or_default();
+    let mut notes: Vec<String> = holders.iter().map(|holder| format!("{holder} has it open")).collect();
+    notes.extend(open.unseen());
+    Finding {
+        code: "WP104",
+        message: format!("cannot read {}: {error}", path.display()),
+        notes,
+        help: vec!["stop the process that has it, or read a copy of the file".into()],
+        is_absence: false,
     }
 }
 

@@ -24,22 +24,23 @@ use crate::tls::server::Server;
 /// # Errors
 /// An address that cannot be bound, or files of TLS that cannot be used.
 pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Source>, Diagnostic> {
-    let rules = StreamRules {
-        inlet: syslog_inlet(making, params),
-        framing: Rules {
-            framing: match params.framing {
-                syslog::Framing::Auto => Framing::Auto,
-                syslog::Framing::Newline => Framing::Newline,
-                syslog::Framing::Octet => Framing::Octet,
-                syslog::Framing::Nul => Framing::Nul,
-            },
-            prefer_newline: params.prefer_newline,
-            oversize: match params.oversize {
-                syslog::Oversize::Truncate => Oversize::Truncate,
-                syslog::Oversize::Drop => Oversize::Drop,
-            },
-            record_bytes_max: bytes(params.max_message_bytes.0),
+    let framing = Rules {
+        framing: match params.framing {
+            syslog::Framing::Auto => Framing::Auto,
+            syslog::Framing::Newline => Framing::Newline,
+            syslog::Framing::Octet => Framing::Octet,
+            syslog::Framing::Nul => Framing::Nul,
         },
+        prefer_newline: params.prefer_newline,
+        oversize: match params.oversize {
+            syslog::Oversize::Truncate => Oversize::Truncate,
+            syslog::Oversize::Drop => Oversize::Drop,
+        },
+        record_bytes_max: bytes(params.max_message_bytes.0),
+    };
+    let rules = StreamRules {
+        inlet: InletRules { framing: Some(framing), ..syslog_inlet(making, params) },
+        framing,
         options: StreamOptions {
             budget_bytes: bytes(params.tcp_recv_bytes.0),
             connections_max: params.max_connections,
@@ -120,6 +121,7 @@ fn inlet(making: &Making<'_>, kind: &str, rate_limit: u64) -> InletRules {
         host: Arc::clone(making.host),
         tags,
         headers: None,
+        framing: None,
         rate: Rate::new(rate_limit).map(Arc::new),
     }
 }

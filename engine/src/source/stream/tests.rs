@@ -18,7 +18,14 @@ use crate::syslog::YearPolicy;
 
 pub(super) fn rules(framing: Framing) -> StreamRules {
     StreamRules {
-        inlet: InletRules { key: "s".into(), host: "h".into(), tags: Vec::new(), headers: None, rate: None },
+        inlet: InletRules {
+            key: "s".into(),
+            host: "h".into(),
+            tags: Vec::new(),
+            headers: None,
+            framing: None,
+            rate: None,
+        },
         framing: Rules {
             framing,
             prefer_newline: false,

@@ -14,17 +14,22 @@ use super::consumer::Item;
 use super::trouble::Trouble;
 use crate::batch::Span;
 use crate::diagnosis::HELP;
+use crate::escape::escape_outside_to;
 use crate::frame::{Carried, Counts, Framer, Rules};
 use crate::io::bufring::Lease;
 use crate::io::stream::{Closed, Conn, Streams};
 use crate::metrics::Reason;
 use crate::source::desk::Queue;
 use crate::source::inlet::{Framed, Inlet, Sender};
+use crate::source::remedy;
 use crate::source::seldom::Seldom;
 use crate::tls::session::{Session, speaks_tls};
 
 /// What a source's unfinished records on a shard may take however much those of others do.
 const CARRIED_BYTES_LEAST: usize = 64 << 10;
+
+/// Bytes of a frame that the log shows.
+const SHOWN_BYTES: usize = 80;
 
 /// See above.
 pub(super) struct Worker {
@@ -47,6 +52,7 @@ pub(super) struct Worker {
     told_bytes: usize,
     broken: Trouble,
     cut: Seldom,
+    misframed: Seldom,
 }
 
 struct Connection {
@@ -85,6 +91,7 @@ impl Worker {
             told_bytes: 0,
             broken,
             cut: Seldom::default(),
+            misframed: Seldom::default(),
         }
     }
 
@@ -222,6 +229,7 @@ impl Worker {
         self.carried_bytes = self.carried_bytes + now_held - held;
         if counts != Counts::default() {
             self.count(&counts, peer);
+            self.tell_misframed(&counts, &segment[start..], base + start as u64, peer);
         }
     }
 
@@ -284,14 +292,33 @@ impl Worker {
         }
     }
 
+    /// Says what did not begin as framing demands, and what would take it.
+    #[cold]
+    fn tell_misframed(&mut self, counts: &Counts, segment: &[u8], base: u64, peer: Option<SocketAddr>) {
+        let Some(times) = (counts.malformed > 0).then(|| self.misframed.happened(counts.malformed)).flatten()
+        else {
+            return;
+        };
+        let (at, remedy) = remedy::of_frames(segment, self.framing);
+        let from = peer.map_or_else(String::new, |peer| format!(" from {peer}"));
+        let shown = escape_outside_to(&segment[at..], SHOWN_BYTES);
+        let remedy = remedy.map_or_else(String::new, |remedy| format!("{HELP}{remedy}"));
+        log::warn!(
+            target: "wpgen::net",
+            "source '{}': [WP304] Parse error in syslog message{from}: the frame at byte {} does not begin with an octet \
+             count, as framing = \"octet\" demands: {shown}; it is taken as a line ({times} such frames){remedy}",
+            self.inlet.key(),
+            base + at as u64,
+        );
+    }
+
     fn count(&mut self, counts: &Counts, peer: Option<SocketAddr>) {
         let counters = &self.inlet.around().counters;
         counters.truncated.add(counts.truncated);
         counters.split.add(counts.cuts);
         self.inlet.drop_records(Reason::TooLong, counts.dropped);
         counters.misframed.add(counts.malformed);
-        let misframed = "a frame does not begin as its framing demands; it is taken as a line";
-        self.broken.told_times(peer, misframed, counts.malformed);
+        counters.errors.add(counts.malformed);
         let unfinished = "it ended within a counted frame; what came of it is a record";
         self.broken.told_times(peer, unfinished, counts.unfinished);
     }
