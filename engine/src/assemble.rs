@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use crate::batch::SinkId;
 use crate::checkpoint::{self, Group, Snapshot, Store};
@@ -48,6 +49,8 @@ pub struct Making<'a> {
     pub unordered: bool,
     /// Shards that will run.
     pub shards: usize,
+    /// The longest time between a change and its checkpoint, wherever that is kept.
+    pub checkpoint_interval: Duration,
 }
 
 /// Starts an engine as configured.
@@ -157,6 +160,12 @@ pub(crate) fn make_sink(
         SinkParams::File(params) => make_file_sink(id, sink, params, groups, persist),
         SinkParams::Tcp(params) => made(Remote::tcp(id, &sink.key, params)),
         SinkParams::Syslog(params) => made(Remote::syslog(id, &sink.key, params)),
+        #[cfg(feature = "kafka")]
+        SinkParams::Kafka(params) => match crate::sink::kafka::KafkaSink::open(id, &sink.key, params) {
+            Ok(kafka) => Ok(kafka),
+            Err(finding) => Err(Box::new(finding.at(sink.place.clone()))),
+        },
+        #[cfg(not(feature = "kafka"))]
         SinkParams::Kafka(_) => {
             Err(Box::new(not_built("sink", &sink.key, sink.params.kind().name).at(sink.place.clone())))
         }
@@ -260,6 +269,7 @@ fn make_sources(
             goes_on: None,
             unordered: unordered(config, &source.key),
             shards,
+            checkpoint_interval: config.engine.checkpoint_interval,
         };
         let routes = feeds.iter().map(|m| (m.index, takes(m.config))).collect();
         match make_source(&making) {
@@ -279,7 +289,14 @@ pub(crate) fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Di
         }
         SourceParams::Syslog(params) => source::stream::syslog(making, params).map_err(|found| vec![found]),
         SourceParams::Tcp(params) => source::stream::tcp(making, params).map_err(|found| vec![found]),
-        SourceParams::Kafka(_) | SourceParams::Mqtt(_) => {
+        #[cfg(feature = "kafka")]
+        SourceParams::Kafka(params) => source::kafka::make::make(making, params).map_err(|found| vec![found]),
+        #[cfg(not(feature = "kafka"))]
+        SourceParams::Kafka(_) => {
+            let kind = making.config.params.kind().name;
+            Err(vec![not_built("source", &making.config.key, kind).at(making.config.place.clone())])
+        }
+        SourceParams::Mqtt(_) => {
             let kind = making.config.params.kind().name;
             Err(vec![not_built("source", &making.config.key, kind).at(making.config.place.clone())])
         }

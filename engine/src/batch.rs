@@ -7,11 +7,14 @@
 //!
 //! Nothing here knows a socket, a file, a thread or a clock.
 
+pub mod messages;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use self::messages::Messages;
 use crate::memory::Charge;
 use crate::pool::{Arena, BATCH_BYTES};
 use crate::syslog::Header;
@@ -75,6 +78,8 @@ pub enum Columns<'a> {
     None,
     /// A parsed syslog header for each record.
     Syslog(&'a [Header]),
+    /// The message of each record; ranges are over its own bytes.
+    Kafka(Messages<'a>),
 }
 
 /// Up to which position of its input the records of a run reach.
@@ -146,6 +151,8 @@ pub struct Ticket {
     pub upto: u64,
     /// Records in the batch for this ticket.
     pub records: u32,
+    /// How many of them the sink will never take, though it took the batch.
+    pub rejected: u32,
 }
 
 /// What a sink says of a batch when it sends it home.

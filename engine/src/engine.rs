@@ -143,6 +143,8 @@ impl Running {
             failed: self.has_failed(),
             has_datagrams: self.source.has_datagrams(),
             waits: self.waits(),
+            partitions: self.source.partitions(),
+            trouble: self.source.trouble(),
         }
     }
 }

@@ -46,7 +46,7 @@
 //! - what the user wrote: [`config`], [`diagnosis`], [`trial`] (what `source test` does), [`doctor`], [`escape`]
 //! - life cycle: [`assemble`], [`engine`], [`reload`], [`shard`], [`status`], [`process`], [`metrics`], [`exposition`],
 //!   [`alert`], [`health`], [`admin`]
-//! - the record's way: [`io`], [`tls`], [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
+//! - the record's way: [`io`], [`tls`], `kafka` (what its source and sink share), [`frame`], [`decode`], [`syslog`], [`source`], [`lane`], [`sink`]
 //! - the currency and its way home: [`batch`], [`pool`], [`memory`], [`queue`], [`settle`]
 //! - what survives: [`checkpoint`], [`keeper`], [`rescue`], [`lock`]
 
@@ -65,6 +65,8 @@ pub mod exposition;
 pub mod frame;
 pub mod health;
 pub mod io;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod keeper;
 pub mod lane;
 pub mod lock;

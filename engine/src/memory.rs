@@ -38,16 +38,19 @@ pub enum Use {
     Datagrams,
     /// What files are read into, and unpacked with.
     Files,
+    /// What messages wait in before they are records, those that the client has fetched ahead included.
+    Kafka,
     /// What is set aside for each source, used or not.
     SetAside,
 }
 
 /// Every use, in the order of the figures, and its name.
-pub const USES: [(Use, &str); 5] = [
+pub const USES: [(Use, &str); 6] = [
     (Use::Batches, "batches"),
     (Use::Streams, "streams"),
     (Use::Datagrams, "datagrams"),
     (Use::Files, "files"),
+    (Use::Kafka, "kafka"),
     (Use::SetAside, "set_aside"),
 ];
 

@@ -77,7 +77,7 @@ impl Settle {
         debug_assert!(window.open.back().is_none_or(|s| s.upto <= upto), "an input only moves on");
         let seq = window.first + window.open.len() as u64;
         window.open.push_back(Stretch { upto, records, holders: 1, rejected: 0, abandoned: false });
-        Ticket { slot, seq, input: window.input, upto, records: 0 }
+        Ticket { slot, seq, input: window.input, upto, records: 0, rejected: 0 }
     }
 
     /// A batch carries a part of the ticket's stretch.
@@ -144,11 +144,9 @@ impl Settle {
         let stretch = self.stretch(ticket);
         assert!(stretch.holders > 0, "a ticket comes home once");
         stretch.holders -= 1;
-        match verdict {
-            Verdict::Rejected => stretch.rejected = (stretch.rejected + ticket.records).min(stretch.records),
-            Verdict::Abandoned | Verdict::Open => stretch.abandoned = true,
-            Verdict::Delivered => {}
-        }
+        let rejected = if verdict == Verdict::Rejected { ticket.records } else { ticket.rejected };
+        stretch.rejected = (stretch.rejected + rejected).min(stretch.records);
+        stretch.abandoned |= matches!(verdict, Verdict::Abandoned | Verdict::Open);
         let moved = self.advance(ticket.slot);
         if moved.idle && self.windows[ticket.slot as usize].closing {
             self.windows.remove(ticket.slot as usize);
@@ -232,6 +230,18 @@ mod tests {
         settle.sealed(&a);
         let part = Ticket { records: 2, ..a };
         assert_eq!(settle.verdict(&part, Verdict::Rejected), Moved { delivered: 3, rejected: 2, idle: true });
+        assert_eq!(settle.low(slot), 10);
+    }
+
+    #[test]
+    fn what_a_sink_leaves_out_of_a_batch_is_counted() {
+        let mut settle = Settle::default();
+        let slot = settle.open(1, 0);
+        let a = settle.begin(slot, 10, 5);
+        settle.attach(&a);
+        settle.sealed(&a);
+        let home = Ticket { records: 5, rejected: 2, ..a };
+        assert_eq!(settle.verdict(&home, Verdict::Delivered), Moved { delivered: 3, rejected: 2, idle: true });
         assert_eq!(settle.low(slot), 10);
     }
 

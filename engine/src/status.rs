@@ -108,9 +108,29 @@ pub struct SourceStatus {
     pub has_datagrams: bool,
     /// What its tasks waited for.
     pub waits: Waits,
+    /// Partitions that it reads now, in order.
+    pub partitions: Vec<PartitionLag>,
+    /// What keeps it from receiving, though it tries again.
+    pub trouble: Option<String>,
+}
+
+/// A partition that is read, and how much of it waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionLag {
+    /// The topic.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+    /// Messages that are there and that not every sink has; none while the broker has not told.
+    pub messages: Option<u64>,
 }
 
 impl SourceStatus {
+    /// Messages that wait in all its partitions, as far as that is known.
+    pub fn lag_messages(&self) -> u64 {
+        self.partitions.iter().filter_map(|partition| partition.messages).sum()
+    }
+
     /// Records received, and not yet delivered, rejected or dropped.
     pub fn in_flight(&self) -> u64 {
         let dropped: u64 = self.dropped.iter().map(|(_, n)| n).sum();
@@ -258,8 +278,10 @@ impl Status {
 
     /// Everything that keeps the engine from doing its work, in words; nothing when it is well.
     pub fn troubles(&self) -> Vec<String> {
-        let sources = self.sources.iter().filter(|source| source.failed);
-        let sources = sources.map(|source| format!("source '{}' has failed", source.key));
+        let sources = self.sources.iter().filter_map(|source| match &source.trouble {
+            _ if source.failed => Some(format!("source '{}' has failed", source.key)),
+            trouble => trouble.as_ref().map(|why| format!("source '{}' waits: {why}", source.key)),
+        });
         let sinks = self.sinks.iter().filter_map(|sink| match &sink.state {
             SinkState::Ready => None,
             SinkState::Waiting(why) => Some(format!("sink '{}' waits: {why}", sink.key)),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::exposition::{Kind, Page};
 use crate::memory::USES;
 use crate::metrics::REASONS;
-use crate::status::{AlertStatus, MemoryStatus, RescueStatus, SinkState, SinkStatus, SourceStatus, Status};
+use crate::status::{
+    AlertStatus, MemoryStatus, PartitionLag, RescueStatus, SinkState, SinkStatus, SourceStatus, Status,
+};
 
 /// The whole page.
 pub fn page(status: &Status) -> String {
@@ -178,6 +180,17 @@ fn sources(page: &mut Page, sources: &[SourceStatus]) {
     ];
     for (family, of) in rows {
         each_source(page, sources, family, of);
+    }
+    let help = "Messages of a partition that are there and that not every sink has.";
+    let mut family = page.family("wpgen_kafka_lag", Gauge, help);
+    for source in sources {
+        for PartitionLag { topic, partition, messages } in &source.partitions {
+            if let Some(messages) = messages {
+                let number = partition.to_string();
+                family
+                    .sample(&[("source", &source.key), ("topic", topic), ("partition", &number)], *messages);
+            }
+        }
     }
     let help = "Time that the source waited, on the shard where it waited longest, by what for.";
     let mut family = page.family("wpgen_source_waited_seconds_total", Counter, help);

@@ -20,7 +20,7 @@ use crate::diagnosis::Diagnostics;
 use crate::exposition;
 use crate::health;
 use crate::reload::{Lists, Reloaded};
-use crate::status::{AlertStatus, RescueStatus, SinkState, SinkStatus, SourceStatus, Status};
+use crate::status::{AlertStatus, PartitionLag, RescueStatus, SinkState, SinkStatus, SourceStatus, Status};
 use http::Request;
 
 /// What the admin API needs of a running engine.
@@ -219,6 +219,8 @@ fn source(source: &SourceStatus, elapsed: Duration) -> Value {
     let (read_percent, sink_percent) = source.waits.percents(elapsed);
     let dropped: serde_json::Map<String, Value> =
         source.dropped.iter().map(|(reason, n)| (reason.clone(), json!(n))).collect();
+    let partition = |p: &PartitionLag| json!({"topic": p.topic, "partition": p.partition, "lag": p.messages});
+    let partitions: Vec<Value> = source.partitions.iter().map(partition).collect();
     json!({
         "key": source.key,
         "state": match (source.failed, source.done) {
@@ -246,6 +248,9 @@ fn source(source: &SourceStatus, elapsed: Duration) -> Value {
         "waited_for_reads_ns": source.waits.read_ns,
         "waited_for_sinks_ns": source.waits.sink_ns,
         "has_datagrams": source.has_datagrams,
+        "partitions": partitions,
+        "lag_messages": source.lag_messages(),
+        "trouble": source.trouble,
     })
 }
 

@@ -24,7 +24,7 @@ pub trait Check {
 /// Declares the enum of all kinds' parameters.
 macro_rules! kinds {
     ($(#[doc = $doc:literal])+ $vis:vis enum $name:ident {
-        $($variant:ident($params:ty) = $word:literal, $available:literal;)*
+        $($variant:ident($params:ty) = $word:literal, $available:expr;)*
     }) => {
         $(#[doc = $doc])+
         #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Check, Verdict, bytes};
 use crate::config::Config;
 use crate::health;
-use crate::status::{MemoryStatus, SinkState, SinkStatus, SourceStatus, Status, Waits};
+use crate::status::{MemoryStatus, PartitionLag, SinkState, SinkStatus, SourceStatus, Status, Waits};
 
 /// An engine takes its lock within this time of its start; more is a step of the clock.
 const STEP_SECONDS: f64 = 10.0;
@@ -109,11 +109,21 @@ fn source(answer: &Value) -> SourceStatus {
         kernel_drops_are_a_lower_bound: answer["kernel_drops_are_a_lower_bound"] == true,
         lag_bytes: number(answer, "lag_bytes"),
         has_datagrams: answer["has_datagrams"] == true,
+        partitions: answer["partitions"].as_array().into_iter().flatten().map(partition).collect(),
+        trouble: answer["trouble"].as_str().map(str::to_owned),
         waits: Waits {
             read_ns: number(answer, "waited_for_reads_ns"),
             sink_ns: number(answer, "waited_for_sinks_ns"),
         },
         ..SourceStatus::default()
+    }
+}
+
+fn partition(answer: &Value) -> PartitionLag {
+    PartitionLag {
+        topic: text(answer, "topic"),
+        partition: answer["partition"].as_i64().and_then(|number| i32::try_from(number).ok()).unwrap_or(-1),
+        messages: answer["lag"].as_u64(),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod format;
 pub mod framing;
 mod json;
 pub mod kafka;
+mod messages;
 mod meta;
 mod ndjson;
 pub mod remote;
@@ -28,7 +29,7 @@ kinds! {
         Blackhole(blackhole::BlackholeParams) = "blackhole", true;
         Stdout(stdout::StdoutParams) = "stdout", true;
         File(file::params::FileParams) = "file", true;
-        Kafka(kafka::KafkaParams) = "kafka", false;
+        Kafka(kafka::KafkaParams) = "kafka", cfg!(feature = "kafka");
         Tcp(stream::TcpParams) = "tcp", true;
         Syslog(stream::SyslogParams) = "syslog", true;
     }

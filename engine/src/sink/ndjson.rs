@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use crate::batch::{Columns, Origin, Run};
 use crate::pool::Arena;
+use crate::sink::messages::write_message;
 use crate::sink::{json, meta};
 use crate::syslog::write_rfc3339_ns;
 
@@ -43,7 +44,7 @@ impl<'a> Frame<'a> {
         write_tags(run.origin, &mut suffix);
         suffix.extend_from_slice(b"},\"meta\":{");
         write_origin(run, &mut suffix);
-        let has_meta = !run.peers.is_empty() || matches!(run.columns, Columns::Syslog(_));
+        let has_meta = !run.peers.is_empty() || !matches!(run.columns, Columns::None);
         if !has_meta {
             suffix.extend_from_slice(END);
         }
@@ -138,6 +139,7 @@ fn write_meta(run: &Run<'_>, i: usize, out: &mut Arena) {
             let comma = !run.peers.is_empty() || origin.peer.is_some() || origin.tls_subject.is_some();
             meta::write_syslog(&headers[i], run.bytes, comma, out);
         }
+        Columns::Kafka(messages) => write_message(&messages, i, out),
     }
 }
 

@@ -57,7 +57,7 @@ impl Frame {
     /// Bytes that a record takes beside its own, at least.
     pub(super) fn overhead(&self, run: &Run<'_>) -> usize {
         match run.columns {
-            Columns::None => self.made.len() + 1,
+            Columns::None | Columns::Kafka(_) => self.made.len() + 1,
             Columns::Syslog(_) => 1,
         }
     }

@@ -162,6 +162,18 @@ impl Template {
         })
     }
 
+    /// An origin's values put in as they are, for what is no path; dates as they are configured.
+    pub fn text(&self, origin: &Origin) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Source => origin.source.to_string(),
+            Part::Host => origin.host.to_string(),
+            Part::Tag(name) => origin.tag(name).unwrap_or_default().to_owned(),
+            date @ Part::Date(_) => date.to_string(),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
     /// Puts an origin's values in; dates stay open.
     pub fn outlet(&self, origin: &Origin) -> Outlet {
         let mut parts = Vec::new();

@@ -30,7 +30,7 @@ kinds! {
         File(file::params::FileParams) = "file", true;
         Syslog(syslog::SyslogParams) = "syslog", true;
         Tcp(tcp::TcpParams) = "tcp", true;
-        Kafka(kafka::KafkaParams) = "kafka", false;
+        Kafka(kafka::KafkaParams) = "kafka", cfg!(feature = "kafka");
         Mqtt(mqtt::MqttParams) = "mqtt", false;
     }
 }

@@ -11,6 +11,7 @@ use crate::lane::Lanes;
 use crate::metrics::SourceCounters;
 use crate::shard::Shard;
 use crate::source::stop::Stop;
+use crate::status::PartitionLag;
 
 /// A part of a source, running on its shard.
 pub type Part = Pin<Box<dyn Future<Output = ()>>>;
@@ -58,6 +59,16 @@ pub trait Source: Send + Sync {
     /// Errors that no shard counts.
     fn errors(&self) -> u64 {
         0
+    }
+
+    /// The partitions that it reads now, and their lag.
+    fn partitions(&self) -> Vec<PartitionLag> {
+        Vec::new()
+    }
+
+    /// What keeps it from receiving, though it tries again.
+    fn trouble(&self) -> Option<String> {
+        None
     }
 
     /// Whether it receives datagrams: the kernel drops those that nobody takes in time.

@@ -1,0 +1,214 @@
+//! What librdkafka reports, as findings: the row, the guide's words, and what mends it.
+//!
+//! librdkafka tells in one line of text what it has found, and a code that says less; so both are looked at. What takes
+//! more steps to find out, `source test` does ([`crate::trial`]).
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::diagnosis::{Code, Diagnostic};
+use crate::escape::escape_outside;
+
+/// Bytes of librdkafka's words that are shown: they name a broker, a step and what OpenSSL says.
+const SHOWN_BYTES_MAX: usize = 400;
+
+/// What librdkafka reports about `who`, as a finding.
+pub fn blame(who: &str, error: RDKafkaErrorCode, text: &str) -> Diagnostic {
+    let said = crate::escape::escape_outside_to(text.as_bytes(), SHOWN_BYTES_MAX);
+    match code(error, text) {
+        Some(Code::WP202) => refused(who, error, &said),
+        Some(Code::WP203) => topic(who, error, &said),
+        Some(Code::WP204) => group(who, error, &said),
+        Some(code) => Diagnostic::error(code, format!("{who}: Failed to connect to Kafka cluster: {said}"))
+            .help("correct 'brokers', or start the broker; it is tried again all the time")
+            .help("wpgen source test: tells for each broker the step that fails"),
+        None => Diagnostic::plain(format!("{who}: Kafka: {said}")),
+    }
+}
+
+/// The row of what librdkafka reports, if it has one.
+pub fn code(error: RDKafkaErrorCode, text: &str) -> Option<Code> {
+    use RDKafkaErrorCode as E;
+    Some(match error {
+        E::Authentication
+        | E::SSL
+        | E::SaslAuthenticationFailed
+        | E::UnsupportedSASLMechanism
+        | E::IllegalSASLState
+        | E::ClusterAuthorizationFailed
+        | E::TransactionalIdAuthorizationFailed
+        | E::SecurityDisabled => Code::WP202,
+        // What hangs up as soon as it is asked something mostly wants TLS, or to know who asks.
+        E::BrokerTransportFailure if text.contains("security.protocol") || text.contains("SSL handshake") => {
+            Code::WP202
+        }
+        E::UnknownTopicOrPartition
+        | E::UnknownTopic
+        | E::UnknownPartition
+        | E::InvalidTopic
+        | E::TopicAuthorizationFailed => Code::WP203,
+        E::PollExceeded
+        | E::InvalidSessionTimeout
+        | E::GroupAuthorizationFailed
+        | E::InconsistentGroupProtocol
+        | E::InvalidGroupId
+        | E::UnknownMemberId
+        | E::IllegalGeneration
+        | E::RebalanceInProgress
+        | E::AssignmentLost
+        | E::Fenced => Code::WP204,
+        E::BrokerTransportFailure
+        | E::AllBrokersDown
+        | E::Resolve
+        | E::OperationTimedOut
+        | E::RequestTimedOut
+        | E::NetworkException
+        | E::BrokerNotAvailable
+        | E::CoordinatorNotAvailable
+        | E::MessageTimedOut
+        | E::TimedOutQueue => Code::WP201,
+        _ => return None,
+    })
+}
+
+fn refused(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
+    if said.contains("SSL handshake failed") || error == RDKafkaErrorCode::SSL {
+        let finding = Diagnostic::error(Code::WP202, format!("{who}: SSL handshake failed: {said}"));
+        return finding
+            .help("name the authority that signed the broker's certificate: config = { ssl_ca_location = \"/etc/wpgen/ca.pem\" }")
+            .help("wpgen source test: shows the certificate, and which check it fails");
+    }
+    if said.contains("security.protocol") {
+        let message = format!("{who}: SASL authentication failed: the broker hangs up: {said}");
+        return Diagnostic::error(Code::WP202, message)
+            .help("config = { security_protocol = \"SASL_PLAINTEXT\" }, or \"SSL\", or \"SASL_SSL\": as the broker's listener has it")
+            .help("wpgen source test: tells what the listener speaks");
+    }
+    let finding = Diagnostic::error(Code::WP202, format!("{who}: SASL authentication failed: {said}"));
+    if said.contains("mechanism handshake failed") || error == RDKafkaErrorCode::UnsupportedSASLMechanism {
+        return finding.help("config = { sasl_mechanisms = \"...\" }: one of those that the broker supports");
+    }
+    if error == RDKafkaErrorCode::ClusterAuthorizationFailed
+        || error == RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+    {
+        return finding.help(
+            "the user is known, but an ACL is missing: kafka-acls.sh --add --allow-principal User:NAME",
+        );
+    }
+    finding.help("correct sasl_username and sasl_password in 'config'")
+}
+
+fn topic(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
+    if error == RDKafkaErrorCode::TopicAuthorizationFailed {
+        return denied_topic(&format!("{who}: {said}"));
+    }
+    Diagnostic::error(Code::WP203, format!("{who}: Topic not found: {said}"))
+        .help("correct 'topic', or make it: create_topics = true")
+        .help("wpgen source test: names topics of a near name")
+}
+
+/// An ACL keeps us from a topic; `what` names it.
+pub fn denied_topic(what: &str) -> Diagnostic {
+    Diagnostic::error(Code::WP203, format!("{what}: no right to the topic (TOPIC_AUTHORIZATION_FAILED)"))
+        .note("the broker knows who we are, and its ACLs do not let that user describe, read or write the topic")
+        .help("kafka-acls.sh --bootstrap-server HOST:PORT --add --allow-principal User:NAME --operation Read --operation Describe --topic TOPIC")
+}
+
+/// An ACL keeps us from a group; `what` names it.
+pub fn denied_group(what: &str) -> Diagnostic {
+    let message = format!(
+        "{what}: Consumer group rebalance failed: no right to the group (GROUP_AUTHORIZATION_FAILED)"
+    );
+    Diagnostic::error(Code::WP204, message)
+        .note("the broker knows who we are, and its ACLs do not let that user read in the group")
+        .help("kafka-acls.sh --bootstrap-server HOST:PORT --add --allow-principal User:NAME --operation Read --group GROUP")
+        .help("or give 'group_id' a group it may use")
+}
+
+fn group(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
+    match error {
+        RDKafkaErrorCode::GroupAuthorizationFailed => denied_group(&format!("{who}: {said}")),
+        RDKafkaErrorCode::PollExceeded => {
+            Diagnostic::error(Code::WP204, format!("{who}: Max poll interval exceeded: {said}"))
+                .note("the group has taken the partitions away; they come back by themselves")
+                .help("raise it: config = { max_poll_interval_ms = 300000 }")
+        }
+        RDKafkaErrorCode::InvalidSessionTimeout => session(who, said),
+        _ => Diagnostic::error(Code::WP204, format!("{who}: Consumer group rebalance failed: {said}"))
+            .help("raise it: config = { session_timeout_ms = 45000, heartbeat_interval_ms = 3000 }"),
+    }
+}
+
+fn session(who: &str, said: &str) -> Diagnostic {
+    Diagnostic::error(Code::WP204, format!("{who}: Consumer group rebalance failed: {said}"))
+        .note("the broker takes session_timeout_ms from its group.min.session.timeout.ms to group.max.session.timeout.ms only")
+        .help("config = { session_timeout_ms = 45000, heartbeat_interval_ms = 3000 }")
+}
+
+/// Why librdkafka makes no client from a configuration.
+pub fn unmade(who: &str, error: &KafkaError) -> Diagnostic {
+    let plain = |text: &str| escape_outside(text.as_bytes());
+    match error {
+        KafkaError::ClientConfig(_, why, key, _) => {
+            let message = format!("{who}: librdkafka refuses the property '{}': {}", plain(key), plain(why));
+            Diagnostic::error(Code::WP404, message).help("librdkafka's CONFIGURATION.md lists its properties")
+        }
+        KafkaError::ClientCreation(why) if why.contains("mechanism") => {
+            let message = format!("{who}: SASL authentication failed: {}", plain(why));
+            Diagnostic::error(Code::WP202, message)
+                .note("without sasl_mechanisms librdkafka assumes GSSAPI (Kerberos), which is seldom meant")
+                .help("config = { sasl_mechanisms = \"PLAIN\" }, or SCRAM-SHA-256, SCRAM-SHA-512: as the broker offers it")
+        }
+        KafkaError::ClientCreation(why) if why.contains("max.poll.interval") || why.contains("session.timeout") => {
+            Diagnostic::error(Code::WP204, format!("{who}: Max poll interval exceeded at once: {}", plain(why)))
+                .help("config = { session_timeout_ms = 45000, max_poll_interval_ms = 300000 }")
+        }
+        KafkaError::ClientCreation(why) if why.contains("ssl.") || why.contains("SSL") => {
+            Diagnostic::error(Code::WP202, format!("{who}: SSL handshake failed: {}", plain(why)))
+                .help("the files of ssl_ca_location, ssl_certificate_location and ssl_key_location are PEM, and readable for us")
+        }
+        KafkaError::ClientCreation(why) => {
+            Diagnostic::error(Code::WP404, format!("{who}: librdkafka makes no client of this: {}", plain(why)))
+        }
+        other => Diagnostic::plain(format!("{who}: Kafka: {}", plain(&other.to_string()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_librdkafka_says_has_its_row_and_the_guides_words() {
+        use RDKafkaErrorCode as E;
+        for (error, text, row, words) in [
+            (
+                E::BrokerTransportFailure,
+                "b:1/bootstrap: Connect failed",
+                Code::WP201,
+                "Failed to connect to Kafka cluster",
+            ),
+            (E::Resolve, "b:1: Failed to resolve", Code::WP201, "Failed to connect to Kafka cluster"),
+            (E::SSL, "SSL handshake failed: certificate verify failed", Code::WP202, "SSL handshake failed"),
+            (E::Authentication, "Invalid username or password", Code::WP202, "SASL authentication failed"),
+            (
+                E::BrokerTransportFailure,
+                "verify that security.protocol is right",
+                Code::WP202,
+                "the broker hangs up",
+            ),
+            (E::UnknownTopicOrPartition, "t", Code::WP203, "Topic not found"),
+            (E::TopicAuthorizationFailed, "t", Code::WP203, "no right"),
+            (E::PollExceeded, "by 12 ms", Code::WP204, "Max poll interval exceeded"),
+            (E::GroupAuthorizationFailed, "g", Code::WP204, "Consumer group rebalance failed"),
+        ] {
+            let finding = blame("source 'k'", error, text);
+            assert_eq!(finding.code, Some(row), "{finding:?}");
+            assert!(
+                finding.message.starts_with("source 'k'") && finding.message.contains(words),
+                "{finding:?}"
+            );
+            assert!(!finding.help.is_empty(), "{finding:?}");
+        }
+        assert_eq!(blame("s", E::BadMessage, "x\n").message, "s: Kafka: x\\n");
+    }
+}

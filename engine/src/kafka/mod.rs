@@ -1,0 +1,13 @@
+//! What Kafka's source, its sink and the trial of both share.
+//!
+//! - [`client`] makes librdkafka's settings of ours
+//! - [`blame`] turns what librdkafka reports into findings, and [`voice`] tells them, seldom
+//! - [`topics`] makes topics that do not exist
+//! - [`native`] and [`cargo`] are the only places that call librdkafka without its crate: whole runs of messages in and out
+
+pub mod blame;
+pub mod cargo;
+pub mod client;
+pub mod native;
+pub mod topics;
+pub mod voice;

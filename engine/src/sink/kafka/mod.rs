@@ -1,0 +1,24 @@
+//! Kafka topics: an idempotent producer, of which every message is reported before its batch counts as delivered.
+//!
+//! A record is one message, without the newline that ends it. Messages go to the topic, and have the key, that the sink's
+//! templates give for their origin; each topic and key is an outlet, with an owner on each shard that has records for it. All
+//! of them share one producer. A batch is handed to librdkafka where it lies, and comes home when each of its messages is
+//! acknowledged; what a broker does not take waits, and is tried again for ever. A message that no broker will ever take (too
+//! large, invalid) is left out, counted as rejected, and told.
+//!
+//! - `params` is what the configuration may say
+//! - `send` is the engine's view of the sink
+//! - `owner` hands batches over, in order, and sends them home
+//! - `producer` is the producer all owners share, and its successor where it breaks
+
+#[cfg(feature = "kafka")]
+mod owner;
+pub mod params;
+#[cfg(feature = "kafka")]
+mod producer;
+#[cfg(feature = "kafka")]
+mod send;
+
+pub use params::KafkaParams;
+#[cfg(feature = "kafka")]
+pub use send::KafkaSink;

@@ -1,0 +1,149 @@
+//! What the reader and a shard share of one assigned partition. A partition that comes back after a rebalance is a new one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::thread::Thread;
+
+use super::parcel::Parcel;
+use crate::queue::Mailbox;
+
+/// Parcels that wait at most; small ones too are few, as a parcel is sent off only while there is room.
+pub const PARCELS_MAX: usize = 16;
+
+/// What the reader sends.
+#[derive(Debug)]
+pub enum Letter {
+    /// Messages.
+    Parcel(Parcel),
+    /// No more will come.
+    End,
+}
+
+/// See above.
+#[derive(Debug)]
+pub struct Partition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Its number.
+    pub number: i32,
+    /// To the shard.
+    pub mail: Mailbox<Letter>,
+    /// Bytes in the mail and being delivered.
+    waiting_bytes: AtomicUsize,
+    /// Behind the last message of which every sink has it and all before it; 0 before the first.
+    durable: AtomicU64,
+    /// Behind the last message there is, as the broker said last; negative while that is not known.
+    high: AtomicI64,
+    /// What the group had committed when the partition came, or the reader commits.
+    committed: AtomicI64,
+    /// Whether what is in the mail is not wanted any more.
+    given_up: AtomicBool,
+    /// Whether the shard is done with it.
+    left: AtomicBool,
+    reader: Thread,
+}
+
+impl Partition {
+    /// A partition that was assigned; `reader` waits for the shard at times.
+    pub fn new(topic: Arc<str>, number: i32, reader: Thread) -> Self {
+        Self {
+            topic,
+            number,
+            // One more, for the end.
+            mail: Mailbox::new(PARCELS_MAX + 1),
+            waiting_bytes: AtomicUsize::new(0),
+            durable: AtomicU64::new(0),
+            high: AtomicI64::new(-1),
+            committed: AtomicI64::new(-1),
+            given_up: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            reader,
+        }
+    }
+
+    /// Sends a parcel off.
+    ///
+    /// # Errors
+    /// The parcel, when as many wait as may.
+    pub fn send(&self, parcel: Parcel) -> Result<(), Parcel> {
+        if self.mail.len() >= PARCELS_MAX {
+            return Err(parcel);
+        }
+        let bytes = parcel.bytes();
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.mail.put(Letter::Parcel(parcel)).map_err(|letter| {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match letter {
+                Letter::Parcel(parcel) => parcel,
+                Letter::End => Parcel::default(),
+            }
+        })
+    }
+
+    /// No more comes, and what is in the mail goes no further: it is not committed and will be read again.
+    pub fn end(&self) {
+        if !self.given_up.swap(true, Ordering::AcqRel) {
+            let put = self.mail.put(Letter::End);
+            debug_assert!(put.is_ok(), "there is room for the end");
+        }
+    }
+
+    /// Whether what is in the mail goes no further.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    /// A parcel of so many bytes is delivered, or left out.
+    pub fn taken(&self, bytes: usize) {
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Every sink has everything before this offset.
+    pub fn set_durable(&self, upto: u64) {
+        self.durable.store(upto, Ordering::Release);
+    }
+
+    /// See [`Partition::set_durable`]; none before the first message.
+    pub fn durable(&self) -> Option<i64> {
+        i64::try_from(self.durable.load(Ordering::Acquire)).ok().filter(|upto| *upto > 0)
+    }
+
+    /// What is committed, as far as the reader knows.
+    pub fn set_committed(&self, offset: i64) {
+        self.committed.store(offset, Ordering::Relaxed);
+    }
+
+    /// The offset to commit, if there is a new one.
+    pub fn to_commit(&self) -> Option<i64> {
+        self.durable().filter(|durable| *durable > self.committed.load(Ordering::Relaxed))
+    }
+
+    /// The broker says up to where there are messages, and what the group has committed.
+    pub fn seen(&self, high: i64, committed: i64) {
+        self.high.store(high, Ordering::Relaxed);
+        self.committed.fetch_max(committed, Ordering::Relaxed);
+    }
+
+    /// Messages that are there and not durable here; none while that is not known.
+    pub fn lag(&self) -> Option<u64> {
+        let high = self.high.load(Ordering::Relaxed);
+        let at = self.durable().unwrap_or(0).max(self.committed.load(Ordering::Relaxed)).max(0);
+        (high >= 0).then(|| u64::try_from(high - at).unwrap_or(0))
+    }
+
+    /// The shard is done with it.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+        self.reader.unpark();
+    }
+
+    /// Whether the shard is done with it.
+    pub fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,215 @@
+//! The reader: one thread a source, which owns the consumer.
+//!
+//! In turns: serve events, take messages while there is room, send parcels off, pause partitions whose shard does not keep
+//! up, commit. It waits for messages when there is room, and for events when there is none. When the source is stopped
+//! it takes no more, waits until the shards are done with what they have, commits, and leaves the group.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::group::{Member, Place, Seat};
+use super::parcel::{PARCEL_BYTES, Parcel};
+use crate::kafka::native::{Consumer, TAKEN_MAX, Taken};
+use crate::kafka::topics::create;
+use crate::memory::{Charge, Memory, Use};
+use crate::source::stop::Stop;
+
+/// What may wait between the reader and all shards; beyond it messages stay with librdkafka.
+pub const WAITING_BYTES_MAX: usize = 16 << 20;
+/// The least that may wait of one partition before it is paused.
+const SHARE_BYTES_MIN: usize = 512 << 10;
+/// How long it waits for messages or events.
+const WAIT: Duration = Duration::from_millis(50);
+/// Between two looks at whether there is room again.
+const ROOM_LOOK: Duration = Duration::from_millis(5);
+
+/// What a reader works with.
+pub struct Reader {
+    /// The consumer.
+    pub consumer: Consumer<Member>,
+    /// What its callbacks know.
+    pub member: Arc<Member>,
+    /// Topics, or patterns that begin with `^`.
+    pub topics: Vec<String>,
+    /// The settings to make topics with, if those that do not exist are made.
+    pub create_with: Option<rdkafka::ClientConfig>,
+    /// The longest time between a change and its commit.
+    pub commit_interval: Duration,
+    /// The engine's memory.
+    pub memory: Arc<Memory>,
+    /// Empty parcels, for the reader to fill.
+    pub spare: Arc<ArrayQueue<Parcel>>,
+    /// Raised when the source must stop.
+    pub stop: Stop,
+    /// Raised when nobody waits for it any more.
+    pub abandoned: Stop,
+    /// What librdkafka fetches ahead.
+    pub _fetched: Charge,
+}
+
+impl Reader {
+    /// Reads until it is stopped.
+    pub fn run(self) {
+        let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+        if let Some(create_with) = &self.create_with {
+            create(&self.member.voice, create_with, &topics);
+        }
+        if let Err(error) = self.consumer.inner().subscribe(&topics) {
+            self.member.voice.error(&error);
+        }
+        let mut committed = Instant::now();
+        while !self.stop.is_raised() {
+            let has_room = self.has_room();
+            self.serve_events(if has_room { Duration::ZERO } else { ROOM_LOOK });
+            if has_room {
+                self.take();
+            }
+            self.pause_and_resume();
+            if committed.elapsed() >= self.commit_interval {
+                committed = Instant::now();
+                self.commit(CommitMode::Async);
+            }
+        }
+        self.farewell();
+    }
+
+    /// Serves rebalances, errors and statistics.
+    fn serve_events(&self, wait: Duration) {
+        match self.consumer.inner().poll(wait) {
+            Some(Err(error)) => self.member.voice.error(&error),
+            // Messages come by another way.
+            Some(Ok(_)) => debug_assert!(false, "a message that was not diverted"),
+            None => {}
+        }
+    }
+
+    fn waiting_bytes(seats: &HashMap<Place, Seat>) -> usize {
+        seats.values().map(|seat| seat.partition.waiting_bytes() + seat.building.bytes()).sum()
+    }
+
+    fn has_room(&self) -> bool {
+        let waiting = Self::waiting_bytes(&self.member.seats());
+        waiting == 0 || (waiting < WAITING_BYTES_MAX && self.memory.has(PARCEL_BYTES))
+    }
+
+    /// Takes messages and sends them off.
+    fn take(&self) {
+        // What did not fit into a mailbox goes first.
+        let wait = if self.send_all(0) { WAIT } else { ROOM_LOOK };
+        let mut last: Option<((usize, i32), Place)> = None;
+        let taken = self.consumer.take(wait, |taken| {
+            if let Some((code, text)) = taken.error() {
+                return self
+                    .member
+                    .voice
+                    .failed(code, &format!("{}/{}: {text}", taken.topic(), taken.partition()));
+            }
+            let id = taken.partition_id();
+            if last.as_ref().is_none_or(|(of, _)| *of != id) {
+                last = Some((id, (taken.topic().into(), taken.partition())));
+            }
+            if let Some((_, place)) = &last {
+                self.put(place, taken);
+            }
+        });
+        if taken > 0 {
+            self.member.voice.well();
+        }
+        self.send_all(if taken == TAKEN_MAX { PARCEL_BYTES } else { 0 });
+    }
+
+    /// Puts a message into the parcel of its partition. One whose partition has gone is another member's.
+    fn put(&self, place: &Place, taken: &Taken<'_>) {
+        let mut seats = self.member.seats();
+        let Some(seat) = seats.get_mut(place) else { return };
+        if seat.building.is_empty() {
+            seat.building = self.spare.pop().unwrap_or_default();
+        }
+        seat.building.push(taken);
+        if seat.building.bytes() >= PARCEL_BYTES {
+            self.send(seat);
+        }
+    }
+
+    /// Sends off what has at least so many bytes; whether all of it could be.
+    fn send_all(&self, least: usize) -> bool {
+        let mut seats = self.member.seats();
+        let ready =
+            seats.values_mut().filter(|seat| !seat.building.is_empty() && seat.building.bytes() >= least);
+        ready.fold(true, |all, seat| self.send(seat) && all)
+    }
+
+    fn send(&self, seat: &mut Seat) -> bool {
+        let mut parcel = std::mem::take(&mut seat.building);
+        let bytes = parcel.bytes();
+        let charge = |bytes| self.memory.charge(bytes).used_for(Use::Kafka);
+        parcel.charge = Some(parcel.charge.take().unwrap_or_else(|| charge(bytes.max(PARCEL_BYTES))));
+        match seat.partition.send(parcel) {
+            Ok(()) => true,
+            Err(parcel) => {
+                seat.building = parcel;
+                false
+            }
+        }
+    }
+
+    /// Pauses partitions whose shard has its share, and resumes those whose shard has caught up.
+    fn pause_and_resume(&self) {
+        let mut seats = self.member.seats();
+        let share = (WAITING_BYTES_MAX / seats.len().max(1)).max(SHARE_BYTES_MIN);
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for seat in seats.values_mut() {
+            let waiting = seat.partition.waiting_bytes() + seat.building.bytes();
+            let list = match seat.is_paused {
+                false if waiting >= share || seat.building.bytes() >= 2 * PARCEL_BYTES => &mut pause,
+                true if waiting <= share / 4 => &mut resume,
+                _ => continue,
+            };
+            list.add_partition(&seat.partition.topic, seat.partition.number);
+            seat.is_paused = !seat.is_paused;
+        }
+        drop(seats);
+        let consumer = self.consumer.inner();
+        let paused = if pause.count() > 0 { consumer.pause(&pause) } else { Ok(()) };
+        let resumed = if resume.count() > 0 { consumer.resume(&resume) } else { Ok(()) };
+        if let Err(error) = paused.and(resumed) {
+            self.member.voice.error(&error);
+        }
+    }
+
+    fn commit(&self, mode: CommitMode) {
+        if let Some(offsets) = self.member.to_commit() {
+            self.member.commit(self.consumer.inner(), &offsets, mode);
+        }
+    }
+
+    /// Takes no more, lets the shards finish, commits and leaves.
+    fn farewell(self) {
+        let mut committed = Instant::now();
+        loop {
+            let mut seats = self.member.seats();
+            // Those that come only now as well.
+            seats.values_mut().for_each(|seat| {
+                seat.partition.end();
+                seat.building = Parcel::default();
+            });
+            let all_left = seats.values().all(|seat| seat.partition.has_left());
+            drop(seats);
+            if all_left || self.abandoned.is_raised() {
+                break;
+            }
+            self.serve_events(ROOM_LOOK);
+            if committed.elapsed() >= self.commit_interval {
+                committed = Instant::now();
+                self.commit(CommitMode::Async);
+            }
+        }
+        self.commit(if self.abandoned.is_raised() { CommitMode::Async } else { CommitMode::Sync });
+        log::debug!(target: "wpgen::kafka", "{}: leaves its group", self.member.voice.who());
+    }
+}
