@@ -59,8 +59,9 @@ impl Ledger {
         }
     }
 
-    /// A life ended, of which these scrapes were seen.
-    pub fn ended(&mut self, end: End, scrapes: &[Scrape], standings: &[Standing]) {
+    /// A life ended, of which these scrapes were seen. Returns what may repeat for that.
+    pub fn ended(&mut self, end: End, scrapes: &[Scrape], standings: &[Standing]) -> Allowed {
+        let mut repeats = Allowed::new();
         let last = scrapes.last();
         let covered_at = last.map(|last| last.checkpointed);
         let on_disk = |at: Instant| scrapes.iter().rev().find(|scrape| scrape.at <= at);
@@ -79,9 +80,12 @@ impl Ledger {
                 continue;
             }
             account.covered += figures(covered_at.and_then(on_disk), *input).delivered;
-            account.repeats += written.saturating_sub(account.covered);
+            let again = written.saturating_sub(account.covered);
+            account.repeats += again;
+            repeats.insert(*input, again);
             account.told += if *can_repeat { 0 } else { now.delivered };
         }
+        repeats
     }
 
     /// What may repeat where records may.

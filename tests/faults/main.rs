@@ -14,6 +14,7 @@
 //!
 //! - every message of an input that can be read again is there, in order, and a file sink has none twice;
 //! - over connections no more repeats than was in flight, or not yet in the checkpoint, when something broke;
+//! - an engine that is killed amid sending what a rescue kept repeats at most what lay there, 8 MiB of it, also in a file;
 //! - of inputs that cannot repeat there is all that the engine said it had delivered, and without kill -9 all that it
 //!   said it had received;
 //! - at every scrape of `/metrics`: in = delivered + rejected + dropped + in flight, and no counter goes back.
@@ -21,6 +22,7 @@
 //! A further source or sink joins with one file in [`input`] or [`output`].
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod backlog;
 mod clock;
 mod config;
 mod disk;

@@ -5,7 +5,8 @@
 //! - order: within one passage the numbers of a stream only rise, but for datagrams around a reload of their source, and what a passage leaves out stands in another one
 //!   that began before it ended;
 //! - completeness: a stream has what its sender may rely on ([`Must`]);
-//! - repetition: in a file none; over connections no more than the breaks between them account for.
+//! - repetition: in a file none, but for what a rescue held when the engine was killed; over connections no more than the
+//!   breaks between them account for.
 
 use std::collections::HashMap;
 
@@ -60,8 +61,8 @@ pub struct Seen {
     pub strange: Vec<String>,
     /// The inputs of what is the beginning of a message and no more: a connection that is closed gives out its rest.
     pub cut: Vec<u8>,
-    /// Whether a passage may go back: what a rescue kept over a crash comes first, then what the input has from the
-    /// checkpoint on.
+    /// Whether a passage may go back: what a rescue kept over a crash comes first, and once more as far as it was sent
+    /// before that; then what the input has from the checkpoint on.
     pub goes_back: bool,
 }
 
@@ -97,9 +98,6 @@ struct Hole {
     ended: u64,
 }
 
-/// Messages in 8 MiB: what a rescue sends between two marks of how far it is.
-const RESCUE_REPEATS: u64 = (8 << 20) / 17;
-
 /// Judges an output.
 pub fn judge(sent: &[Sent], seen: &Seen, allowed: &Allowed) -> Verdict {
     let mut verdict = Verdict::default();
@@ -123,8 +121,6 @@ pub fn judge(sent: &[Sent], seen: &Seen, allowed: &Allowed) -> Verdict {
     }
     for (input, repeated) in &verdict.repeated {
         let most = allowed.get(input).copied().unwrap_or(0);
-        // What broke while a rescue sent what it had kept is kept, and sent again from the last mark.
-        let most = most + if seen.goes_back { RESCUE_REPEATS } else { 0 };
         if *repeated > most {
             verdict.wrong.push(format!("input {input}: {repeated} records repeat, and {most} may"));
         }

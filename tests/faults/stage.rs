@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::backlog;
 use super::clock::{self, Clock};
 use super::config::{self, Rounds};
 use super::disk::Disk;
@@ -12,7 +13,7 @@ use super::input::{self, Input, Place};
 use super::ledger::{End, Ledger, Standing};
 use super::oracle::{Allowed, Must, Sent, judge};
 use super::output::{self, Output};
-use super::plan::{Plan, SmallDisk, Step, Strike};
+use super::plan::{OutputPlan, Plan, SmallDisk, Step, Strike};
 use super::scrape::Scraper;
 
 /// How long the engine may take to deliver what is left when all faults are over.
@@ -60,6 +61,17 @@ pub struct Stage {
     reopened: bool,
     /// What the kernel has dropped of each input in the last life.
     dropped: HashMap<u8, u64>,
+    /// What each output's rescue may bring again, beside what the ledger says of connections.
+    rescued: HashMap<u8, Rescued>,
+}
+
+/// Of one output.
+#[derive(Debug, Default)]
+struct Rescued {
+    /// What it may have twice.
+    allowed: Allowed,
+    /// Whether an engine was killed while there was something in its rescue.
+    was_cut: bool,
 }
 
 /// Runs a plan in a folder; call it on a thread of its own.
@@ -113,6 +125,7 @@ impl Stage {
             faults: 0,
             reopened: false,
             dropped: HashMap::new(),
+            rescued: HashMap::new(),
             plan: plan.clone(),
             disk,
             folder,
@@ -152,6 +165,7 @@ impl Stage {
         self.reopened = false;
         self.scraper.forget();
         self.dropped.clear();
+        self.rescued.clear();
         self.reload(false, false)
     }
 
@@ -213,6 +227,8 @@ impl Stage {
     /// What strikes not the engine but what is around it.
     fn strike_around(&mut self, strike: Strike) {
         let before = self.scraper.last();
+        let had_rescued: Vec<u8> =
+            self.rescues().iter().filter(|rescue| has_files(&rescue.3)).map(|rescue| rescue.0).collect();
         match strike {
             Strike::Rotate => self.inputs.iter_mut().for_each(|input| _ = input.rotate()),
             Strike::Reset => self.outputs.iter_mut().for_each(|output| _ = output.reset()),
@@ -226,6 +242,7 @@ impl Stage {
         }
         if matches!(strike, Strike::Reset | Strike::Away(true)) {
             self.ledger.broke(before.as_ref(), &self.standings());
+            self.rescue_broke(&had_rescued);
         }
         if let Strike::Stall(is_on) | Strike::Away(is_on) | Strike::Full(is_on) | Strike::FileLimit(is_on) =
             strike
@@ -243,26 +260,53 @@ impl Stage {
         self.inputs.iter().map(|input| standing(input.as_ref())).collect()
     }
 
-    /// Segments of rescued records remember no place: one that is partly delivered is sent again as a whole by the sink's
-    /// successor, and all that was sent so far fits in one.
-    fn backlog_may_repeat(&mut self) {
-        let folders = std::fs::read_dir(self.folder.join("data/rescue")).into_iter().flatten().flatten();
-        let has_files = |path| std::fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
-        if folders.map(|folder| folder.path()).any(has_files) {
-            self.ledger.broke(None, &self.standings());
+    /// Outputs with a rescue: number, bytes of a batch, whether records may come twice anyway, and where its files are.
+    fn rescues(&self) -> Vec<(u8, usize, bool, PathBuf)> {
+        let outputs = self.outputs.iter().zip(&self.plan.outputs).filter(|(_, plan)| plan.rescue);
+        let folder = |number| self.folder.join(format!("data/rescue/o{number}"));
+        let of = |output: &dyn Output, plan: &OutputPlan| {
+            (output.number(), plan.batch_bytes, output.may_repeat(), folder(output.number()))
+        };
+        outputs.map(|(output, plan)| of(output.as_ref(), plan)).collect()
+    }
+
+    /// The engine was cut: what is in a rescue comes again, as far as it was sent. Where that is in a file, so does what
+    /// its inputs have not written down yet: what is there is no longer what the checkpoint knows of.
+    fn rescue_was_cut(&mut self, again: &Allowed) {
+        for (number, batch_bytes, may_repeat, folder) in self.rescues() {
+            let kept = backlog::in_rescue(&folder, batch_bytes);
+            if kept.is_empty() {
+                continue;
+            }
+            let rescued = self.rescued.entry(number).or_default();
+            rescued.was_cut = true;
+            let again = again.iter().filter(|_| !may_repeat);
+            kept.iter().chain(again).for_each(|(input, n)| *rescued.allowed.entry(*input).or_default() += n);
+        }
+    }
+
+    /// Connections broke: of what is in a rescue that comes again which their sink had in its hands.
+    fn rescue_broke(&mut self, before: &[u8]) {
+        for (number, batch_bytes, may_repeat, folder) in self.rescues() {
+            if may_repeat && (before.contains(&number) || has_files(&folder)) {
+                let rescued = self.rescued.entry(number).or_default();
+                let most = backlog::in_hands(batch_bytes);
+                self.inputs
+                    .iter()
+                    .for_each(|input| *rescued.allowed.entry(input.number()).or_default() += most);
+            }
         }
     }
 
     fn kill(&mut self) {
-        self.backlog_may_repeat();
         let scrapes = self.scraper.down();
         self.engine.take().expect("an engine is up").kill();
-        self.ledger.ended(End::Cut, &scrapes, &self.standings());
+        let again = self.ledger.ended(End::Cut, &scrapes, &self.standings());
+        self.rescue_was_cut(&again);
     }
 
     /// SIGTERM; a second one where the first cannot come to its end.
     pub(super) fn stop(&mut self) -> Result<(), Wrong> {
-        self.backlog_may_repeat();
         let scrapes = self.scraper.down();
         let engine = self.engine.take().expect("an engine is up");
         if self.holds {
@@ -271,7 +315,10 @@ impl Stage {
         }
         let code = engine.stop().map_err(|why| vec![why])?;
         let end = if code == 0 { End::Drained } else { End::Cut };
-        self.ledger.ended(end, &scrapes, &self.standings());
+        let again = self.ledger.ended(end, &scrapes, &self.standings());
+        if end == End::Cut {
+            self.rescue_was_cut(&again);
+        }
         if code == 0 || self.holds { Ok(()) } else { Err(vec![format!("SIGTERM: exit code {code}")]) }
     }
 
@@ -301,9 +348,6 @@ impl Stage {
         self.rounds.sources += u32::from(sources);
         self.reopened |= sources;
         self.rounds.sinks += u32::from(sinks);
-        if sinks {
-            self.backlog_may_repeat();
-        }
         self.configure();
         match self.engine().ask("POST", "/api/reload") {
             Some((200, _)) => Ok(()),
@@ -383,8 +427,13 @@ impl Stage {
         let sent = self.sent();
         outcome.messages = sent.iter().map(|sent| u64::from(sent.messages)).sum();
         for output in &self.outputs {
-            let allowed = if output.may_repeat() { self.ledger.allowed() } else { Allowed::new() };
-            let verdict = judge(&sent, &output.seen(), &allowed);
+            let mut allowed = if output.may_repeat() { self.ledger.allowed() } else { Allowed::new() };
+            let mut seen = output.seen();
+            if let Some(rescued) = self.rescued.get(&output.number()) {
+                rescued.allowed.iter().for_each(|(input, n)| *allowed.entry(*input).or_default() += n);
+                seen.goes_back = rescued.was_cut;
+            }
+            let verdict = judge(&sent, &seen, &allowed);
             let here = format!("output {}", output.number());
             let of = |list: Vec<String>| -> Vec<String> {
                 let more = (list.len() > 5).then(|| format!("{here}: and {} more", list.len() - 5));
@@ -418,6 +467,10 @@ impl Stage {
             }
         }
     }
+}
+
+fn has_files(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some())
 }
 
 /// What the engine has printed of a bug.

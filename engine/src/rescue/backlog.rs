@@ -1,9 +1,10 @@
 //! The rescued batches of one owner on disk: written at the end, read from the front, deleted as they are delivered.
 //!
-//! They lie in segments of a few MiB, each a file; a segment goes when all of it is delivered. So an end amid one, be it a
-//! crash, a stop or a reload that gives the sink a successor, repeats at most a segment and what the sink had in its hands,
-//! and no place needs to be remembered. What [`Backlog::append`] says is kept is durable. A write that fails leaves the
-//! segment as it was after the last sync.
+//! They lie in segments of a few MiB, each a file; a segment goes when all of it is delivered. So a crash amid one repeats
+//! at most a segment and what the sink had in its hands. At an orderly end, a stop or a reload that gives the sink a
+//! successor, a file beside the oldest segment says how far that is delivered ([`Backlog::note_sent`]), and nothing
+//! repeats. What [`Backlog::append`] says is kept is durable. A write that fails leaves the segment as it was after the
+//! last sync.
 //!
 //! Everything here blocks, and is called off the shards.
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{self, Content, HEAD_BYTES, Head, Owner};
-use super::segment::{ENDING, Entry, Folder, Quota, Segment, put_aside};
+use super::segment::{ENDING, Entry, Folder, Quota, Segment, put_aside, remove, write_sent};
 use crate::batch::Batch;
 use crate::pool::Arena;
 
@@ -156,7 +157,8 @@ impl Backlog {
         let bytes = line.len() as u64;
         self.shared.quota.take_all(bytes);
         let (batches, salt) = (VecDeque::new(), self.owner.salt);
-        self.segments.push_back(Segment { path, bytes, salt, batches, read: 0, broken: false });
+        let segment = Segment { path, bytes, salt, batches, read: 0, is_begun: false, broken: false };
+        self.segments.push_back(segment);
         self.writing = Some(Writing { file, durable: bytes, unsynced: 0 });
         Ok(())
     }
@@ -229,6 +231,7 @@ impl Backlog {
     pub(super) fn delivered(&mut self) {
         let Some(segment) = self.segments.iter_mut().find(|segment| segment.read > 0) else { return };
         if let Some(entry) = segment.batches.pop_front() {
+            segment.is_begun = true;
             segment.read -= 1;
             self.shared.quota.records.fetch_sub(entry.records.into(), Ordering::Relaxed);
         }
@@ -239,6 +242,18 @@ impl Backlog {
         self.segments.front().is_some_and(|segment| segment.batches.is_empty())
     }
 
+    /// Whether the oldest segment is delivered in part.
+    pub(super) fn is_begun(&self) -> bool {
+        self.segments.front().is_some_and(|segment| segment.is_begun && !segment.batches.is_empty())
+    }
+
+    /// Says on disk how far the oldest segment is delivered: whoever goes on with it begins there.
+    pub(super) fn note_sent(&self) -> io::Result<()> {
+        let Some(segment) = self.segments.front() else { return Ok(()) };
+        let Some(next) = segment.batches.front() else { return Ok(()) };
+        write_sent(&self.shared.folder, &segment.path, segment.salt, next.at)
+    }
+
     /// Deletes segments in front that are delivered whole.
     pub(super) fn forget_delivered(&mut self) {
         while self.has_delivered() {
@@ -246,11 +261,8 @@ impl Backlog {
             if self.segments.is_empty() {
                 self.writing = None;
             }
-            let gone = if segment.broken {
-                put_aside(&segment.path).map(drop)
-            } else {
-                fs::remove_file(&segment.path)
-            };
+            let gone =
+                if segment.broken { put_aside(&segment.path).map(drop) } else { remove(&segment.path) };
             if let Err(error) = gone.or_else(none_is_gone) {
                 log::warn!(
                     target: "wpgen::rescue",

@@ -43,6 +43,8 @@ pub(super) struct Guard {
     again: VecDeque<Box<Batch>>,
     /// Batches from disk that the owner has.
     out: usize,
+    /// Whether one of those was abandoned: what comes home behind it does not count.
+    is_abandoned: bool,
     home: (UnboundedSender<Box<Batch>>, UnboundedReceiver<Box<Batch>>),
     /// Nothing is written before this.
     not_before: Option<Instant>,
@@ -71,6 +73,7 @@ impl Guard {
             waiting: VecDeque::new(),
             again: VecDeque::new(),
             out: 0,
+            is_abandoned: false,
             home: unbounded_channel(),
             not_before: None,
             look_at: None,
@@ -98,8 +101,12 @@ impl Guard {
             self.take_back();
             self.write().await;
         }
+        while let Ok(batch) = self.home.1.try_recv() {
+            self.came_home(batch).await;
+        }
         self.look_at = None;
         self.forget_delivered().await;
+        self.note_sent().await;
         self.outer.ended();
     }
 
@@ -252,7 +259,8 @@ impl Guard {
     /// A batch from disk is in the sink, or the engine ends.
     async fn came_home(&mut self, batch: Box<Batch>) {
         self.out -= 1;
-        if batch.verdict == Verdict::Abandoned {
+        self.is_abandoned |= batch.verdict == Verdict::Abandoned;
+        if self.is_abandoned {
             return;
         }
         self.rescue.sent(&batch);
@@ -288,6 +296,24 @@ impl Guard {
         );
         // There is room now, for the next attempt to write.
         self.not_before = None;
+    }
+
+    /// Says on disk how far the oldest segment is delivered, for whoever goes on with it. The checkpoint must have what was
+    /// delivered first, as in [`Guard::forget_delivered`].
+    async fn note_sent(&mut self) {
+        if !self.backlog.as_ref().is_some_and(Backlog::is_begun) || self.look_at.is_some() {
+            return;
+        }
+        let noted = async {
+            if let Some(persist) = &self.rescue.persist {
+                persist().await?;
+            }
+            let Some(backlog) = self.backlog.take() else { return Ok(()) };
+            blocking(move || backlog.note_sent()).await
+        };
+        if let Err(error) = noted.await {
+            self.rescue.repeats(&error);
+        }
     }
 
     /// Waits until something happens.

@@ -155,6 +155,14 @@ impl Rescue {
         self.figures.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn repeats(&self, error: &std::io::Error) {
+        log::warn!(
+            target: "wpgen::rescue",
+            "rescue of sink '{}': saying how far its oldest file in {} is sent: {error}; the next start sends that file again \
+             from its beginning", self.key, self.shared.folder.path.display()
+        );
+    }
+
     fn cannot_find(&self, outlet: &str) {
         log::warn!(
             target: "wpgen::rescue",

@@ -1,6 +1,6 @@
 //! What earlier runs left: found, checked and counted before anything runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::format::{Ended, Scanned, Wrong, may_hold_batches, read_line, scan};
-use super::segment::{ENDING, Entry, Folder, Segment, put_aside};
+use super::segment::{ENDING, Entry, Folder, Segment, put_aside, read_sent, remove};
 use super::{Kind, Left, Rescue, folder, lock};
 use crate::keeper::Persist;
 
@@ -136,12 +136,15 @@ impl Rescue {
             }
         }
         let broken = matches!(scanned.ended, Ended::Broken(_));
-        if scanned.batches.is_empty() {
-            if broken { put_aside(path).map(drop) } else { fs::remove_file(path) }?;
+        let sent = read_sent(path, salt).unwrap_or(0);
+        let batches: VecDeque<Entry> =
+            scanned.batches.iter().map(Entry::found).filter(|entry| entry.at >= sent).collect();
+        if batches.is_empty() {
+            if broken { put_aside(path).map(drop) } else { remove(path) }?;
             return Ok(None);
         }
-        let batches = scanned.batches.iter().map(Entry::found).collect();
-        Ok(Some(Segment { path: path.to_owned(), bytes: len as u64, salt, batches, read: 0, broken }))
+        let (path, bytes) = (path.to_owned(), len as u64);
+        Ok(Some(Segment { path, bytes, salt, batches, read: 0, is_begun: false, broken }))
     }
 
     /// A file that does not begin as a segment: one that was just made when the engine was killed, or a broken one.

@@ -84,6 +84,55 @@ fn after_a_crash_everything_undelivered_is_sent_first_and_new_batches_come_behin
 }
 
 #[test]
+fn after_an_orderly_end_what_was_delivered_is_not_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, mut backlog) = open(dir.path());
+    append(&mut backlog, &numbered(0..5));
+    for left in [3, 2] {
+        assert!(!backlog.is_begun(), "nothing of it is delivered yet");
+        backlog.read().unwrap();
+        backlog.delivered();
+        backlog.read().unwrap();
+        assert!(backlog.is_begun());
+        backlog.note_sent().unwrap();
+        drop(backlog);
+        let rescue;
+        (rescue, backlog) = open(dir.path());
+        assert_eq!(rescue.status().records, left + 1);
+    }
+    assert_eq!(read_all(&mut backlog), numbered(2..5));
+    (0..3).for_each(|_| backlog.delivered());
+    backlog.forget_delivered();
+    let rescue = open(dir.path()).0;
+    assert!(files(&rescue).is_empty(), "nothing is left that could be about another segment of that name");
+}
+
+#[test]
+fn what_is_said_of_another_segment_or_is_torn_costs_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rescue, mut backlog) = open(dir.path());
+    append(&mut backlog, &numbered(0..2));
+    backlog.read().unwrap();
+    backlog.delivered();
+    backlog.note_sent().unwrap();
+    drop(backlog);
+    let [segment, sent] = files(&rescue).try_into().unwrap();
+    let text = fs::read(&sent).unwrap();
+    for wrong in [&text[..text.len() - 1], &text[..text.len() - 2], b"", b"wpgen-rescue-sent 1\n"] {
+        fs::write(&sent, wrong).unwrap();
+        assert_eq!(read_all(&mut open(dir.path()).1), numbered(0..2));
+    }
+    // A later engine's segment has the same name when none was left in between.
+    fs::remove_file(&segment).unwrap();
+    let (rescue, mut backlog) = open(dir.path());
+    append(&mut backlog, &numbered(7..9));
+    drop(backlog);
+    assert!(files(&rescue).contains(&segment));
+    fs::write(&sent, &text).unwrap();
+    assert_eq!(read_all(&mut open(dir.path()).1), numbered(7..9));
+}
+
+#[test]
 fn what_is_beyond_the_bound_is_not_kept_and_fits_when_the_oldest_is_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let rescue = rescue(dir.path(), 20 << 20);

@@ -28,7 +28,6 @@ pub(super) struct PeerOutput {
     format: Format,
     framing: Framing,
     params: String,
-    has_rescue: bool,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -78,7 +77,7 @@ impl PeerOutput {
         let listener = shared.listen();
         let its = Arc::clone(&shared);
         let acceptor = Some(std::thread::spawn(move || accept(listener, &its)));
-        Self { number, format, framing, params, has_rescue: plan.rescue, shared, acceptor }
+        Self { number, format, framing, params, shared, acceptor }
     }
 }
 
@@ -188,7 +187,7 @@ impl Output for PeerOutput {
     }
 
     fn seen(&self) -> Seen {
-        let mut seen = Seen { goes_back: self.has_rescue, ..Seen::default() };
+        let mut seen = Seen::default();
         for connection in self.shared.connections.lock().unwrap().iter() {
             let connection = connection.lock().unwrap();
             let ended = if connection.ended == 0 { u64::MAX } else { connection.ended };
