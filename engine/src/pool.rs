@@ -3,21 +3,27 @@
 //! An [`Arena`] is a batch's bytes: aligned for direct I/O, with a head of up to one page in front that a file's owner
 //! fills with the file's unaligned end, so that a whole batch goes to disk without being moved. A [`Pool`] keeps
 //! returned batches of one shard, still charged to the engine's [`Memory`]; when somebody waits for a batch it keeps none.
+//!
+//! A new batch lies in small pages, of which only those are resident that records were written to. One that comes home
+//! filled gets half of a huge page instead ([`crate::io::halves`]), and keeps it.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::batch::Batch;
+use crate::io::halves::{self, HALF_BYTES};
 use crate::io::memory::{map, unmap};
 use crate::memory::{Charge, Memory};
 
 /// Alignment of arenas, bytes: what O_DIRECT asks for on every file system in use.
 pub const ALIGN: usize = 4096;
-/// Bytes that an arena of standard size holds, without its head.
-pub const ARENA_BYTES: usize = 1 << 20;
 /// What a batch of standard size takes in memory.
-pub const BATCH_BYTES: usize = ARENA_BYTES + 2 * ALIGN;
+pub const BATCH_BYTES: usize = HALF_BYTES;
+/// Bytes that an arena of standard size holds, without its head.
+pub const ARENA_BYTES: usize = BATCH_BYTES - 2 * ALIGN;
+/// A batch that came home with so much in it is likely to be filled again.
+const FILLED_BYTES: usize = ARENA_BYTES / 2;
 
 /// Aligned bytes with a fill mark. Memory `[0, head)` belongs to the sink, `[head, len)` are the records.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub struct Arena {
     cap: usize,
     head: usize,
     len: usize,
+    /// Whether it is half of a huge page.
+    is_half: bool,
 }
 
 // SAFETY: the memory is owned by the arena alone and holds plain bytes.
@@ -35,7 +43,12 @@ impl Arena {
     /// An empty arena that holds `bytes` of records behind a head of up to a page.
     pub fn new(bytes: usize) -> Self {
         let cap = bytes.next_multiple_of(ALIGN) + 2 * ALIGN;
-        Self { ptr: allocate(cap), cap, head: 0, len: 0 }
+        Self { ptr: allocate(cap), cap, head: 0, len: 0, is_half: false }
+    }
+
+    /// An empty arena of standard size in half of a huge page, if there is memory for one.
+    fn half() -> Option<Self> {
+        Some(Self { ptr: halves::take()?, cap: HALF_BYTES, head: 0, len: 0, is_half: true })
     }
 
     /// Bytes that still fit without growing.
@@ -100,7 +113,7 @@ impl Arena {
             return;
         }
         let cap = (self.len + more + ALIGN).next_multiple_of(ALIGN).max(self.cap.saturating_mul(2));
-        let mut grown = Self { ptr: allocate(cap), cap, head: self.head, len: self.len };
+        let mut grown = Self { ptr: allocate(cap), cap, head: self.head, len: self.len, is_half: false };
         let len = self.len;
         grown.memory_mut()[..len].copy_from_slice(&self.memory()[..len]);
         *self = grown;
@@ -179,6 +192,10 @@ impl std::io::Write for Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        if self.is_half {
+            // SAFETY: taken in `half`; nothing else uses an arena's memory.
+            return unsafe { halves::give(self.ptr) };
+        }
         if self.cap >= MAPPED_BYTES_MIN {
             // SAFETY: mapped in `allocate` with the same size.
             return unsafe { unmap(self.ptr, self.cap) };
@@ -236,6 +253,12 @@ impl Pool {
         let fits = self.free.len() < self.free_max && batch.arena.capacity() <= BATCH_BYTES;
         let is_shared = batch.charge.as_ref().is_some_and(|charge| !charge.is_own());
         if fits && is_shared && self.memory.may_pool() {
+            if batch.arena.len() >= FILLED_BYTES
+                && !batch.arena.is_half
+                && let Some(half) = Arena::half()
+            {
+                batch.arena = half;
+            }
             batch.clear();
             self.free.push(batch);
         }
@@ -295,6 +318,24 @@ mod tests {
         big.arena.reserve(4 * ARENA_BYTES);
         pool.give(big);
         assert_eq!((pool.free.len(), memory.used_bytes()), (0, 0));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it takes no advice about pages")]
+    fn a_batch_that_came_home_filled_lies_in_a_huge_page_from_then_on() {
+        let memory = Memory::unlimited();
+        let mut pool = Pool::new(2, Arc::clone(&memory));
+        let charge = || memory.try_charge(BATCH_BYTES);
+        let mut batch = pool.take(charge).unwrap();
+        for (bytes, is_half) in [(FILLED_BYTES - 1, false), (FILLED_BYTES, true), (1, true)] {
+            batch.arena.extend(&vec![1; bytes]);
+            pool.give(batch);
+            batch = pool.take(|| None).expect("it lay in the pool");
+            assert_eq!((batch.arena.is_half, batch.arena.len()), (is_half, 0));
+            assert_eq!((batch.arena.capacity(), memory.used_bytes()), (BATCH_BYTES, BATCH_BYTES));
+        }
+        batch.arena.extend(&vec![1; 2 * ARENA_BYTES]);
+        assert!(!batch.arena.is_half, "what outgrows its half leaves it");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod datagram_tests;
 mod datagram_ways;
 mod epoll_net;
 pub mod file;
+pub mod halves;
 pub mod host;
 pub mod interfaces;
 pub mod listen;
