@@ -2,11 +2,13 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use super::{NOBODY, examine, is_root, line_with, of_code, run_as_nobody, shell, texts};
 use crate::cli::run;
-use crate::harness::{Site, fifo, until};
+use crate::harness::{Site, Started, fifo, until, until_ok};
 
 const SINK: &str = "path = \"out\"\nformat = \"raw\"";
 
@@ -90,6 +92,9 @@ fn wp102_an_output_that_may_not_be_made_has_a_command_that_makes_it_ours() {
     fs::set_permissions(site.path("closed"), Permissions::from_mode(0o755)).unwrap();
     let tried = run_as_nobody(site.folder(), &["source", "test"]);
     assert!(tried.out.contains("[WP102] cannot make "), "{}", tried.out);
+    let started = run_as_nobody(site.folder(), &["source", "start"]);
+    assert!(started.code == Some(1) && started.err.contains("error[WP102]: sink "), "{}", started.err);
+    assert!(started.err.contains("install -d -o "), "{}", started.err);
     shell(line_with(&tried.out, "install -d -o "));
     assert_eq!(fs::metadata(site.path("closed/out")).unwrap().uid(), NOBODY);
     let ran = run_as_nobody(site.folder(), &["source", "start"]);
@@ -135,6 +140,115 @@ fn wp104_a_locked_data_dir_names_the_engine_that_holds_it_and_another_folder_wor
     assert!(of_code(&checks, "WP104").is_none(), "{checks:?}");
     site.start().stop();
     assert!(site.path("data-second/checkpoint").exists());
+}
+
+/// Two engines that write one file: the first runs, the second is a site whose output is the first one's.
+fn two_on_one_output() -> (Started, Site, Site) {
+    let first = Site::new("auto", "path = \"in/*\"", SINK);
+    fs::write(first.path("in/app.log"), "one\n").unwrap();
+    let engine = first.start();
+    until("the output is open", || first.read("out") == b"one\n");
+    let sink = format!("path = \"{}\"\nformat = \"raw\"", first.path("out").display());
+    let second = Site::new("auto", "path = \"in/*\"", &sink);
+    fs::write(second.path("in/app.log"), "two\n").unwrap();
+    (engine, first, second)
+}
+
+#[test]
+fn wp104_a_locked_output_names_its_engine_before_a_start_and_the_command_frees_it() {
+    let (engine, first, second) = two_on_one_output();
+    let by = format!("in use by another engine, PID {} (wpgen)", engine.pid());
+    let tried = run(second.folder(), &["source", "test"]);
+    assert_eq!(tried.code, Some(1));
+    assert!(tried.out.contains("[WP104]") && tried.out.contains(&by), "{}", tried.out);
+    assert!(tried.out.contains("Resource busy (os error 16)"), "{}", tried.out);
+    let (code, checks) = examine(second.folder());
+    let found = of_code(&checks, "WP104").unwrap();
+    assert!(code == Some(2) && found["found"].as_str().unwrap().contains(&by), "{found}");
+    // Its own engine is no stranger.
+    let own = run(first.folder(), &["source", "test"]);
+    assert!(
+        own.code == Some(0) && own.out.contains("out is written by the engine that runs here"),
+        "{}",
+        own.out
+    );
+    assert!(of_code(&examine(first.folder()).1, "WP104").is_none());
+    let ran = run(second.folder(), &["source", "start"]);
+    assert_eq!(ran.code, Some(1));
+    shell(line_with(&ran.err, "kill -TERM "));
+    assert_eq!(engine.end().code, Some(0));
+    assert_eq!(run(second.folder(), &["source", "test"]).code, Some(0));
+    second.start().stop();
+}
+
+#[test]
+fn wp104_where_a_holder_cannot_be_seen_it_says_which_right_would_show_it() {
+    if !is_root() {
+        return;
+    }
+    let (engine, first, second) = two_on_one_output();
+    for path in [first.path("out"), second.path("wpsrc.toml")] {
+        fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
+    }
+    for folder in [first.folder(), second.folder()] {
+        fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
+    }
+    for command in ["start", "test"] {
+        let ran = run_as_nobody(second.folder(), &["source", command]);
+        let said = format!("{}{}", ran.out, ran.err);
+        assert_eq!(ran.code, Some(1), "{said}");
+        for part in ["[WP104]", "in use by another process", "uid 65534", "CAP_SYS_PTRACE"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+        assert!(!said.contains("kill"), "nobody is named who was not found: {said}");
+    }
+    engine.stop();
+}
+
+#[test]
+fn wp104_a_lock_of_another_users_program_is_found_in_the_kernels_table() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new("auto", "path = \"in/*\"", SINK);
+    fs::set_permissions(site.folder(), Permissions::from_mode(0o777)).unwrap();
+    let out = File::create(site.path("out")).unwrap();
+    out.set_permissions(Permissions::from_mode(0o666)).unwrap();
+    // SAFETY: an all-zero flock is valid, and the descriptor is open.
+    unsafe {
+        let mut whole: libc::flock = std::mem::zeroed();
+        whole.l_type = libc::F_WRLCK as libc::c_short;
+        assert_eq!(libc::fcntl(out.as_raw_fd(), libc::F_SETLK, &raw const whole), 0);
+    }
+    let ran = run_as_nobody(site.folder(), &["source", "start"]);
+    let by = format!("PID {} (", std::process::id());
+    assert!(ran.err.contains("error[WP104]") && ran.err.contains(&by), "{}", ran.err);
+}
+
+#[test]
+fn wp104_who_has_a_sources_file_open_is_told() {
+    let site = Site::new("auto", "path = \"in/app.log\"", SINK);
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "exec 3>> in/app.log; echo one >&3; exec sleep 600"]).current_dir(site.folder());
+    let mut writer = writer.spawn().unwrap();
+    until("it has written", || fs::read(site.path("in/app.log")).is_ok_and(|text| text == b"one\n"));
+    let by = format!("sleep (PID {}, writes)", writer.id());
+    until_ok("it is told", || {
+        let tried = run(site.folder(), &["source", "test"]);
+        assert_eq!(tried.code, Some(0), "{}", tried.out);
+        if tried.out.contains(&by) { Ok(()) } else { Err(tried.out) }
+    });
+    let (_, checks) = examine(site.folder());
+    let source = checks.iter().find(|check| check["subject"] == "source 'app'").unwrap();
+    assert!(source["verdict"] == "ok" && source["found"].as_str().unwrap().contains(&by), "{source}");
+    if is_root() {
+        fs::set_permissions(site.folder(), Permissions::from_mode(0o777)).unwrap();
+        let tried = run_as_nobody(site.folder(), &["source", "test"]);
+        assert!(tried.out.contains("no process that we see has it open"), "{}", tried.out);
+        assert!(tried.out.contains("CAP_SYS_PTRACE"), "{}", tried.out);
+    }
+    writer.kill().unwrap();
+    writer.wait().unwrap();
 }
 
 #[test]

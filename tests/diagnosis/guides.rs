@@ -3,8 +3,9 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::cli::Ran;
-use crate::harness::{Site, status, until};
+use crate::cli::{Ran, run};
+use crate::harness::{Site, status, until, until_ok};
+use crate::net::own_address;
 
 /// The commands that end by themselves, and what each must say.
 const COMMANDS: [(&str, &str); 7] = [
@@ -71,4 +72,72 @@ fn the_commands_that_start_an_engine_work_as_printed() {
         assert_eq!(ran.code, Some(0), "{command}: {}{}", ran.out, ran.err);
         assert!(site.path("logs/wpgen.log").exists(), "{command}");
     }
+}
+
+/// What the guides tell to write into a source, by the connector that it is for.
+const SNIPPETS: [(&str, &str); 8] = [
+    ("file_src", "[sources.params_override]\nencode = \"text\"\npath = \"in/app.log\""),
+    ("syslog_udp_src", "[sources.params_override]\nport = 1514  # \u{800c}\u{4e0d}\u{662f} 514"),
+    ("syslog_udp_src", "[sources.params_override]\nheader_mode = \"keep\"\nprefer_newline = true"),
+    ("syslog_udp_src", "[sources.params_override]\nprotocol = \"tcp\""),
+    ("syslog_tcp_src", "[sources.params_override]\ntcp_recv_bytes = 104857600  # 100MB"),
+    (
+        "syslog_tcp_src",
+        "tags = [\n    \"monitor:enabled\",\n    \"alert_on_error:true\",\n    \"alert_threshold:1000\"\n]",
+    ),
+    ("mine", "[sources.params_override]\npath = \"in/app.log\""),
+    ("file_src", "[sources.params_override]\npath = \"in/app.log\"\n# encode = \"base64\""),
+];
+
+#[test]
+fn what_the_guides_tell_to_write_loads() {
+    for (connect, snippet) in SNIPPETS {
+        let site = site();
+        let config = format!("[[sources]]\nkey = \"a\"\nconnect = \"{connect}\"\n{snippet}\n");
+        fs::write(site.path("wpsrc.toml"), &config).unwrap();
+        let ran = run(site.folder(), &["source", "validate", "wpsrc.toml"]);
+        assert_eq!(ran.code, Some(0), "{config}{}{}", ran.out, ran.err);
+    }
+}
+
+#[test]
+fn what_the_guide_calls_wrong_is_told_so() {
+    let list = "[[sources]]\nkey = \"a\"\nconnect = \"file_src\"\n[sources.params_override]\npath = \"in/app.log\"\n";
+    for (wrong, says) in [
+        ("key = unquoted_value\n".to_owned(), "Failed to parse TOML configuration"),
+        ("[sources]\nconnect = \"file_src\"\n".to_owned(), "[[sources]]"),
+        (list.replace("file_src", "unknown_connector"), "Connector 'unknown_connector' not found"),
+        (
+            list.replace("file_src", "mine").replace("path", "encode"),
+            "Parameter 'encode' not in allow_override list",
+        ),
+    ] {
+        let site = site();
+        fs::write(site.path("wpsrc.toml"), &wrong).unwrap();
+        let ran = run(site.folder(), &["source", "validate", "wpsrc.toml"]);
+        assert_eq!(ran.code, Some(1), "{wrong}");
+        assert!(format!("{}{}", ran.out, ran.err).contains(says), "{says} in {}{}", ran.out, ran.err);
+    }
+}
+
+/// The one curl of the endpoints' guide that asks for the engine as a whole; its host is one that no other test has.
+#[test]
+fn the_health_of_the_system_is_asked_as_printed() {
+    let site = site();
+    let host = own_address().to_string();
+    let config = fs::read_to_string(site.path("wpsrc.toml")).unwrap();
+    let admin = format!("[admin]\nlisten = \"{host}:8080\"\n");
+    fs::write(site.path("wpsrc.toml"), config.replace("[admin]\nlisten = \"\"\n", &admin)).unwrap();
+    let engine = site.start();
+    let printed = "curl -X GET \"http://localhost:8080/api/system/health\"";
+    let command = printed.replace("localhost", &host);
+    until_ok("it answers", || {
+        let ran = Ran::from(shell(&site, &command).output().unwrap());
+        let answer: Result<serde_json::Value, _> = serde_json::from_str(&ran.out);
+        match answer {
+            Ok(answer) if answer["code"] == 200 => Ok(()),
+            _ => Err(format!("{}{}", ran.out, ran.err)),
+        }
+    });
+    engine.stop();
 }

@@ -123,6 +123,11 @@ impl Inlet {
         &self.key
     }
 
+    /// Whether its records are messages of syslog.
+    pub fn is_syslog(&self) -> bool {
+        self.headers.is_some()
+    }
+
     /// Nanoseconds on the clock that rates go by.
     fn elapsed_ns(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64

@@ -112,10 +112,11 @@ fn not_ours(who: &str, at: SocketAddr, interfaces: &[Interface]) -> Diagnostic {
     let more = near.len().saturating_sub(ADDRESSES_NAMED);
     let more = if more == 0 { String::new() } else { format!(", and {more} more") };
     let kind = if at.is_ipv4() { "IPv4" } else { "IPv6" };
-    finding = match near.is_empty() {
-        true => finding.note(format!("this machine has no address of {kind} that is up")),
-        false => finding.note(format!("its addresses of {kind}: {shown}{more}")),
-    };
+    finding = finding.note(if near.is_empty() {
+        format!("this machine has no address of {kind} that is up")
+    } else {
+        format!("this machine's addresses of {kind}: {shown}{more}")
+    });
     // The loopback is no likely slip of an address that others are to reach.
     if let Some(nearest) = near.iter().find(|one| !one.address.is_loopback() || at.ip().is_loopback()) {
         finding = finding.help(format!("addr = \"{}\"   (the nearest to what is written)", nearest.address));
@@ -291,7 +292,7 @@ mod tests {
         let finding = not_ours("source 's'", "10.1.2.4:514".parse().unwrap(), &ours);
         assert_eq!(finding.code, Some(Code::WP502));
         assert!(finding.message.starts_with("source 's': Failed to bind to address 10.1.2.4:514: "));
-        assert_eq!(finding.notes, ["its addresses of IPv4: 10.1.2.3 (eth0), 127.0.0.1 (lo)"]);
+        assert_eq!(finding.notes, ["this machine's addresses of IPv4: 10.1.2.3 (eth0), 127.0.0.1 (lo)"]);
         assert!(
             finding.help[0].starts_with("addr = \"10.1.2.3\"") && finding.help[1].contains("\"0.0.0.0\"")
         );

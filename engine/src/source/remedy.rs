@@ -65,9 +65,24 @@ fn is_proxy_header(bytes: &[u8], bad: Span) -> bool {
 
 /// For frames that do not begin as their framing demands: where the first of them lies in what was received together,
 /// and what would take it.
-pub fn of_frames(segment: &[u8], rules: Rules) -> (usize, Option<Remedy>) {
+pub fn of_frames(segment: &[u8], rules: Rules, is_syslog: bool) -> (usize, Option<Remedy>) {
     let at = first_line(segment, rules).unwrap_or(0);
-    (at, framing_of(&segment[at..], rules).or_else(|| framing_of(segment, rules)))
+    let found = if is_syslog {
+        framing_of(&segment[at..], rules).or_else(|| framing_of(segment, rules))
+    } else {
+        terminated(&segment[at..])
+    };
+    (at, found)
+}
+
+/// The framing whose terminator is among bytes that may be anything.
+fn terminated(bytes: &[u8]) -> Option<Remedy> {
+    let ways = [("framing = \"nul\"", 0, "NUL"), ("framing = \"newline\"", b'\n', "newline")];
+    ways.into_iter().find_map(|(line, terminator, name)| {
+        let count = bytes.iter().filter(|byte| **byte == terminator).count();
+        (count > 0)
+            .then(|| Remedy { line, why: format!("{count} x {name} in the {} bytes at hand", bytes.len()) })
+    })
 }
 
 /// The framing beside the one in force that takes all of the bytes, if one does.
@@ -226,13 +241,16 @@ mod tests {
     #[test]
     fn lines_where_counts_are_demanded_are_found_and_taken_by_newline() {
         let octet = rules(Framing::Octet);
-        let (at, remedy) = of_frames(b"8 <34>one\n<34>two\n<34>three\n", octet);
+        let (at, remedy) = of_frames(b"8 <34>one\n<34>two\n<34>three\n", octet, true);
         assert_eq!((at, remedy.map(|remedy| remedy.line)), (10, Some("framing = \"newline\"")));
-        let (at, remedy) = of_frames(b"<34>not whole yet", octet);
+        let (at, remedy) = of_frames(b"<34>not whole yet", octet, true);
         assert_eq!((at, remedy.map(|remedy| remedy.line)), (0, Some("framing = \"newline\"")));
-        let (at, remedy) = of_frames(b"one\ntwo\n", octet);
+        let (at, remedy) = of_frames(b"one\ntwo\n", octet, true);
         assert_eq!((at, remedy), (0, None));
-        assert_eq!(of_frames(b"", octet), (0, None));
+        let named = |bytes: &[u8]| of_frames(bytes, octet, false).1.map(|remedy| remedy.line);
+        assert_eq!(named(b"one\ntwo\n"), Some("framing = \"newline\""));
+        assert_eq!((named(b"one\0two\0"), named(b"one")), (Some("framing = \"nul\""), None));
+        assert_eq!(of_frames(b"", octet, true), (0, None));
     }
 
     #[test]
@@ -241,7 +259,8 @@ mod tests {
             let all = Span { start: 0, end: bytes.len() as u32 };
             for (_, framing) in WAYS {
                 of_message(bytes, all, Some(rules(framing)), HeaderMode::Parse);
-                of_frames(bytes, rules(framing));
+                of_frames(bytes, rules(framing), true);
+                of_frames(bytes, rules(framing), false);
             }
         }
     }

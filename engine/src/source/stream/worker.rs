@@ -15,7 +15,7 @@ use super::trouble::Trouble;
 use crate::batch::Span;
 use crate::diagnosis::HELP;
 use crate::escape::escape_outside_to;
-use crate::frame::{Carried, Counts, Framer, Rules};
+use crate::frame::{Carried, Counts, Framer, Framing, Rules};
 use crate::io::bufring::Lease;
 use crate::io::stream::{Closed, Conn, Streams};
 use crate::metrics::Reason;
@@ -239,11 +239,15 @@ impl Worker {
         let (peer, upto) = (connection.peer, self.received);
         self.carried_bytes -= connection.framer.held_bytes();
         let sender = Sender { peer, subject: connection.subject.as_ref() };
+        let mut left = Vec::new();
         while let Some(carried) = connection.framer.finish() {
-            give_carried(&mut self.inlet, connection.framer.carry(), carried, sender, upto).await;
+            let bytes = connection.framer.carry();
+            left.extend_from_slice(&bytes[..bytes.len().min(SHOWN_BYTES)]);
+            give_carried(&mut self.inlet, bytes, carried, sender, upto).await;
         }
         let counts = connection.framer.take_counts();
         self.count(&counts, peer);
+        self.tell_misframed(&counts, &left, upto.saturating_sub(left.len() as u64), peer);
         Some(connection)
     }
 
@@ -293,20 +297,26 @@ impl Worker {
     }
 
     /// Says what did not begin as framing demands, and what would take it.
-    #[cold]
     fn tell_misframed(&mut self, counts: &Counts, segment: &[u8], base: u64, peer: Option<SocketAddr>) {
-        let Some(times) = (counts.malformed > 0).then(|| self.misframed.happened(counts.malformed)).flatten()
-        else {
+        if counts.malformed == 0 {
             return;
-        };
-        let (at, remedy) = remedy::of_frames(segment, self.framing);
+        }
+        if self.framing.framing != Framing::Octet {
+            let cut = "it ended within the length of a frame; those bytes are no record";
+            return self.broken.told_times(peer, cut, counts.malformed);
+        }
+        self.inlet.around().counters.errors.add(counts.malformed);
+        let Some(times) = self.misframed.happened(counts.malformed) else { return };
+        let is_syslog = self.inlet.is_syslog();
+        let (at, remedy) = remedy::of_frames(segment, self.framing, is_syslog);
         let from = peer.map_or_else(String::new, |peer| format!(" from {peer}"));
         let shown = escape_outside_to(&segment[at..], SHOWN_BYTES);
         let remedy = remedy.map_or_else(String::new, |remedy| format!("{HELP}{remedy}"));
+        let what = if is_syslog { "Parse error in syslog message" } else { "Parse error" };
         log::warn!(
             target: "wpgen::net",
-            "source '{}': [WP304] Parse error in syslog message{from}: the frame at byte {} does not begin with an octet \
-             count, as framing = \"octet\" demands: {shown}; it is taken as a line ({times} such frames){remedy}",
+            "source '{}': [WP304] {what}{from}: the frame at byte {} does not begin with an octet count, as framing = \
+             \"octet\" demands: {shown}; it is taken as a line ({times} such frames){remedy}",
             self.inlet.key(),
             base + at as u64,
         );
@@ -318,7 +328,6 @@ impl Worker {
         counters.split.add(counts.cuts);
         self.inlet.drop_records(Reason::TooLong, counts.dropped);
         counters.misframed.add(counts.malformed);
-        counters.errors.add(counts.malformed);
         let unfinished = "it ended within a counted frame; what came of it is a record";
         self.broken.told_times(peer, unfinished, counts.unfinished);
     }
