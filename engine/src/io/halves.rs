@@ -124,13 +124,12 @@ mod tests {
 
     #[test]
     fn a_half_that_is_free_has_no_memory() {
-        let (one, other) = loop {
-            // Other tests take halves, too: a pair of one page is wanted.
-            let (one, other) = (take().unwrap(), take().unwrap());
-            if other.as_ptr() as usize == one.as_ptr() as usize + HALF_BYTES {
-                break (one, other);
-            }
-        };
+        // Other tests take halves, too: both of one page are wanted.
+        let (mut one, mut other) = (take().unwrap(), take().unwrap());
+        let is_page = |page: &Page, one, other| (page.half(0), page.half(1)) == (one, other);
+        while !PAGES.lock().unwrap().iter().any(|page| is_page(page, one, other)) {
+            (one, other) = (other, take().unwrap());
+        }
         bytes(one).fill(1);
         bytes(other).fill(2);
         assert!(is_resident(one) && is_resident(other));
