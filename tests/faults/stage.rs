@@ -396,7 +396,9 @@ impl Stage {
                 let figures = last.sources.get(&format!("i{}", input.number()));
                 self.dropped.insert(input.number(), figures.map_or(0, |figures| figures.kernel_drops));
             }
-            if last.sources.values().any(|figures| figures.in_flight > 0 || figures.lag > 0) {
+            // What is in a rescue is delivered as far as its source goes.
+            let waits = self.rescues().iter().any(|rescue| has_files(&rescue.3));
+            if waits || last.sources.values().any(|figures| figures.in_flight > 0 || figures.lag > 0) {
                 resting = Instant::now();
             } else if self.is_complete() {
                 return;

@@ -29,12 +29,12 @@ pub(super) fn held(source: &SourceConfig, pid: u32) -> Option<Check> {
     let subject = format!("source '{}'", source.key);
     let at = port::address(addr, number);
     let what = format!("{} {at}", transport.name(&at));
-    let Address::Inet(_) = at else {
+    let Address::Inet(inet) = at else {
         let there = matches!(&at, Address::Unix(path) if path.exists());
         let found = if there { format!("{what} is there") } else { format!("{what} is not there") };
         return Some(Check::new(if there { Verdict::Ok } else { Verdict::Fail }, subject, found));
     };
-    let holders = port::holders(transport, number);
+    let holders = port::holders(transport, inet);
     let ours = holders.iter().any(|(holder, _)| *holder == pid);
     Some(match holders.first() {
         _ if ours => {

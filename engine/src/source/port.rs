@@ -68,7 +68,7 @@ pub fn patiently<T>(
             (Err(error), Address::Inet(at))
                 if error.kind() == io::ErrorKind::AddrInUse
                     && Instant::now() < until
-                    && holders(transport, at.port()).is_empty() =>
+                    && holders(transport, *at).is_empty() =>
             {
                 std::thread::sleep(RELEASE_POLL);
             }
@@ -137,7 +137,7 @@ fn bits_alike(a: IpAddr, b: IpAddr) -> u32 {
 fn in_use(who: &str, what: &str, transport: Transport, at: SocketAddr) -> Diagnostic {
     let message = format!("{who}: Address already in use: {what} (os error 98)");
     let mut finding = Diagnostic::error(Code::WP301, message);
-    let holders = holders(transport, at.port());
+    let holders = holders(transport, at);
     for (pid, name) in &holders {
         finding = finding.note(format!("held by {name} (PID {pid})"));
     }
@@ -182,8 +182,8 @@ fn has_capability() -> bool {
     mask >> NET_BIND_SERVICE & 1 == 1
 }
 
-/// The processes that have the port, as far as they can be seen.
-pub fn holders(transport: Transport, port: u16) -> Vec<(u32, String)> {
+/// The processes that have the port at this address or at all, as far as they can be seen.
+pub fn holders(transport: Transport, at: SocketAddr) -> Vec<(u32, String)> {
     let tables: [&str; 2] = match transport {
         Transport::Stream => ["/proc/net/tcp", "/proc/net/tcp6"],
         Transport::Datagram => ["/proc/net/udp", "/proc/net/udp6"],
@@ -192,19 +192,38 @@ pub fn holders(transport: Transport, port: u16) -> Vec<(u32, String)> {
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
         .flat_map(|text| {
-            text.lines().skip(1).filter_map(|line| bound(line, transport, port)).collect::<Vec<_>>()
+            text.lines().skip(1).filter_map(|line| bound(line, transport, at)).collect::<Vec<_>>()
         })
         .collect();
     if inodes.is_empty() { Vec::new() } else { owners(&inodes) }
 }
 
-/// The inode of a line of the kernel's table of sockets, if it is bound to the port and no mere connection.
-fn bound(line: &str, transport: Transport, port: u16) -> Option<u64> {
+/// The inode of a line of the kernel's table of sockets, if it keeps others from binding `at` and is no mere connection.
+fn bound(line: &str, transport: Transport, at: SocketAddr) -> Option<u64> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let (local, state, inode) = (words.get(1)?, words.get(3)?, words.get(9)?);
-    let here = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()? == port;
+    let (ip, port) = local.rsplit_once(':')?;
+    let (ip, wanted) = (ip_of(ip)?, unmapped(at.ip()));
+    let meets = ip == wanted || ip.is_unspecified() || wanted.is_unspecified();
+    let here = u16::from_str_radix(port, 16).ok()? == at.port() && meets;
     let listens = transport == Transport::Datagram || *state == "0A";
     (here && listens).then(|| inode.parse().ok())?
+}
+
+/// An address of that table: its bytes in words of four, each printed as a number of this machine.
+fn ip_of(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
+    match hex.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let mut bytes = [0u8; 16];
+            for (n, four) in bytes.chunks_exact_mut(4).enumerate() {
+                four.copy_from_slice(&word(n * 8)?);
+            }
+            Some(unmapped(IpAddr::from(bytes)))
+        }
+        _ => None,
+    }
 }
 
 fn owners(inodes: &[u64]) -> Vec<(u32, String)> {
@@ -318,9 +337,19 @@ mod tests {
     fn lines_of_the_sockets_table_are_read() {
         let line =
             "  0: 0100007F:05EA 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4711 1 0";
-        assert_eq!(bound(line, Transport::Stream, 1514), Some(4711));
-        assert_eq!(bound(line, Transport::Stream, 514), None);
-        assert_eq!(bound(&line.replace(" 0A ", " 01 "), Transport::Stream, 1514), None);
-        assert_eq!(bound("sl local", Transport::Datagram, 1514), None);
+        let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+        let here = at("127.0.0.1:1514");
+        for taken in [here, at("0.0.0.0:1514"), at("[::]:1514"), at("[::ffff:127.0.0.1]:1514")] {
+            assert_eq!(bound(line, Transport::Stream, taken), Some(4711), "{taken}");
+        }
+        for free in [at("127.0.0.1:514"), at("127.0.0.2:1514"), at("[::1]:1514")] {
+            assert_eq!(bound(line, Transport::Stream, free), None, "{free}");
+        }
+        let any = line.replace("0100007F", "00000000000000000000000000000000");
+        assert_eq!(bound(&any, Transport::Stream, here), Some(4711));
+        let own = line.replace("0100007F", "00000000000000000000000001000000");
+        assert_eq!(bound(&own, Transport::Stream, at("[::1]:1514")), Some(4711));
+        assert_eq!(bound(&line.replace(" 0A ", " 01 "), Transport::Stream, here), None);
+        assert_eq!(bound("sl local", Transport::Datagram, here), None);
     }
 }
