@@ -4,6 +4,8 @@
 //! limit, and what hangs beyond it is told as such; no file is made, no position is remembered. It refuses to guess: a
 //! step says what was found.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod net;
 
 use std::fs::{self, File, OpenOptions};
@@ -45,7 +47,7 @@ pub struct Trial {
     pub key: String,
     /// Which of the two it is.
     pub side: Side,
-    /// What was tried, in order; after the first failure nothing more is.
+    /// What was tried, in order. After the first failure nothing more is, but a Kafka of which one broker answers.
     pub steps: Vec<Step>,
 }
 
@@ -124,7 +126,7 @@ fn take<'a>(jobs: &'a [Job], next: &AtomicUsize) -> Option<(usize, &'a Job)> {
 impl Job {
     fn run(&self, config: &Config) -> Vec<Step> {
         match *self {
-            Self::Source(i) => source(&config.sources[i].params),
+            Self::Source(i) => source_of(&config.sources[i].key, &config.sources[i].params),
             Self::Sink(i) => sink(&config.sinks[i].params, config.sources.first()),
         }
     }
@@ -165,9 +167,16 @@ impl Steps {
     }
 }
 
-/// Tries a source.
+/// Tries a source that has no key yet.
 pub fn source(params: &SourceParams) -> Vec<Step> {
+    source_of("source", params)
+}
+
+#[cfg_attr(not(feature = "kafka"), allow(unused_variables, reason = "a group is named after its source"))]
+fn source_of(key: &str, params: &SourceParams) -> Vec<Step> {
     match params {
+        #[cfg(feature = "kafka")]
+        SourceParams::Kafka(params) => kafka::source(key, params),
         SourceParams::File(params) => file_source(params),
         SourceParams::Syslog(params) if params.protocol == Protocol::Udp => {
             net::listener(Transport::Datagram, &params.addr, params.port)
@@ -182,12 +191,15 @@ pub fn source(params: &SourceParams) -> Vec<Step> {
 pub fn sink(params: &SinkParams, source: Option<&SourceConfig>) -> Vec<Step> {
     match params {
         SinkParams::File(params) => file_sink(params, source),
+        #[cfg(feature = "kafka")]
+        SinkParams::Kafka(params) => kafka::sink(params, source),
         SinkParams::Tcp(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
         SinkParams::Syslog(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
         SinkParams::Blackhole(_) | SinkParams::Stdout(_) => {
             vec![Step { name: "open", outcome: Ok("nothing to open".to_owned()), took: Duration::ZERO }]
         }
-        other => not_here(other.kind().name),
+        #[cfg(not(feature = "kafka"))]
+        SinkParams::Kafka(_) => not_here("kafka"),
     }
 }
 
