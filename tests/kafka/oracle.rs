@@ -179,7 +179,9 @@ pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i6
     config.set("group.id", group).set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().unwrap();
     let mut asked = TopicPartitionList::new();
-    (0..partitions).for_each(|partition| drop(asked.add_partition(topic, partition)));
+    for partition in 0..partitions {
+        asked.add_partition(topic, partition);
+    }
     let found = crate::harness::until_ok("offsets are told", || {
         consumer.committed_offsets(asked.clone(), Duration::from_secs(10))
     });
