@@ -13,6 +13,8 @@ use crate::status::{SinkState, SourceStatus, Status, Waits};
 pub const SLOWED_PERCENT: u64 = 50;
 /// A shorter time says nothing about what limits.
 const TELLING: Duration = Duration::from_millis(500);
+/// Messages behind from which it is told; fewer are on their way.
+const LAG_MESSAGES: u64 = 1000;
 /// Percent of memory_limit from which it is told: an eighth of it is for unfinished records alone, so that sources wait
 /// for memory somewhat below the whole.
 const MEMORY_PERCENT: u64 = 80;
@@ -26,6 +28,7 @@ pub fn findings(before: &Status, now: &Status) -> Vec<Diagnostic> {
         findings.extend(lost(source));
         findings.extend(malformed(source));
         findings.extend(undecoded(source));
+        findings.extend(lagging(source, earlier, now.elapsed.saturating_sub(before.elapsed)));
     }
     findings.extend(memory(now));
     findings
@@ -134,6 +137,42 @@ fn undecoded(source: &SourceStatus) -> Option<Diagnostic> {
     })
 }
 
+/// Messages that wait in Kafka and do not become fewer.
+fn lagging(source: &SourceStatus, earlier: Option<&SourceStatus>, elapsed: Duration) -> Option<Diagnostic> {
+    let earlier = earlier.filter(|earlier| earlier.partitions.iter().any(|lag| lag.messages.is_some()))?;
+    let (then, lag) = (earlier.lag_messages(), source.lag_messages());
+    if elapsed < TELLING || lag < LAG_MESSAGES || lag < then {
+        return None;
+    }
+    let (key, partitions) = (&source.key, source.partitions.len());
+    let a_second = (lag - then) as f64 / elapsed.as_secs_f64();
+    let message =
+        format!("consumer lag: source '{key}' is {lag} messages behind, and {a_second:.0} more each second");
+    let mut finding = Diagnostic::warning(Some(Code::WP205), message);
+    let worst = source.partitions.iter().max_by_key(|lag| lag.messages);
+    let worst = worst.map(|worst| (worst, worst.messages.unwrap_or(0)));
+    if let Some((worst, messages)) = worst {
+        let (topic, number) = (&worst.topic, worst.partition);
+        finding = finding.note(format!(
+            "most of it on {topic}[{number}]: {messages}; {partitions} partitions are read here"
+        ));
+    }
+    let waits = Waits { read_ns: 0, sink_ns: source.waits.sink_ns.saturating_sub(earlier.waits.sink_ns) };
+    let (_, sinks) = waits.percents(elapsed);
+    finding = finding.note(format!("it waited for its sinks {sinks} % of {:.1} s", elapsed.as_secs_f64()));
+    // Half of it on one of several is a key, and not our pace.
+    let is_skewed = partitions > 2 && worst.is_some_and(|(_, messages)| messages > lag / 2);
+    Some(if sinks >= SLOWED_PERCENT {
+        finding.help("its sinks limit: widen them, or give them less with `where`")
+    } else if is_skewed {
+        finding.help("one partition has most of it: a key that gets most of the messages; only its producer can change that")
+    } else {
+        finding.help(
+            "reading limits: config = { fetch_min_bytes = 102400 }, or a further engine in the same group",
+        )
+    })
+}
+
 fn memory(now: &Status) -> Option<Diagnostic> {
     let (used, limit) = (now.memory.used_bytes, now.memory.limit_bytes);
     if limit == 0 || u128::from(used) * 100 < u128::from(limit) * u128::from(MEMORY_PERCENT) {
@@ -163,7 +202,7 @@ fn memory(now: &Status) -> Option<Diagnostic> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{MemoryStatus, SinkStatus};
+    use crate::status::{MemoryStatus, PartitionLag, SinkStatus};
 
     fn status(seconds: u64, waits: Waits, batches: u64) -> Status {
         let source = SourceStatus { key: "s".into(), waits, lag_bytes: 1, ..SourceStatus::default() };
@@ -199,6 +238,35 @@ mod tests {
         assert!(findings(&Status::default(), &now)[0].notes[0].starts_with("the disk limits"));
         now.sources[0].lag_bytes = 0;
         assert!(findings(&Status::default(), &now).is_empty());
+    }
+
+    #[test]
+    fn lag_that_does_not_shrink_names_what_limits() {
+        let lags = |status: &mut Status, messages: [u64; 3]| {
+            let lag = |(partition, messages)| PartitionLag {
+                topic: "t".into(),
+                partition,
+                messages: Some(messages),
+            };
+            status.sources[0].partitions = (0..).zip(messages).map(lag).collect();
+        };
+        let (mut then, mut now) = (status(10, Waits::default(), 0), status(20, Waits::default(), 0));
+        lags(&mut then, [500, 500, 500]);
+        lags(&mut now, [1000, 1000, 1500]);
+        let finding = &findings(&then, &now)[0];
+        assert_eq!(finding.code, Some(Code::WP205));
+        assert!(finding.message.contains("3500 messages behind, and 200 more each second"), "{finding}");
+        assert!(
+            finding.notes[0].contains("t[2]: 1500") && finding.help[0].starts_with("reading limits"),
+            "{finding}"
+        );
+        lags(&mut now, [1, 1, 5000]);
+        assert!(findings(&then, &now)[0].help[0].starts_with("one partition"));
+        now.sources[0].waits.sink_ns = 9_000_000_000;
+        let of_lag = |finding: &&Diagnostic| finding.code == Some(Code::WP205);
+        assert!(findings(&then, &now).iter().find(of_lag).unwrap().help[0].starts_with("its sinks limit"));
+        lags(&mut now, [400, 500, 500]);
+        assert!(!findings(&then, &now).iter().any(|finding| of_lag(&finding)), "it shrinks");
     }
 
     #[test]

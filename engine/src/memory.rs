@@ -365,7 +365,7 @@ mod tests {
         let mut file = memory.charge(20 * MIB).used_for(Use::Files);
         file.grow(MIB);
         memory.carry(0, 5);
-        assert_eq!(memory.used_by(), [MIB, 0, 0, 21 * MIB, 0]);
+        assert_eq!(memory.used_by(), [MIB, 0, 0, 21 * MIB, 0, 0]);
         assert_eq!(memory.used_by().iter().sum::<usize>() + memory.carried_bytes(), memory.used_bytes());
         drop((batch, file));
         assert_eq!(memory.used_by(), [0; USES.len()]);

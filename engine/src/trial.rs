@@ -4,6 +4,8 @@
 //! limit, and what hangs beyond it is told as such; no file is made, no position is remembered. It refuses to guess: a
 //! step says what was found.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod net;
 mod others;
 
@@ -48,7 +50,7 @@ pub struct Trial {
     pub key: String,
     /// Which of the two it is.
     pub side: Side,
-    /// What was tried, in order; after the first failure nothing more is.
+    /// What was tried, in order. After the first failure nothing more is, but a Kafka of which one broker answers.
     pub steps: Vec<Step>,
 }
 
@@ -128,7 +130,7 @@ fn take<'a>(jobs: &'a [Job], next: &AtomicUsize) -> Option<(usize, &'a Job)> {
 impl Job {
     fn run(&self, config: &Config, others: &Others) -> Vec<Step> {
         match *self {
-            Self::Source(i) => source(&config.sources[i].params, others),
+            Self::Source(i) => source_of(&config.sources[i].key, &config.sources[i].params, others),
             Self::Sink(i) => sink(&config.sinks[i].params, config.sources.first(), others),
         }
     }
@@ -169,9 +171,16 @@ impl Steps {
     }
 }
 
-/// Tries a source.
+/// Tries a source that has no key yet.
 pub fn source(params: &SourceParams, others: &Others) -> Vec<Step> {
+    source_of("source", params, others)
+}
+
+#[cfg_attr(not(feature = "kafka"), allow(unused_variables, reason = "a group is named after its source"))]
+fn source_of(key: &str, params: &SourceParams, others: &Others) -> Vec<Step> {
     match params {
+        #[cfg(feature = "kafka")]
+        SourceParams::Kafka(params) => kafka::source(key, params),
         SourceParams::File(params) => file_source(params, others),
         SourceParams::Syslog(params) if params.protocol == Protocol::Udp => {
             net::listener(Transport::Datagram, &params.addr, params.port)
@@ -186,12 +195,15 @@ pub fn source(params: &SourceParams, others: &Others) -> Vec<Step> {
 pub fn sink(params: &SinkParams, source: Option<&SourceConfig>, others: &Others) -> Vec<Step> {
     match params {
         SinkParams::File(params) => file_sink(params, source, others),
+        #[cfg(feature = "kafka")]
+        SinkParams::Kafka(params) => kafka::sink(params, source),
         SinkParams::Tcp(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
         SinkParams::Syslog(params) => net::peers(&params.addr.0, params.port, params.tls.as_ref()),
         SinkParams::Blackhole(_) | SinkParams::Stdout(_) => {
             vec![Step { name: "open", outcome: Ok("nothing to open".to_owned()), took: Duration::ZERO }]
         }
-        other => not_here(other.kind().name),
+        #[cfg(not(feature = "kafka"))]
+        SinkParams::Kafka(_) => not_here("kafka"),
     }
 }
 

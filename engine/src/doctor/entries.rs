@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Check, Running, TRIALS_MAX, Verdict, sockets};
+use super::{Check, KAFKA_TRIALS_MAX, Running, TRIALS_MAX, Verdict, sockets};
 use crate::config::types::ListenAddr;
 use crate::config::{Config, Side, SourceConfig};
 use crate::diagnosis::{Code, Place};
+use crate::sink::SinkParams;
 use crate::source::SourceParams;
 use crate::source::file::params::Mode;
 use crate::trial::{self, Trial};
@@ -24,12 +25,18 @@ pub(super) fn checks(config: &Arc<Config>, running: Option<&Running>) -> Vec<Che
             None => Some(untried(source)),
         });
     }
-    let trials = trial::run(&Arc::new(tried), None, TRIALS_MAX);
+    let at_most = if speaks_kafka(&tried) { KAFKA_TRIALS_MAX } else { TRIALS_MAX };
+    let trials = trial::run(&Arc::new(tried), None, at_most);
     checks.extend(trials.iter().flat_map(|trial| told(trial, config)));
     if running.is_none() {
         checks.extend(sockets::admin(config));
     }
     checks
+}
+
+fn speaks_kafka(config: &Config) -> bool {
+    config.sources.iter().any(|source| source.enable && matches!(source.params, SourceParams::Kafka(_)))
+        || config.sinks.iter().any(|sink| sink.enable && matches!(sink.params, SinkParams::Kafka(_)))
 }
 
 /// Whether a source is looked at from outside only: our engine listens for it, or to bind it would make a file.

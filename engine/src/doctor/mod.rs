@@ -24,6 +24,8 @@ pub use engine::Running;
 
 /// How long the sources and sinks may take that are tried, all at once.
 const TRIALS_MAX: Duration = Duration::from_millis(1000);
+/// The same where one of them is a Kafka: signing in takes a broker a second.
+const KAFKA_TRIALS_MAX: Duration = Duration::from_secs(8);
 /// How long the file systems may take that are asked.
 const DISKS_MAX: Duration = Duration::from_millis(500);
 

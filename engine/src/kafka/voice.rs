@@ -120,6 +120,13 @@ impl Voice {
     /// A line of librdkafka's own log. Whatever matters of it comes as an error too.
     pub fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = crate::escape::escape_outside(line.as_bytes());
+        if matches!(level, RDKafkaLogLevel::Warning) && facility == "OFFSET" {
+            // What lay between is gone from the broker.
+            return self.tell(Diagnostic::plain(format!(
+                "{}: messages were deleted before they were read: {line}",
+                self.who
+            )));
+        }
         log::debug!(target: "wpgen::kafka", "{}: librdkafka: {level:?} {facility}: {line}", self.who);
     }
 }

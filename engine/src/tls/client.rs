@@ -186,7 +186,11 @@ fn server_name(name: &str) -> Result<ServerName<'static>, Diagnostic> {
     })
 }
 
-fn system_authorities() -> Result<RootCertStore, Diagnostic> {
+/// The authorities that the whole system trusts.
+///
+/// # Errors
+/// That it has no list of them, or why that cannot be used.
+pub fn system_authorities() -> Result<RootCertStore, Diagnostic> {
     let Some(path) = SYSTEM_AUTHORITIES.iter().map(Path::new).find(|path| path.exists()) else {
         let message = "this system has no list of trusted authorities";
         return Err(Diagnostic::error(Code::WP404, message)

@@ -15,8 +15,8 @@ pub mod server;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
-mod subject;
-mod validity;
+pub(crate) mod subject;
+pub(crate) mod validity;
 pub mod words;
 
 use std::sync::Arc;

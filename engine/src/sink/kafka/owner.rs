@@ -26,7 +26,7 @@ use crate::kafka::cargo::{Handed, Load, Loading, Reported, is_final};
 use crate::shard::{Intake, Shard};
 
 /// How often a full queue is tried again, should no report come of this owner's.
-const FULL_AGAIN: Duration = Duration::from_millis(5);
+const FULL_AGAIN: Duration = Duration::from_millis(1);
 /// The first and the longest pause before what failed is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -188,12 +188,17 @@ impl Owner {
     }
 
     fn tell(&self, code: RDKafkaErrorCode) {
-        // A message that has company in its request is tried alone; one that was held back has failed at nothing.
-        if !is_final(code) && code != RDKafkaErrorCode::PurgeQueue {
-            self.producer
-                .voice
-                .failed(code, &format!("topic {}: {code}; its records wait", self.outlet.topic));
-        }
+        let topic = &self.outlet.topic;
+        let what = match code {
+            // It was held back, and has failed at nothing.
+            RDKafkaErrorCode::PurgeQueue => return,
+            code if is_final(code) => format!(
+                "topic {topic}: a whole request is refused: {code}; its records go one by one now; where that happens \
+                 often, batch_size in 'config' is to be below the topic's max.message.bytes"
+            ),
+            code => format!("topic {topic}: {code}; its records wait"),
+        };
+        self.producer.voice.failed(code, &what);
     }
 
     /// Counts records that no broker takes with the tickets that they belong to.

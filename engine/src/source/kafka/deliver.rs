@@ -3,6 +3,9 @@
 //! One task a partition: what waits for a sink's credit is this partition alone. Whole messages lie in the parcel as a raw
 //! sink wants them; lines and decoded records are made in buffers of the task.
 
+use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
@@ -55,12 +58,18 @@ impl Rules {
 }
 
 /// Delivers what comes of a partition, until its end; returns when every sink has what was delivered.
-pub async fn deliver_all(partition: Arc<Partition>, rules: Arc<Rules>, around: Surroundings, slot: u32) {
+pub async fn deliver_all(
+    partition: Arc<Partition>,
+    rules: Arc<Rules>,
+    around: Surroundings,
+    slot: Rc<Cell<u32>>,
+) {
     let mut work = Work {
         origin: rules.origin(&partition.topic),
         rules: Arc::clone(&rules),
         around: around.clone(),
-        slot,
+        slot: Rc::clone(&slot),
+        upto: 0,
         made: Made::default(),
         bad: Seldom::default(),
     };
@@ -71,8 +80,10 @@ pub async fn deliver_all(partition: Arc<Partition>, rules: Arc<Rules>, around: S
         };
         let bytes = parcel.bytes();
         if !partition.is_given_up() {
-            work.deliver(&partition, &parcel).await;
-            partition.set_durable(around.shard.settle().low(slot));
+            for range in stretches(&parcel.upto) {
+                work.deliver(&partition, &parcel, range).await;
+            }
+            partition.set_durable(around.shard.settle().low(slot.get()));
         }
         partition.taken(bytes);
         if parcel.is_kept() {
@@ -81,19 +92,31 @@ pub async fn deliver_all(partition: Arc<Partition>, rules: Arc<Rules>, around: S
             let _ = rules.spare.push(parcel);
         }
     }
-    while !around.shard.settle().is_idle(slot) {
-        around.shard.settled().await;
-    }
-    partition.set_durable(around.shard.settle().low(slot));
-    around.shard.settle().close(slot);
+    work.until_idle().await;
+    partition.set_durable(around.shard.settle().low(slot.get()));
+    around.shard.settle().close(slot.get());
     partition.leave();
+}
+
+/// The stretches in which offsets only grow. There are two where a topic was made anew, or cut, while it was read.
+fn stretches(upto: &[u64]) -> impl Iterator<Item = Range<usize>> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let rest = upto.get(from..).filter(|rest| !rest.is_empty())?;
+        let len = rest.windows(2).position(|pair| pair[1] <= pair[0]).map_or(rest.len(), |at| at + 1);
+        from += len;
+        Some(from - len..from)
+    })
 }
 
 struct Work {
     rules: Arc<Rules>,
     around: Surroundings,
     origin: Origin,
-    slot: u32,
+    /// The window; another one after offsets went back.
+    slot: Rc<Cell<u32>>,
+    /// Behind the last message.
+    upto: u64,
     made: Made,
     bad: Seldom,
 }
@@ -111,16 +134,39 @@ struct Made {
 }
 
 impl Work {
-    async fn deliver(&mut self, partition: &Partition, parcel: &Parcel) {
-        let Some(&upto) = parcel.upto.last() else { return };
+    async fn until_idle(&self) {
+        while !self.around.shard.settle().is_idle(self.slot.get()) {
+            self.around.shard.settled().await;
+        }
+    }
+
+    /// Offsets went back: positions begin anew, and so does what is committed.
+    #[cold]
+    async fn begin_anew(&mut self, partition: &Partition) {
+        self.until_idle().await;
+        let mut settle = self.around.shard.settle();
+        settle.close(self.slot.get());
+        self.slot.set(settle.open(0, 0));
+        partition.begin_anew();
+    }
+
+    async fn deliver(&mut self, partition: &Partition, parcel: &Parcel, range: Range<usize>) {
+        let (Some(&first), Some(&upto)) = (parcel.upto.get(range.start), parcel.upto.get(range.end - 1))
+        else {
+            return;
+        };
+        if first <= self.upto {
+            self.begin_anew(partition).await;
+        }
+        self.upto = upto;
         let counters = &self.around.counters;
-        counters.bytes.add(parcel.value_bytes() as u64);
+        counters.bytes.add(parcel.spans[range.clone()].iter().map(|span| span.len() as u64).sum());
         let as_it_is = self.rules.split == Split::None && self.rules.encode == Encode::Text;
         let (bytes, records, rows, each) = if as_it_is {
-            counters.records.add(parcel.spans.len() as u64);
-            (&parcel.values, &parcel.spans, &parcel.rows, &parcel.upto)
+            counters.records.add(range.len() as u64);
+            (&parcel.values, &parcel.spans[range.clone()], &parcel.rows[range.clone()], &parcel.upto[range])
         } else {
-            self.made.lines_of(parcel, self.rules.split);
+            self.made.lines_of(parcel, range, self.rules.split);
             counters.records.add(self.made.lines.len() as u64);
             let bad = self.made.decode(parcel, self.rules.encode);
             if let Some(bad) = bad {
@@ -128,7 +174,7 @@ impl Work {
                 self.say(partition, parcel, &bad);
             }
             let bytes = if self.rules.encode == Encode::Text { &parcel.values } else { &self.made.bytes };
-            (bytes, &self.made.spans, &self.made.rows, &self.made.upto)
+            (bytes, &*self.made.spans, &*self.made.rows, &*self.made.upto)
         };
         let run = Run {
             bytes,
@@ -145,7 +191,7 @@ impl Work {
             received_ns: self.around.shard.now_ns(),
             positions: Positions::Each(each),
         };
-        deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
+        deliver(&self.around.shard, &self.around.lanes, self.slot.get(), &run, upto).await;
     }
 
     #[cold]
@@ -178,10 +224,10 @@ struct Bad {
 
 impl Made {
     /// Finds what is to be a record. A message without a byte is one record, and so is one that ends without a newline.
-    fn lines_of(&mut self, parcel: &Parcel, split: Split) {
+    fn lines_of(&mut self, parcel: &Parcel, range: Range<usize>, split: Split) {
         self.lines.clear();
         self.of.clear();
-        for (number, span) in (0u32..).zip(&parcel.spans) {
+        for (number, span) in range.clone().zip(&parcel.spans[range]) {
             if split == Split::None || span.is_empty() {
                 self.lines.push(*span);
             } else {
@@ -197,7 +243,7 @@ impl Made {
                     start = end + 1;
                 }
             }
-            self.of.resize(self.lines.len(), number);
+            self.of.resize(self.lines.len(), number as u32);
         }
     }
 
@@ -263,7 +309,7 @@ mod tests {
     fn the_lines_of_messages_are_records_and_only_the_last_one_finishes_its_message() {
         let parcel = parcel(&["a\nb\r\n", "", "\n", "c\n\nd", "e\r"]);
         let mut made = Made::default();
-        made.lines_of(&parcel, Split::Lines);
+        made.lines_of(&parcel, 0..5, Split::Lines);
         assert!(made.decode(&parcel, Encode::Text).is_none());
         assert_eq!(texts(&parcel.values, &made.spans), ["a", "b", "", "", "c", "", "d", "e\r"]);
         let offsets: Vec<i64> = made.rows.iter().map(|row| row.offset).collect();
@@ -272,15 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stretch_ends_where_offsets_go_back() {
+        let all = |upto: &[u64]| stretches(upto).collect::<Vec<_>>();
+        assert!(all(&[]).is_empty());
+        assert_eq!(all(&[3, 4, 9]), [0..3]);
+        assert_eq!(all(&[8, 9, 1, 2, 2]), [0..2, 2..4, 4..5]);
+    }
+
+    #[test]
     fn what_does_not_decode_is_left_out_and_named() {
         let parcel = parcel(&["YQ==", "!", "Yg\nYw", "*"]);
         let mut made = Made::default();
-        made.lines_of(&parcel, Split::Lines);
+        made.lines_of(&parcel, 0..4, Split::Lines);
         let bad = made.decode(&parcel, Encode::Base64).unwrap();
         assert_eq!((bad.records, bad.message, bad.why.at), (2, 1, 0));
         assert_eq!(texts(&made.bytes, &made.spans), ["a", "b", "c"]);
         assert_eq!(made.upto, [8, 9, 10]);
-        made.lines_of(&parcel, Split::None);
+        made.lines_of(&parcel, 0..4, Split::None);
         assert_eq!(made.decode(&parcel, Encode::Hex).map(|bad| bad.records), Some(4));
         assert!(made.spans.is_empty());
     }

@@ -2,6 +2,7 @@
 //! group when the source runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
@@ -25,39 +26,45 @@ const SPARE_PARCELS: usize = 32;
 /// # Errors
 /// Settings that librdkafka refuses.
 pub fn make(making: &Making<'_>, params: &KafkaParams) -> Result<Arc<dyn Source>, Diagnostic> {
-    let key = &making.config.key;
-    let who = format!("source '{key}'");
-    let group = params.group_id.clone().unwrap_or_else(|| format!("{key}_group"));
-    let mut config = client::consumer(&params.brokers.0, &group, &params.config);
-    config.set("auto.offset.reset", if params.start == Start::Latest { "latest" } else { "earliest" });
-    let refused = |error| unmade(&who, &error).at(making.config.place.clone());
-    let member = Member::new(Arc::new(Voice::new(who.clone())), params.start.clone());
-    let made = config.create_with_context(member).map_err(refused)?;
-    let consumer = Consumer::new(made).ok_or_else(|| {
-        Diagnostic::plain(format!("{who}: librdkafka makes no queue")).at(making.config.place.clone())
-    })?;
-    let member = Arc::clone(consumer.context());
-    member.set_diversion(consumer.diversion());
+    let tags = making.config.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect();
     let rules = Rules {
-        key: Arc::clone(key),
+        key: Arc::clone(&making.config.key),
         host: Arc::clone(making.host),
-        tags: making.config.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
+        tags,
         split: params.split,
         encode: params.encode,
         spare: Arc::new(ArrayQueue::new(SPARE_PARCELS)),
     };
+    let made = source(rules, params, making.checkpoint_interval, making.shards);
+    Ok(Arc::new(made.map_err(|finding| finding.at(making.config.place.clone()))?))
+}
+
+/// A source of these rules.
+pub(super) fn source(
+    rules: Rules,
+    params: &KafkaParams,
+    commit_interval: Duration,
+    shards: usize,
+) -> Result<KafkaSource, Diagnostic> {
+    let who = format!("source '{}'", rules.key);
+    let group = params.group_id.clone().unwrap_or_else(|| format!("{}_group", rules.key));
+    let mut config = client::consumer(&params.brokers.0, &group, &params.config);
+    config.set("auto.offset.reset", if params.start == Start::Latest { "latest" } else { "earliest" });
+    let member = Member::new(Arc::new(Voice::new(who.clone())), params.start.clone());
+    let made = config.create_with_context(member).map_err(|error| unmade(&who, &error))?;
+    let consumer = Consumer::new(made)
+        .ok_or_else(|| Diagnostic::plain(format!("{who}: librdkafka makes no queue for messages")))?;
+    let member = Arc::clone(consumer.context());
+    member.set_diversion(consumer.diversion());
+    let (brokers, topics) = (params.brokers.0.join(","), params.topic.0.join(", "));
     let settings = Settings {
         rules: Arc::new(rules),
         topics: params.topic.0.clone(),
         create_with: params.create_topics.then(|| client::admin(&params.brokers.0, &params.config)),
-        opened: format!(
-            "kafka {}, topic {}, group {group}",
-            params.brokers.0.join(","),
-            params.topic.0.join(", ")
-        ),
-        commit_interval: making.checkpoint_interval,
+        opened: format!("kafka {brokers}, topic {topics}, group {group}"),
+        commit_interval,
         fetched_bytes: client::fetched_bytes(&config),
-        shards: making.shards,
+        shards,
     };
-    Ok(Arc::new(KafkaSource::new(settings, consumer, member)))
+    Ok(KafkaSource::new(settings, consumer, member))
 }

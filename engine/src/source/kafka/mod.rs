@@ -34,5 +34,7 @@ mod partition;
 mod reader;
 #[cfg(feature = "kafka")]
 mod source;
+#[cfg(all(test, feature = "kafka"))]
+mod tests;
 
 pub use params::{KafkaParams, Start};

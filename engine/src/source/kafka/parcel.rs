@@ -61,11 +61,6 @@ impl Parcel {
         self.values.len() + self.extras.len() + self.spans.len() * each
     }
 
-    /// Bytes of the values.
-    pub fn value_bytes(&self) -> usize {
-        self.values.len() - self.spans.len()
-    }
-
     /// Whether no message is in it.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()

@@ -118,6 +118,12 @@ impl Partition {
         self.committed.store(offset, Ordering::Relaxed);
     }
 
+    /// Offsets went back: whatever is durable next is committed.
+    pub fn begin_anew(&self) {
+        self.durable.store(0, Ordering::Release);
+        self.committed.store(-1, Ordering::Relaxed);
+    }
+
     /// The offset to commit, if there is a new one.
     pub fn to_commit(&self) -> Option<i64> {
         self.durable().filter(|durable| *durable > self.committed.load(Ordering::Relaxed))

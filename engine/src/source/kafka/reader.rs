@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use rdkafka::consumer::{CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::group::{Member, Place, Seat};
@@ -63,9 +64,10 @@ impl Reader {
             self.member.voice.error(&error);
         }
         let mut committed = Instant::now();
-        while !self.stop.is_raised() {
+        let mut is_well = true;
+        while is_well && !self.stop.is_raised() {
             let has_room = self.has_room();
-            self.serve_events(if has_room { Duration::ZERO } else { ROOM_LOOK });
+            is_well = self.serve_events(if has_room { Duration::ZERO } else { ROOM_LOOK });
             if has_room {
                 self.take();
             }
@@ -78,14 +80,19 @@ impl Reader {
         self.farewell();
     }
 
-    /// Serves rebalances, errors and statistics.
-    fn serve_events(&self, wait: Duration) {
+    /// Serves rebalances, errors and statistics. After a fatal error (another member has our static identity) it is over.
+    fn serve_events(&self, wait: Duration) -> bool {
         match self.consumer.inner().poll(wait) {
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                self.member.voice.error(&error);
+                return false;
+            }
             Some(Err(error)) => self.member.voice.error(&error),
             // Messages come by another way.
             Some(Ok(_)) => debug_assert!(false, "a message that was not diverted"),
             None => {}
         }
+        true
     }
 
     fn waiting_bytes(seats: &HashMap<Place, Seat>) -> usize {

@@ -1,6 +1,6 @@
 //! The engine's view of a Kafka source: a part on each shard, one reader's thread behind all of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -113,18 +113,19 @@ impl KafkaSource {
         if self.member.enter(part) == self.settings.shards {
             self.start(&around);
         }
-        let open: Rc<RefCell<Vec<(u32, Arc<Partition>)>>> = Rc::default();
+        let open: Rc<RefCell<Vec<Open>>> = Rc::default();
         let mut is_asked = false;
         loop {
             tokio::select! {
                 biased;
                 () = around.shard.settled() => note_durable(&around, &open.borrow()),
                 Some(partition) = partitions.recv() => {
-                    let slot = around.shard.settle().open(0, 0);
-                    open.borrow_mut().push((slot, Arc::clone(&partition)));
+                    let slot = Rc::new(Cell::new(around.shard.settle().open(0, 0)));
+                    open.borrow_mut().push((Rc::clone(&slot), Arc::clone(&partition)));
                     let (rules, around, open) = (Arc::clone(&self.settings.rules), around.clone(), Rc::clone(&open));
                     tokio::task::spawn_local(async move {
                         deliver_all(Arc::clone(&partition), rules, around, slot).await;
+                        // In the same turn: nobody asks for a window that is closed.
                         open.borrow_mut().retain(|(_, other)| !Arc::ptr_eq(other, &partition));
                     });
                 }
@@ -141,10 +142,13 @@ impl KafkaSource {
     }
 }
 
+/// A partition that is open on a shard, and its window.
+type Open = (Rc<Cell<u32>>, Arc<Partition>);
+
 /// Notes how far each partition is durable.
-fn note_durable(around: &Surroundings, open: &[(u32, Arc<Partition>)]) {
+fn note_durable(around: &Surroundings, open: &[Open]) {
     let settle = around.shard.settle();
-    open.iter().for_each(|(slot, partition)| partition.set_durable(settle.low(*slot)));
+    open.iter().for_each(|(slot, partition)| partition.set_durable(settle.low(slot.get())));
 }
 
 /// Raises a flag when it goes.

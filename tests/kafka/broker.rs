@@ -1,0 +1,300 @@
+//! A real Apache Kafka: one node that is broker and controller, in a folder and on ports of its own.
+//!
+//! Its listeners: `plain`; `sasl`, where `good` may do everything and `poor` nothing (PLAIN and SCRAM-SHA-256);
+//! `trusted`, TLS with a certificate of the authority in [`Broker::authority`]; `expired`, TLS with one that has ended.
+//! Nobody makes topics by asking for them.
+//!
+//! Its programs are fetched by Maven into the build's folder, once. Where that cannot be done, or there is no Java, the
+//! tests say so and are skipped; with WPGEN_TEST_ALL set, as CI has it, they fail.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::papers::Papers;
+
+/// The password of `good` and `poor`.
+pub const PASSWORD: &str = "right";
+/// The shortest session that this broker lets a member have.
+pub const SESSION_MS_MIN: u32 = 3000;
+/// A cluster id: any 16 bytes in base64.
+const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
+/// Java takes its time on a machine that is busy.
+const START_PATIENCE: Duration = Duration::from_secs(180);
+/// Ports that are asked for before it is given up.
+const STARTS_MAX: usize = 3;
+
+/// Where it listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    plain: u16,
+    sasl: u16,
+    trusted: u16,
+    expired: u16,
+    controller: u16,
+}
+
+impl Ports {
+    /// Free ones; held all at once, so that no two are the same.
+    fn free() -> Self {
+        let held: Vec<TcpListener> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let port = |i: usize| held[i].local_addr().unwrap().port();
+        Self { plain: port(0), sasl: port(1), trusted: port(2), expired: port(3), controller: port(4) }
+    }
+}
+
+/// A broker; it is killed with this, and with the process of the tests.
+pub struct Broker {
+    folder: tempfile::TempDir,
+    papers: Papers,
+    ports: Ports,
+    child: Mutex<Option<Child>>,
+}
+
+impl Broker {
+    /// The one that most tests share.
+    pub fn shared() -> Option<&'static Self> {
+        static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
+        SHARED.get_or_init(Self::start).as_ref()
+    }
+
+    /// One that a test has for itself, because it strikes it.
+    pub fn start() -> Option<Self> {
+        libraries()?;
+        let papers = Papers::new();
+        for _ in 0..STARTS_MAX {
+            let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            let broker =
+                Self { folder, papers: papers.clone(), ports: Ports::free(), child: Mutex::new(None) };
+            broker.configure();
+            broker.format();
+            broker.spawn();
+            if broker.stands() {
+                return Some(broker);
+            }
+        }
+        panic!("no broker stands after {STARTS_MAX} starts");
+    }
+
+    /// Where anybody may do everything.
+    pub fn plain(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.plain)
+    }
+
+    /// Where a name and a password are asked for.
+    pub fn sasl(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.sasl)
+    }
+
+    /// TLS with a certificate as it should be.
+    pub fn trusted(&self) -> String {
+        format!("localhost:{}", self.ports.trusted)
+    }
+
+    /// TLS with a certificate that has ended.
+    pub fn expired(&self) -> String {
+        format!("localhost:{}", self.ports.expired)
+    }
+
+    /// The authority of its certificates.
+    pub fn authority(&self) -> PathBuf {
+        self.papers.path("ca.pem")
+    }
+
+    /// Lets a user read a topic, and no group.
+    pub fn let_read(&self, user: &str, topic: &str) {
+        let mut java = java("-Xmx128m");
+        java.args(["org.apache.kafka.tools.AclCommand", "--add", "--bootstrap-server", &self.plain()]);
+        java.args(["--allow-principal", &format!("User:{user}"), "--operation", "Read", "--topic", topic]);
+        let ran = java.output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+
+    /// Kills it, with whatever it has not written.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.child.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it anew, on the same ports with the same logs.
+    pub fn restart(&self) {
+        self.kill();
+        self.spawn();
+        assert!(self.stands(), "{}", self.words());
+    }
+
+    /// Waits until it stands; not so when it has ended, because a port was taken after all.
+    fn stands(&self) -> bool {
+        let deadline = Instant::now() + START_PATIENCE;
+        while !self.words().contains("Kafka Server started") {
+            let ended =
+                self.child.lock().unwrap().as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+            if ended {
+                eprintln!("{}", self.words());
+                return false;
+            }
+            assert!(Instant::now() < deadline, "no broker within {START_PATIENCE:?}: {}", self.words());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        true
+    }
+
+    /// The end of what it said since its last start.
+    fn words(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn spawn(&self) {
+        let log = fs::File::create(self.folder.path().join("log")).unwrap();
+        let mut java = java("-Xmx512m");
+        java.arg("kafka.Kafka").arg(self.properties()).stdout(log.try_clone().unwrap()).stderr(log);
+        *self.child.lock().unwrap() = Some(spawn_for_all(java));
+    }
+
+    fn properties(&self) -> PathBuf {
+        self.folder.path().join("server.properties")
+    }
+
+    fn format(&self) {
+        let mut java = java("-Xmx128m");
+        java.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(self.properties());
+        for name in ["good", "poor"] {
+            java.arg("--add-scram").arg(format!("SCRAM-SHA-256=[name={name},password={PASSWORD}]"));
+        }
+        let ran = java.output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+
+    fn configure(&self) {
+        let Ports { plain, sasl, trusted, expired, controller } = self.ports;
+        let logs = self.folder.path().join("logs").display().to_string();
+        let (good, old) = (self.papers.keystore("server"), self.papers.keystore("old"));
+        let text = format!(
+            "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TRUSTED://localhost:{trusted},EXPIRED://localhost:{expired},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TRUSTED:SSL,EXPIRED:SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_good=\"{PASSWORD}\" user_poor=\"{PASSWORD}\";
+listener.name.sasl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.trusted.ssl.keystore.type=PEM
+listener.name.trusted.ssl.keystore.location={good}
+listener.name.expired.ssl.keystore.type=PEM
+listener.name.expired.ssl.keystore.location={old}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:good
+log.dirs={logs}
+auto.create.topics.enable=false
+delete.topic.enable=true
+num.partitions=1
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms={SESSION_MS_MIN}
+connections.max.idle.ms=600000
+"
+        );
+        fs::write(self.properties(), text).unwrap();
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The address of a broker where anybody may do everything: the one of KAFKA_BROKERS, or ours.
+pub fn plain() -> Option<String> {
+    std::env::var("KAFKA_BROKERS").ok().or_else(|| Broker::shared().map(Broker::plain))
+}
+
+/// Java with Kafka's programs; quick to begin rather than quick in the end.
+pub fn java(heap: &str) -> Command {
+    let mut java = Command::new("java");
+    java.args([heap, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+    java.arg(format!("{}/*", libraries().expect("asked for before").display())).stdin(Stdio::null());
+    java
+}
+
+/// Starts a program that is killed when the process of the tests ends, and not already with the test that started it:
+/// the kernel counts the thread as the parent.
+fn spawn_for_all(mut command: Command) -> Child {
+    type Request = (Command, mpsc::Sender<Child>);
+    static PARENT: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
+    let parent = PARENT.get_or_init(|| {
+        let (sender, requests) = mpsc::channel::<Request>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in requests {
+                reply.send(command.spawn().unwrap()).unwrap();
+            }
+        });
+        Mutex::new(sender)
+    });
+    // SAFETY: between fork and exec the closure only makes a system call.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    let (reply, child) = mpsc::channel();
+    parent.lock().unwrap().send((command, reply)).unwrap();
+    child.recv().unwrap()
+}
+
+/// The folder with Kafka's programs.
+fn libraries() -> Option<&'static Path> {
+    static FETCHED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FETCHED.get_or_init(|| fetch().map_err(|why| skip(&why)).ok()).as_deref()
+}
+
+fn skip(why: &str) {
+    assert!(std::env::var_os("WPGEN_TEST_ALL").is_none(), "no Kafka to test with: {why}");
+    // Past the capture of what tests print: who runs them must see it.
+    let _ = writeln!(std::io::stderr(), "skipped: tests with a real Kafka, for want of one: {why}");
+}
+
+fn fetch() -> Result<PathBuf, String> {
+    let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kafka/pom.xml");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka");
+    let (libraries, fetched) = (folder.join("libs"), folder.join("pom.xml"));
+    let wanted = fs::read(&pom).unwrap();
+    run(Command::new("java").arg("-version"))?;
+    if fs::read(&fetched).is_ok_and(|found| found == wanted) {
+        return Ok(libraries);
+    }
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"]).arg(&pom);
+    run(maven.arg(format!("-DoutputDirectory={}", libraries.display())))?;
+    // Last: what was cut short is fetched again.
+    fs::write(&fetched, wanted).unwrap();
+    Ok(libraries)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    match command.stdin(Stdio::null()).output() {
+        Err(error) => Err(format!("{name}: {error}; apt-get install openjdk-17-jre-headless maven")),
+        Ok(ran) if !ran.status.success() => {
+            let words = [ran.stdout, ran.stderr].concat();
+            Err(format!("{name}: {}: {}", ran.status, String::from_utf8_lossy(&words)))
+        }
+        Ok(_) => Ok(()),
+    }
+}

@@ -1,0 +1,317 @@
+//! WP201 to WP205, provoked for real, as `source test` and `connectors test` tell them.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use crate::broker::{Broker, PASSWORD, SESSION_MS_MIN, plain};
+use crate::cli::{Ran, run};
+use crate::harness::{Site, until};
+use crate::oracle::{Sender, committed, make_topic, own_name};
+use crate::stage::Stage;
+
+/// What is tried, and what `source test` says.
+struct Trial {
+    site: Site,
+    ran: Ran,
+}
+
+impl Trial {
+    /// Of a source with these brokers, topic, and further lines.
+    fn source(brokers: &str, topic: &str, more: &str) -> Self {
+        let site = Site::empty();
+        let source = format!("brokers = \"{brokers}\"\ntopic = \"{topic}\"\n{more}");
+        site.configure_source("auto", "kafka_src", &source, "path = \"out\"");
+        let ran = run(site.folder(), &["source", "test", "--source-id", "app"]);
+        Self { site, ran }
+    }
+
+    /// What it says, however the table breaks its lines.
+    fn words(&self) -> String {
+        self.ran.out.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// That it fails so: the code, and words of cause and mend.
+    fn fails(&self, code: &str, words: &[&str]) {
+        assert_eq!(self.ran.code, Some(1), "{}", self.ran.out);
+        for word in [&[code], words].concat() {
+            assert!(self.words().contains(word), "{word:?} is not in {}{}", self.ran.out, self.ran.err);
+        }
+    }
+
+    fn is_well(&self, words: &[&str]) {
+        assert_eq!(self.ran.code, Some(0), "{}{}", self.ran.out, self.ran.err);
+        for word in words {
+            assert!(self.words().contains(word), "{word:?} is not in {}", self.ran.out);
+        }
+    }
+}
+
+/// The `config` of a source that signs in.
+fn signed(mechanism: &str, user: &str, password: &str) -> String {
+    format!(
+        "config = {{ security_protocol = \"SASL_PLAINTEXT\", {mechanism} sasl_username = \"{user}\", \
+         sasl_password = \"{password}\" }}"
+    )
+}
+
+const PLAIN: &str = "sasl_mechanisms = \"PLAIN\",";
+const SCRAM: &str = "sasl_mechanisms = \"SCRAM-SHA-256\",";
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn every_step_of_a_broker_that_is_well_is_told_with_its_time() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = own_name("well");
+    make_topic(&broker.plain(), &topic, 3);
+    Sender::new(&broker.plain(), &topic).numbers(0, 1000);
+    let steps = ["resolve", "connect", "versions", "sign in", "metadata", "topic", "group", "lag"];
+    for (brokers, more, words) in [
+        (broker.plain(), String::new(), ["not asked for", "1000 messages on 3 partitions"]),
+        (broker.sasl(), signed(PLAIN, "good", PASSWORD), ["PLAIN is taken, of ", "3 partitions"]),
+        (broker.sasl(), signed(SCRAM, "good", PASSWORD), ["SCRAM-SHA-256 is taken, of ", " is new"]),
+        (
+            broker.trusted(),
+            format!(
+                "config = {{ security_protocol = \"SSL\", ssl_ca_location = \"{}\" }}",
+                broker.authority().display()
+            ),
+            ["TLS 1.3, verified; certificate of CN=server, until ", "3 partitions"],
+        ),
+    ] {
+        let trial = Trial::source(&brokers, &topic, &more);
+        trial.is_well(&[&steps[..], &words, &["ms "]].concat());
+    }
+    assert_eq!(committed(&broker.plain(), "app_group", &topic, 3), 0, "a trial commits nothing");
+    let by_pattern = Trial::source(&broker.plain(), "^well-", "");
+    by_pattern.is_well(&["^well- is for ", &topic]);
+}
+
+#[test]
+fn wp201_a_broker_that_is_down_a_wrong_port_and_a_wrong_name() {
+    let port = free_port();
+    let trial = Trial::source(&format!("127.0.0.1:{port}"), "t", "");
+    trial.fails(
+        "[WP201]",
+        &[
+            "Failed to connect to Kafka cluster",
+            "Connection refused (os error 111)",
+            &format!("nothing listens on port {port} of this machine"),
+            "start the broker, or correct the port in 'brokers'",
+        ],
+    );
+    Trial::source("no-such-host.invalid:9092", "t", "")
+        .fails("[WP201]", &["cannot resolve 'no-such-host.invalid'", "/etc/hosts"]);
+}
+
+#[test]
+fn wp201_what_answers_is_no_kafka() {
+    let garbage = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = garbage.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in garbage.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 100]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    Trial::source(&at.to_string(), "t", "")
+        .fails("[WP201]", &["what answers is no Kafka: \"HTTP\"", "the port of a Kafka listener"]);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    Trial::source(&silent.local_addr().unwrap().to_string(), "t", "")
+        .fails("[WP201]", &["it does not answer within 3 s"]);
+}
+
+#[test]
+fn of_two_brokers_the_one_that_is_down_is_named_and_the_other_is_asked() {
+    let Some(brokers) = plain() else { return };
+    let topic = own_name("two");
+    make_topic(&brokers, &topic, 1);
+    let trial = Trial::source(&format!("127.0.0.1:{},{brokers}", free_port()), &topic, "");
+    trial.fails("[WP201]", &["Connection refused", "lag"]);
+    let corrected = Trial::source(&brokers, &topic, "");
+    corrected.is_well(&["all well"]);
+}
+
+#[test]
+fn wp202_a_wrong_password_mechanism_and_none_at_all() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = own_name("signed");
+    make_topic(&broker.plain(), &topic, 1);
+    for mechanism in [PLAIN, SCRAM] {
+        Trial::source(&broker.sasl(), &topic, &signed(mechanism, "good", "wrong")).fails(
+            "[WP202]",
+            &[
+                "SASL authentication failed",
+                "Authentication failed",
+                "correct sasl_username and sasl_password",
+            ],
+        );
+    }
+    Trial::source(&broker.sasl(), &topic, &signed("sasl_mechanisms = \"SCRAM-SHA-512\",", "good", PASSWORD))
+        .fails(
+            "[WP202]",
+            &[
+                "does not take the mechanism 'SCRAM-SHA-512'",
+                "SCRAM-SHA-256",
+                "config = { sasl_mechanisms = ",
+            ],
+        );
+    // Without a mechanism librdkafka wants Kerberos, which it may not even have.
+    Trial::source(&broker.sasl(), &topic, &signed("", "good", PASSWORD))
+        .fails("[WP202]", &["librdkafka assumes GSSAPI (Kerberos)", "sasl_mechanisms = \"PLAIN\""]);
+    Trial::source(&broker.sasl(), &topic, "").fails(
+        "[WP202]",
+        &["this listener asks who we are", "it offers ", "security_protocol = \"SASL_PLAINTEXT\""],
+    );
+    Trial::source(&broker.plain(), &topic, &signed(PLAIN, "good", PASSWORD))
+        .fails("[WP202]", &["this listener does not ask who anybody is"]);
+}
+
+#[test]
+fn wp202_an_expired_certificate_an_untrusted_one_and_the_wrong_kind_of_port() {
+    let Some(broker) = Broker::shared() else { return };
+    let tls = |ca: &std::path::Path| {
+        format!("config = {{ security_protocol = \"SSL\", ssl_ca_location = \"{}\" }}", ca.display())
+    };
+    let ours = tls(&broker.authority());
+    Trial::source(&broker.expired(), "t", &ours).fails(
+        "[WP202]",
+        &[
+            "SSL handshake failed",
+            "has expired",
+            "certificate of CN=old, until 2021-01-02 00:00 UTC",
+            "renew it",
+        ],
+    );
+    Trial::source(&broker.trusted(), "t", &tls(&broker.authority().with_file_name("stranger.pem"))).fails(
+        "[WP202]",
+        &[
+            "is signed by none of the authorities in ",
+            "stranger.pem",
+            "certificate of CN=server",
+            "ssl_ca_location",
+        ],
+    );
+    Trial::source(&broker.trusted(), "t", "")
+        .fails("[WP202]", &["speaks TLS only, and none is configured", "security_protocol = \"SSL\""]);
+    Trial::source(&broker.plain(), "t", &ours)
+        .fails("[WP202]", &["SSL handshake failed", "this listener speaks Kafka without TLS"]);
+}
+
+#[test]
+fn wp203_a_topic_that_is_not_there_and_one_that_we_may_not_see() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = own_name("app_logs");
+    make_topic(&broker.plain(), &topic, 1);
+    let near = topic.replace("logs", "log");
+    let trial = Trial::source(&broker.plain(), &near, "");
+    let mend = format!("topic = \"{topic}\"");
+    trial.fails(
+        "[WP203]",
+        &["Topic not found: ", "Unknown topic or partition", &mend, "auto.create.topics.enable = false"],
+    );
+    Trial::source(&broker.plain(), &topic, "").is_well(&["1 partitions"]);
+    Trial::source(&broker.plain(), &near, "create_topics = true").is_well(&["a start makes it"]);
+    Trial::source(&broker.sasl(), &topic, &signed(PLAIN, "poor", PASSWORD))
+        .fails("[WP203]", &["no right to the topic (TOPIC_AUTHORIZATION_FAILED)", "kafka-acls.sh"]);
+}
+
+#[test]
+fn wp204_a_session_that_the_broker_does_not_take_and_an_interval_below_it() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = own_name("sessions");
+    make_topic(&broker.plain(), &topic, 1);
+    Trial::source(&broker.plain(), &topic, "config = { session_timeout_ms = 1000 }").fails(
+        "[WP204]",
+        &[
+            "Consumer group rebalance failed",
+            &format!("the broker takes {SESSION_MS_MIN} to "),
+            "group.min.session.timeout.ms",
+            "config = { session_timeout_ms = 45000 }",
+        ],
+    );
+    Trial::source(&broker.plain(), &topic, "config = { max_poll_interval_ms = 1000 }").fails(
+        "[WP204]",
+        &["Max poll interval exceeded", "session.timeout.ms", "max_poll_interval_ms = 300000"],
+    );
+}
+
+#[test]
+fn wp204_a_group_that_we_may_not_use() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = own_name("half");
+    make_topic(&broker.plain(), &topic, 1);
+    broker.let_read("poor", &topic);
+    Trial::source(&broker.sasl(), &topic, &signed(PLAIN, "poor", PASSWORD)).fails(
+        "[WP204]",
+        &["no right to the group (GROUP_AUTHORIZATION_FAILED)", "kafka-acls.sh", "--group GROUP"],
+    );
+}
+
+#[test]
+fn a_running_engine_says_the_code_seldom_counts_and_goes_on() {
+    let Some(broker) = Broker::shared() else { return };
+    let topic = own_name("running");
+    make_topic(&broker.plain(), &topic, 1);
+    let nowhere = format!("127.0.0.1:{}", free_port());
+    let wrong = signed(PLAIN, "good", "wrong");
+    let denied = signed(PLAIN, "poor", PASSWORD);
+    let untrusted = "config = { security_protocol = \"SSL\" }";
+    let short = "config = { session_timeout_ms = 1000 }";
+    for (brokers, topic, more, code, phrase) in [
+        (&nowhere, &topic, "", "WP201", "Failed to connect to Kafka cluster"),
+        (&broker.sasl(), &topic, &wrong, "WP202", "SASL authentication failed"),
+        (&broker.expired(), &topic, untrusted, "WP202", "SSL handshake failed"),
+        (&broker.plain(), &own_name("nowhere"), "", "WP203", "Topic not found"),
+        (&broker.sasl(), &topic, &denied, "WP203", "no right to the topic"),
+        (&broker.plain(), &topic, short, "WP204", "Consumer group rebalance failed"),
+    ] {
+        let stage = Stage::reading(brokers, topic, &own_name("group"), more);
+        let engine = stage.start();
+        until(&format!("it says {code}: {}", stage.log()), || {
+            let log = stage.log();
+            log.contains(code) && log.contains(phrase)
+        });
+        until("errors are counted", || stage.source()["errors"].as_u64().is_some_and(|n| n > 0));
+        let told = stage.log().matches(code).count();
+        assert!(told <= 3, "told seldom, and not {told} times: {}", stage.log());
+        engine.stop();
+    }
+}
+
+#[test]
+fn connectors_test_tells_the_same_steps_and_so_does_a_sink() {
+    let Some(brokers) = plain() else { return };
+    let topic = own_name("connector");
+    make_topic(&brokers, &topic, 2);
+    let site = Site::empty();
+    let params = [format!("brokers={brokers}"), format!("topic={topic}")];
+    for id in ["kafka_src", "kafka_sink"] {
+        let mut args = vec!["connectors", "test", "--id", id];
+        params.iter().for_each(|param| args.extend(["--params", param]));
+        let ran = run(site.folder(), &args);
+        assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+        assert!(
+            ["resolve", "connect", "versions", "metadata", "2 partitions"]
+                .iter()
+                .all(|w| ran.out.contains(w)),
+            "{}",
+            ran.out
+        );
+        let down = format!("brokers=127.0.0.1:{}", free_port());
+        args[5] = &down;
+        let ran = run(site.folder(), &args);
+        assert!(ran.code == Some(1) && ran.out.contains("[WP201]"), "{}{}", ran.out, ran.err);
+    }
+}
+
+#[test]
+fn doctor_tells_the_step_that_fails() {
+    let trial = Trial::source(&format!("127.0.0.1:{}", free_port()), "t", "");
+    let ran = run(trial.site.folder(), &["doctor", "--json"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.out);
+    assert!(ran.out.contains("WP201") && ran.out.contains("Connection refused"), "{}", ran.out);
+}

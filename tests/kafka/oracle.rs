@@ -1,0 +1,234 @@
+//! What is asked of a broker past wpgen: topics made, numbered messages in, and what has come out.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use crate::harness::PATIENCE;
+
+/// Keys that numbered messages have, in turns.
+pub const KEYS: u64 = 97;
+
+/// One that no other test of this process, or of another, has.
+pub fn own_name(what: &str) -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn client(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("log_level", "0");
+    config
+}
+
+fn settled<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+/// Makes a topic with settings of its own.
+pub fn make_topic_with(brokers: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = client(brokers).create().unwrap();
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+    let made = settled(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
+    made.into_iter().for_each(|one| drop(one.unwrap()));
+    // A producer that asks too soon is told that there is no such topic.
+    crate::harness::until("the topic is there", || {
+        let found = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5));
+        found.is_ok_and(|found| found.topics().iter().any(|t| t.partitions().len() == partitions as usize))
+    });
+}
+
+/// Makes a topic.
+pub fn make_topic(brokers: &str, name: &str, partitions: i32) {
+    make_topic_with(brokers, name, partitions, &[]);
+}
+
+/// Takes a topic away.
+pub fn delete_topic(brokers: &str, name: &str) {
+    let admin: AdminClient<DefaultClientContext> = client(brokers).create().unwrap();
+    let gone = settled(admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
+    gone.into_iter().for_each(|one| drop(one.unwrap()));
+}
+
+/// The key of a numbered message.
+pub fn key(number: u64) -> String {
+    format!("k{}", number % KEYS)
+}
+
+/// A numbered message, of about 250 bytes.
+pub fn message(number: u64) -> String {
+    let letters = usize::try_from(number * 7 % 61).unwrap() + 200;
+    format!("{number:012} {} {}", key(number), "x".repeat(letters))
+}
+
+/// The number of a message of ours.
+///
+/// # Panics
+/// When it is none of ours, or cut.
+pub fn number_of(text: &[u8]) -> u64 {
+    let text = std::str::from_utf8(text).unwrap();
+    let number = text.get(..12).and_then(|digits| digits.parse().ok());
+    let number = number.unwrap_or_else(|| panic!("no message of ours: {text:?}"));
+    assert!(text == message(number), "changed: {text:?}");
+    number
+}
+
+/// Sends what a test wants.
+pub struct Sender {
+    producer: BaseProducer,
+    topic: String,
+}
+
+impl Sender {
+    /// To a topic.
+    pub fn new(brokers: &str, topic: &str) -> Self {
+        let mut config = client(brokers);
+        config.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "60000");
+        config.set("message.max.bytes", "20000000").set("partitioner", "murmur2_random");
+        Self { producer: config.create().unwrap(), topic: topic.to_owned() }
+    }
+
+    /// One message; nothing for a key or a payload is one of Kafka's nulls.
+    pub fn send(&self, key: Option<&[u8]>, payload: Option<&[u8]>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
+            (record.key, record.payload) = (key, payload);
+            match self.producer.send(record) {
+                Ok(()) => return,
+                // Its queue is full: it has to work.
+                Err(_) => {
+                    self.producer.poll(Duration::from_millis(10));
+                }
+            }
+            assert!(Instant::now() < deadline, "the broker takes nothing");
+        }
+    }
+
+    /// Numbered messages, and waits until the broker has them.
+    pub fn numbers(&self, from: u64, upto: u64) {
+        for number in from..upto {
+            self.send(Some(key(number).as_bytes()), Some(message(number).as_bytes()));
+        }
+        self.flush();
+    }
+
+    /// Waits until the broker has everything.
+    pub fn flush(&self) {
+        self.producer.flush(PATIENCE).unwrap();
+    }
+}
+
+/// A message that has come out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub partition: i32,
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+}
+
+/// Everything of a topic, partition by partition, as far as it is committed.
+pub fn all_of(brokers: &str, topic: &str) -> Vec<Found> {
+    let mut config = client(brokers);
+    config.set("group.id", own_name("oracle")).set("enable.auto.commit", "false");
+    config.set("isolation.level", "read_committed").set("fetch.message.max.bytes", "20000000");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let wait = Duration::from_secs(10);
+    let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
+    let (mut ends, mut wanted) = (BTreeMap::new(), TopicPartitionList::new());
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait).unwrap();
+        if high > low {
+            ends.insert(partition.id(), high);
+            wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        }
+    }
+    consumer.assign(&wanted).unwrap();
+    let (mut found, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+    while !ends.is_empty() {
+        assert!(Instant::now() < deadline, "{topic} cannot be read to its end: {ends:?}");
+        if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+            let message = message.unwrap();
+            found.push(Found {
+                partition: message.partition(),
+                key: message.key().map(<[u8]>::to_vec),
+                payload: message.payload().map(<[u8]>::to_vec),
+            });
+        }
+        // Behind a transaction stands a mark that is no message, so the position counts and not the last message.
+        let positions = consumer.position().unwrap();
+        ends.retain(|partition, end| {
+            let at = positions.find_partition(topic, *partition).map(|at| at.offset());
+            !matches!(at, Some(Offset::Offset(at)) if at >= *end)
+        });
+    }
+    found
+}
+
+/// The offsets that a group has committed in a topic, summed.
+pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i64 {
+    let mut config = client(brokers);
+    config.set("group.id", group).set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut asked = TopicPartitionList::new();
+    for partition in 0..partitions {
+        asked.add_partition(topic, partition);
+    }
+    let found = crate::harness::until_ok("offsets are told", || {
+        consumer.committed_offsets(asked.clone(), Duration::from_secs(10))
+    });
+    found
+        .elements()
+        .iter()
+        .filter_map(|one| if let Offset::Offset(at) = one.offset() { Some(at) } else { None })
+        .sum()
+}
+
+/// A group: its state and its members, by id and client id.
+pub fn members(brokers: &str, group: &str) -> (String, Vec<(String, String)>) {
+    let consumer: BaseConsumer = client(brokers).create().unwrap();
+    // A group's coordinator may be loading, or not be there yet.
+    let list = crate::harness::until_ok("the group is told", || {
+        consumer.fetch_group_list(Some(group), Duration::from_secs(10))
+    });
+    let Some(found) = list.groups().first() else { return Default::default() };
+    let mut members: Vec<_> =
+        found.members().iter().map(|m| (m.id().to_owned(), m.client_id().to_owned())).collect();
+    members.sort();
+    (found.state().to_owned(), members)
+}
+
+/// Of numbered messages `0..upto`, each is there.
+///
+/// # Panics
+/// When one is missing, or more than `repeats_max` are there again.
+pub fn all_there(numbers: &[u64], upto: u64, repeats_max: usize) {
+    let mut times = vec![0_u32; usize::try_from(upto).unwrap()];
+    numbers.iter().for_each(|number| times[usize::try_from(*number).unwrap()] += 1);
+    let missing: Vec<usize> = (0..times.len()).filter(|n| times[*n] == 0).collect();
+    let repeats = numbers.len() + missing.len() - times.len();
+    assert!(
+        missing.is_empty() && repeats <= repeats_max,
+        "of {upto} messages {} are missing, from {:?} on; {repeats} repeats",
+        missing.len(),
+        missing.first()
+    );
+}
+
+/// Whether the first time that each number of a key is there comes behind those in front of it.
+pub fn in_key_order(numbers: &[u64]) -> bool {
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    numbers.iter().filter(|number| seen.insert(**number)).all(|number| {
+        let before = last.insert(number % KEYS, *number);
+        before.is_none_or(|before| before < *number)
+    })
+}
