@@ -6,6 +6,8 @@
 
 /// Bytes in front of the filler.
 const HEAD: usize = 16;
+/// Digits of the longest count in front of a message.
+const COUNT_DIGITS: usize = 4;
 
 /// A record by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +67,12 @@ impl Record {
         Some(input)
     }
 
+    /// Whether a text is so short a beginning that it does not say of which input it is: of a message, or of the count
+    /// in front of one, where a connection was closed within it.
+    pub fn is_stub(text: &[u8]) -> bool {
+        (1..=COUNT_DIGITS).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
+    }
+
     fn letter(self) -> u8 {
         b'a' + u8::try_from(self.mixed() % 26).unwrap()
     }
@@ -92,6 +100,8 @@ fn a_message_is_read_as_it_was_written_and_not_when_it_was_changed() {
         assert_eq!(Record::read(&text[..text.len() - 1]), None);
         (2..text.len()).for_each(|n| assert_eq!(Record::cut(&text[..n]), Some(7)));
         assert_eq!((Record::cut(&text), Record::cut(&changed)), (None, None));
+        assert!(Record::is_stub(&text[..1]) && Record::is_stub(b"166"));
+        assert!(!Record::is_stub(&text) && !Record::is_stub(b"") && !Record::is_stub(b"16 "));
         assert_eq!(Record::read(&[text.as_slice(), &text].concat()), None);
     }
 }

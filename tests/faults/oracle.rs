@@ -61,6 +61,8 @@ pub struct Seen {
     pub strange: Vec<String>,
     /// The inputs of what is the beginning of a message and no more: a connection that is closed gives out its rest.
     pub cut: Vec<u8>,
+    /// Beginnings too short to say of which input they are.
+    pub stubs: u64,
     /// Whether a passage may go back: what a rescue kept over a crash comes first, and once more as far as it was sent
     /// before that; then what the input has from the checkpoint on.
     pub goes_back: bool,
@@ -80,6 +82,8 @@ pub struct Verdict {
     pub unique: HashMap<u8, u64>,
     /// Records that came again.
     pub repeated: HashMap<u8, u64>,
+    /// Records received of inputs that cannot be told.
+    pub stubs: u64,
 }
 
 /// How often a message came, and when the first passage began that has it.
@@ -142,6 +146,12 @@ fn judge_cuts(sent: &[Sent], seen: &Seen, verdict: &mut Verdict) {
         }
         *verdict.unique.entry(input).or_default() += cuts;
     }
+    let broke = sent.iter().filter(|sent| matches!(sent.must, Must::Prefix)).count() as u64;
+    let all = seen.stubs + seen.cut.len() as u64;
+    if seen.stubs > 0 && all > broke {
+        verdict.wrong.push(format!("{all} messages or counts are cut, and {broke} connections broke"));
+    }
+    verdict.stubs = seen.stubs;
 }
 
 /// Counts what a passage has, and returns what it leaves out.

@@ -14,7 +14,7 @@ fn judged(must: Must, repeats: u64, passages: &[&[u32]]) -> Verdict {
         ended: at * 10 + 5,
         records: numbers.iter().map(|n| record(*n)).collect(),
     });
-    let seen = Seen { passages: passages.collect(), strange: Vec::new(), cut: Vec::new(), goes_back: false };
+    let seen = Seen { passages: passages.collect(), ..Seen::default() };
     judge(&sent, &seen, &Allowed::from([(1, repeats)]))
 }
 
@@ -63,8 +63,7 @@ fn what_is_out_of_order_is_found() {
         Passage { begun: 1, ended: 8, records: [2, 3].map(record).to_vec() },
     ];
     let sent = [Sent { input: 1, stream: 2, messages: 6, must: Must::All, may_turn: false }];
-    let seen =
-        Seen { passages: side_by_side.to_vec(), strange: Vec::new(), cut: Vec::new(), goes_back: false };
+    let seen = Seen { passages: side_by_side.to_vec(), ..Seen::default() };
     assert!(
         judge(&sent, &seen, &Allowed::new()).wrong.is_empty(),
         "two connections at one time have no order"
@@ -74,7 +73,7 @@ fn what_is_out_of_order_is_found() {
 #[test]
 fn datagrams_may_turn_where_their_source_was_opened() {
     let passages = vec![Passage { begun: 0, ended: 9, records: [0, 3, 1, 2].map(record).to_vec() }];
-    let seen = Seen { passages, strange: Vec::new(), cut: Vec::new(), goes_back: false };
+    let seen = Seen { passages, ..Seen::default() };
     for may_turn in [false, true] {
         let sent = [Sent { input: 1, stream: 2, messages: 4, must: Must::Any, may_turn }];
         assert_eq!(judge(&sent, &seen, &Allowed::new()).wrong.is_empty(), may_turn);
@@ -84,6 +83,18 @@ fn datagrams_may_turn_where_their_source_was_opened() {
 #[test]
 fn what_nobody_sent_is_found() {
     assert!(found(Must::Any, 0, &[&[6]]).0);
-    let seen = Seen { passages: Vec::new(), strange: vec!["torn".into()], cut: Vec::new(), goes_back: false };
+    let seen = Seen { passages: Vec::new(), strange: vec!["torn".into()], ..Seen::default() };
     assert_eq!(judge(&[], &seen, &Allowed::new()).wrong.len(), 1);
+}
+
+#[test]
+fn beginnings_without_a_name_are_allowed_once_for_each_connection_that_broke() {
+    let broken = |stream| Sent { input: 1, stream, messages: 1, must: Must::Prefix, may_turn: false };
+    let sent = [broken(0), broken(1)];
+    for (stubs, cut, is_wrong) in
+        [(2, vec![], false), (1, vec![1], false), (2, vec![1], true), (3, vec![], true)]
+    {
+        let seen = Seen { stubs, cut, ..Seen::default() };
+        assert_eq!(!judge(&sent, &seen, &Allowed::new()).wrong.is_empty(), is_wrong, "{stubs}");
+    }
 }

@@ -444,7 +444,7 @@ impl Stage {
             wrong.extend(of(verdict.wrong));
             wrong.extend(of(verdict.missing));
             for (input, told) in self.ledger.told() {
-                let there = verdict.unique.get(&input).copied().unwrap_or(0);
+                let there = verdict.unique.get(&input).copied().unwrap_or(0) + verdict.stubs;
                 if there < told {
                     wrong.push(format!(
                         "{here}: the engine has told of {told} messages of input {input}, and {there} are there"

@@ -101,7 +101,7 @@ fn unresolved(peer: &str, error: &io::Error) -> Diagnostic {
 /// Who listens on the port, where the address is one of this machine's: elsewhere it cannot be seen.
 fn listeners_here(at: SocketAddr) -> Option<String> {
     let is_here = at.ip().is_loopback() || interfaces().iter().any(|one| one.address == at.ip());
-    let holders = if is_here { holders(Transport::Stream, at.port()) } else { return None };
+    let holders = if is_here { holders(Transport::Stream, at) } else { return None };
     let port = at.port();
     Some(match holders.first() {
         Some((pid, name)) => {

@@ -16,6 +16,8 @@ pub(super) fn take(text: &[u8], format: Format, records: &mut Vec<Record>, seen:
     let data = data.as_deref();
     if let Some(record) = data.and_then(Record::read) {
         records.push(record);
+    } else if data.is_some_and(Record::is_stub) {
+        seen.stubs += 1;
     } else if let Some(input) = data.and_then(Record::cut) {
         seen.cut.push(input);
     } else {

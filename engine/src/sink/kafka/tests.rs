@@ -62,6 +62,7 @@ fn start(backend: Backend, sink: &Arc<KafkaSink>) -> (Engine, TcpStream) {
             host: "h/1".into(),
             tags: Vec::new(),
             headers: None,
+            framing: None,
             rate: None,
         },
         framing: frame::Rules {

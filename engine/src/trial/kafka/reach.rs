@@ -85,12 +85,11 @@ fn connect(broker: &str, addresses: &[SocketAddr]) -> Result<((TcpStream, Socket
     }
     let mut finding = failed(broker, &format!("{at}: {error}"));
     if error.kind() == io::ErrorKind::ConnectionRefused {
-        finding =
-            finding.note(if at.ip().is_loopback() && holders(Transport::Stream, at.port()).is_empty() {
-                format!("nothing listens on port {} of this machine", at.port())
-            } else {
-                format!("the machine answers, but nothing listens there on port {}", at.port())
-            });
+        finding = finding.note(if at.ip().is_loopback() && holders(Transport::Stream, at).is_empty() {
+            format!("nothing listens on port {} of this machine", at.port())
+        } else {
+            format!("the machine answers, but nothing listens there on port {}", at.port())
+        });
     }
     Err(finding.help("start the broker, or correct the port in 'brokers'"))
 }
