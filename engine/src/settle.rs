@@ -241,7 +241,10 @@ mod tests {
         settle.attach(&a);
         settle.sealed(&a);
         let home = Ticket { records: 5, rejected: 2, ..a };
-        assert_eq!(settle.verdict(&home, Verdict::Delivered), Moved { delivered: 3, rejected: 2, idle: true });
+        assert_eq!(
+            settle.verdict(&home, Verdict::Delivered),
+            Moved { delivered: 3, rejected: 2, idle: true }
+        );
         assert_eq!(settle.low(slot), 10);
     }
 

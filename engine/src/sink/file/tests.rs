@@ -62,7 +62,14 @@ fn batch(dice: &mut Dice, number: &mut u64, bytes: usize, received_ns: i64) -> B
         batch.records += 1;
         *number += 1;
     }
-    batch.tickets.push(Ticket { slot: 0, seq: 0, input: 7, upto: *number, records: batch.records, rejected: 0 });
+    batch.tickets.push(Ticket {
+        slot: 0,
+        seq: 0,
+        input: 7,
+        upto: *number,
+        records: batch.records,
+        rejected: 0,
+    });
     batch.oldest_ns = received_ns;
     batch
 }
