@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use crate::broker::{Broker, PASSWORD, SESSION_MS_MIN, plain};
 use crate::cli::{Ran, run};
-use crate::harness::{Site, until};
+use crate::harness::{Site, until, until_ok};
 use crate::oracle::{Sender, committed, make_topic, own_name};
 use crate::stage::Stage;
 
@@ -266,14 +266,14 @@ fn a_running_engine_says_the_code_seldom_counts_and_goes_on() {
         (&broker.sasl(), &topic, &wrong, "WP202", "SASL authentication failed"),
         (&broker.expired(), &topic, untrusted, "WP202", "SSL handshake failed"),
         (&broker.plain(), &own_name("nowhere"), "", "WP203", "Topic not found"),
-        (&broker.sasl(), &topic, &denied, "WP203", "no right to the topic"),
+        (&broker.sasl(), &topic, &denied, "WP204", "no right to the group"),
         (&broker.plain(), &topic, short, "WP204", "Consumer group rebalance failed"),
     ] {
         let stage = Stage::reading(brokers, topic, &own_name("group"), more);
         let engine = stage.start();
-        until(&format!("it says {code}: {}", stage.log()), || {
+        until_ok(&format!("it says {code}"), || {
             let log = stage.log();
-            log.contains(code) && log.contains(phrase)
+            if log.contains(code) && log.contains(phrase) { Ok(()) } else { Err(log) }
         });
         until("errors are counted", || stage.source()["errors"].as_u64().is_some_and(|n| n > 0));
         let told = stage.log().matches(code).count();

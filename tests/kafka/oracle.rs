@@ -232,3 +232,15 @@ pub fn in_key_order(numbers: &[u64]) -> bool {
         before.is_none_or(|before| before < *number)
     })
 }
+
+#[test]
+fn what_is_missing_repeated_changed_or_out_of_order_is_seen() {
+    use std::panic::catch_unwind;
+    all_there(&[0, 2, 1, 1], 3, 1);
+    assert!(catch_unwind(|| all_there(&[0, 2], 3, 9)).is_err(), "1 is missing");
+    assert!(catch_unwind(|| all_there(&[0, 1, 1], 2, 0)).is_err(), "1 is there twice");
+    assert_eq!(number_of(message(7).as_bytes()), 7);
+    assert!(catch_unwind(|| number_of(message(7).replace("xx", "xy").as_bytes())).is_err());
+    assert!(in_key_order(&[0, 1, KEYS, 0, KEYS + 1]), "a repeat is no disorder");
+    assert!(!in_key_order(&[KEYS, 0]));
+}

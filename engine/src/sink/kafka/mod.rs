@@ -18,7 +18,8 @@ pub mod params;
 mod producer;
 #[cfg(feature = "kafka")]
 mod send;
-#[cfg(all(test, feature = "kafka"))]
+#[cfg(test)]
+#[cfg(feature = "kafka")]
 mod tests;
 
 pub use params::KafkaParams;

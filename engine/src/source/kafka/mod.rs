@@ -34,7 +34,8 @@ mod partition;
 mod reader;
 #[cfg(feature = "kafka")]
 mod source;
-#[cfg(all(test, feature = "kafka"))]
+#[cfg(test)]
+#[cfg(feature = "kafka")]
 mod tests;
 
 pub use params::{KafkaParams, Start};

@@ -146,9 +146,13 @@ impl Reader {
     /// Sends off what has at least so many bytes; whether all of it could be.
     fn send_all(&self, least: usize) -> bool {
         let mut seats = self.member.seats();
-        let ready =
-            seats.values_mut().filter(|seat| !seat.building.is_empty() && seat.building.bytes() >= least);
-        ready.fold(true, |all, seat| self.send(seat) && all)
+        let mut all = true;
+        for seat in seats.values_mut() {
+            if !seat.building.is_empty() && seat.building.bytes() >= least {
+                all &= self.send(seat);
+            }
+        }
+        all
     }
 
     fn send(&self, seat: &mut Seat) -> bool {
