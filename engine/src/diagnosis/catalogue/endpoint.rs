@@ -27,7 +27,7 @@ An endpoint is a listening MQTT port. Another process, or another source of this
         phrases: &["Failed to bind to address A:N"],
         symptom: "绑定地址失败",
         english: Words {
-            finds: "whether the address belongs to an interface of this machine, the addresses it has, and the one nearest to what is written",
+            finds: "whether the address is one of this machine's, which ones it has, and the nearest to what is written",
             mend: "take an address of this machine, or 0.0.0.0 for all",
             explain: "\
 A socket can be bound only to an address that one of the machine's interfaces has. In a container those are the

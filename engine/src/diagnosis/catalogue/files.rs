@@ -75,7 +75,7 @@ encode = \"base64\" 或 \"hex\" 时每一行解码为一条记录。解不开的
         phrases: &["Resource busy (os error 16)", "Device or resource busy (os error 16)"],
         symptom: "文件被占用",
         english: Words {
-            finds: "the process that holds the lock of an output or of data_dir, who has a source's file open, and, where processes hide that from us, which right would show it",
+            finds: "who locks an output or data_dir, who has a source's file open, and which right would show more",
             mend: "give each engine its own data_dir and outputs, or stop the other one: wpgen source stop",
             explain: "\
 Linux opens a file for reading whoever else has it open, so a source is never refused for that. Busy are an output

@@ -70,7 +70,7 @@ way leads there. A source on 127.0.0.1 is seen from its own machine only.",
         phrases: &["Invalid syslog format", "Parse error in syslog message"],
         symptom: "消息格式错误",
         english: Words {
-            finds: "the first bad bytes, the peer, the position, whether the message was passed or dropped, and which framing or header_mode would take it: all are tried on the bytes at hand",
+            finds: "the first bad bytes, the peer, the position, and which framing or header_mode would take them, by trying",
             mend: "write the setting that the finding names; header_mode = \"keep\" passes everything as it comes",
             explain: "\
 A message begins with <PRI>, of 0 to 191. One that is none passes untouched with the tag syslog_malformed:true,
