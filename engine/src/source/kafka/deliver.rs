@@ -201,14 +201,14 @@ impl Work {
             Some(byte) => format!("byte 0x{byte:02x} at {} cannot stand there", bad.why.at),
             None => "it ends too early".to_owned(),
         };
+        let offset = parcel.rows[bad.message as usize].offset;
         log::warn!(
             target: "wpgen::kafka",
-            "source '{}': [WP103] {}/{} offset {}: not {}: {why}: {}; skipped ({times} such records)",
+            "[WP103] source '{}': Invalid {} encoding: {}/{}, offset {offset}: {why}: {}; skipped ({times} such records)",
             self.rules.key,
+            self.rules.encode.as_str(),
             partition.topic,
             partition.number,
-            parcel.rows[bad.message as usize].offset,
-            self.rules.encode.as_str(),
             escape_outside_to(bad.line.of(&parcel.values), SHOWN_BYTES),
         );
     }
