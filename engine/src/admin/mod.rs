@@ -356,7 +356,7 @@ mod tests {
             (&json!("degraded"), &json!("full"))
         );
         assert_eq!(health.data["sources"][0]["waited_for_sinks_percent"], 71, "WP105");
-        assert_eq!(health.data["in_flight_bytes"], 3 << 20, "WP106");
+        assert_eq!(health.data["in_flight_bytes"], 3 * crate::pool::ARENA_BYTES, "WP106");
         assert_eq!(health.data["findings"][0]["code"], "WP105");
         assert_eq!(ask("GET", "/api/stop", &engine).code, 405);
         assert_eq!(ask("GET", "/api/stopp", &engine).code, 404);
