@@ -381,7 +381,7 @@ impl Work<'_> {
             goes_on: diff::source(self.runs, &source.key).map(|old| &old.params),
             unordered: unordered(self.next, &source.key),
             shards: self.engine.shards(),
-            checkpoint_interval: self.next.engine.checkpoint_interval,
+            persist: &self.persist,
         })
     }
 }

@@ -17,6 +17,7 @@ mod flow;
 mod harness;
 mod oracle;
 mod papers;
+mod places;
 mod stage;
 
 /// What the harness asks about io_uring: these tests take whatever the machine has.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
@@ -190,6 +190,25 @@ pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i6
         .iter()
         .filter_map(|one| if let Offset::Offset(at) = one.offset() { Some(at) } else { None })
         .sum()
+}
+
+/// Sets the offset of a group without members in each partition of a topic.
+pub fn put_back(brokers: &str, group: &str, topic: &str, partitions: i32, offset: i64) {
+    let mut config = client(brokers);
+    config.set("group.id", group).set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    }
+    crate::harness::until_ok("the group has the offsets", || consumer.commit(&list, CommitMode::Sync));
+}
+
+/// Takes a group without members away.
+pub fn delete_group(brokers: &str, group: &str) {
+    let admin: AdminClient<DefaultClientContext> = client(brokers).create().unwrap();
+    let gone = settled(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
+    gone.into_iter().for_each(|one| drop(one.unwrap()));
 }
 
 /// A group: its state and its members, by id and client id.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 
+use super::book::Beginning;
 use super::parcel::Parcel;
 use crate::queue::Mailbox;
 
@@ -26,6 +27,10 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Its number.
     pub number: i32,
+    /// The offset it begins at, where that is known.
+    pub begin: Option<u64>,
+    /// Its id in the checkpoint; another one after offsets went back.
+    id: AtomicU64,
     /// To the shard.
     pub mail: Mailbox<Letter>,
     /// Bytes in the mail and being delivered.
@@ -45,20 +50,27 @@ pub struct Partition {
 
 impl Partition {
     /// A partition that was assigned; `reader` waits for the shard at times.
-    pub fn new(topic: Arc<str>, number: i32, reader: Thread) -> Self {
+    pub fn new(topic: Arc<str>, number: i32, beginning: Beginning, reader: Thread) -> Self {
         Self {
             topic,
             number,
+            begin: beginning.offset,
+            id: AtomicU64::new(beginning.id),
             // One more, for the end.
             mail: Mailbox::new(PARCELS_MAX + 1),
             waiting_bytes: AtomicUsize::new(0),
-            durable: AtomicU64::new(0),
+            durable: AtomicU64::new(beginning.offset.unwrap_or(0)),
             high: AtomicI64::new(-1),
             committed: AtomicI64::new(-1),
             given_up: AtomicBool::new(false),
             left: AtomicBool::new(false),
             reader,
         }
+    }
+
+    /// Its id in the checkpoint.
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Acquire)
     }
 
     /// Sends a parcel off.
@@ -119,14 +131,15 @@ impl Partition {
     }
 
     /// Offsets went back: whatever is durable next is committed.
-    pub fn begin_anew(&self) {
+    pub fn begin_anew(&self, id: u64) {
+        self.id.store(id, Ordering::Release);
         self.durable.store(0, Ordering::Release);
         self.committed.store(-1, Ordering::Relaxed);
     }
 
-    /// The offset to commit, if there is a new one.
-    pub fn to_commit(&self) -> Option<i64> {
-        self.durable().filter(|durable| *durable > self.committed.load(Ordering::Relaxed))
+    /// Whether this offset is still to be committed.
+    pub fn is_new(&self, offset: i64) -> bool {
+        offset > self.committed.load(Ordering::Relaxed)
     }
 
     /// The broker says up to where there are messages, and what the group has committed.
