@@ -9,6 +9,7 @@
 //! at zero would repeat everything, so it is the operator's decision, made by moving that file away.
 
 mod format;
+mod identity;
 mod path;
 
 use std::collections::HashSet;
@@ -22,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::lock::{Lock, Refused};
 use crate::source::file::identity::Fingerprint;
+
+pub use identity::{NAME as IDENTITY_NAME, identity};
 
 const LOCK: &str = "lock";
 const NAME: &str = "checkpoint";
@@ -247,7 +250,11 @@ impl Store {
         let path = self.folder.join(NAME);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.first(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let first = self.first()?;
+                identity::forget(&self.folder).map_err(|error| OpenError::Io { path, error })?;
+                return Ok(first);
+            }
             Err(error) => return Err(OpenError::Io { path, error }),
         };
         match format::decode(&bytes) {
