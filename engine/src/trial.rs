@@ -131,7 +131,12 @@ impl Job {
     fn run(&self, config: &Config, others: &Others) -> Vec<Step> {
         match *self {
             Self::Source(i) => source_of(&config.sources[i].key, &config.sources[i].params, others),
-            Self::Sink(i) => sink(&config.sinks[i].params, config.sources.first(), others),
+            Self::Sink(i) => {
+                let tried = &config.sinks[i];
+                let feeds =
+                    config.sources.iter().find(|source| source.enable && tried.sources.takes(&source.key));
+                sink(&tried.params, feeds, others)
+            }
         }
     }
 
@@ -354,6 +359,7 @@ fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>, others: &Ot
             .unwrap_or_default(),
         peer: None,
         tls_subject: None,
+        assignment: None,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, plain};
+use crate::exactly;
 use crate::harness::{Random, Started, fifo, until};
 use crate::oracle::{
     Sender, all_of, all_there, committed, delete_topic, in_key_order, key, make_topic, make_topic_with,
@@ -129,7 +130,10 @@ pub fn seeds(few: u64) -> impl Iterator<Item = u64> {
 fn seeded() {
     let Some(brokers) = plain() else { return };
     for seed in seeds(2) {
-        killed(&brokers, seed, 1 + (seed % 3) as usize);
+        let kills = 1 + (seed % 3) as usize;
+        killed(&brokers, seed, kills);
+        exactly::killed(&brokers, seed, kills);
+        exactly::killed_with_files(&brokers, seed, kills);
     }
 }
 

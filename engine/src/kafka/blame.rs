@@ -74,7 +74,9 @@ pub fn code(error: RDKafkaErrorCode, text: &str) -> Option<Code> {
 
 /// Whether the broker refuses us by an alert of TLS, as OpenSSL words it.
 fn is_alert(text: &str) -> bool {
-    text.contains("SSL alert number") || text.contains("alert bad certificate") || text.contains("alert certificate required")
+    text.contains("SSL alert number")
+        || text.contains("alert bad certificate")
+        || text.contains("alert certificate required")
 }
 
 fn refused(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
@@ -166,6 +168,16 @@ fn session(who: &str, said: &str) -> Diagnostic {
     Diagnostic::error(Code::WP204, format!("{who}: Consumer group rebalance failed: {said}"))
         .note("the broker takes session_timeout_ms from its group.min.session.timeout.ms to group.max.session.timeout.ms only")
         .help("config = { session_timeout_ms = 45000, heartbeat_interval_ms = 3000 }")
+}
+
+/// Another producer has taken the transactional.id of `who`.
+pub fn fenced(who: &str, id: &str, said: &str) -> Diagnostic {
+    let said = crate::escape::escape_outside_to(said.as_bytes(), SHOWN_BYTES_MAX);
+    let message = format!("{who}: fenced: another producer uses the transactional.id '{id}': {said}");
+    Diagnostic::error(Code::WP206, message)
+        .note("nothing more is written, so that nothing is there twice; the sources of this sink wait")
+        .help("find the other engine: it has this data folder's copy, or the same 'transactional_id'; stop one of the two")
+        .help("or give each an id of its own (transactional_id), and restart this one")
 }
 
 /// Why librdkafka makes no client from a configuration.

@@ -299,6 +299,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::assigned::{Assigned, Membership};
 
     const OPEN: u64 = 1000;
 
@@ -332,7 +333,8 @@ mod tests {
     }
 
     fn partition(beginning: Beginning) -> Partition {
-        Partition::new("t".into(), 3, beginning, std::thread::current())
+        let membership = Membership::new("g".into());
+        Partition::new(Assigned::new("t".into(), 3, membership), beginning, std::thread::current())
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::book::Book;
 use super::params::Start;
 use super::parcel::Parcel;
 use super::partition::Partition;
+use crate::kafka::assigned::{Assigned, Membership};
 use crate::kafka::native::Diversion;
 use crate::kafka::voice::Voice;
 
@@ -59,6 +60,8 @@ pub struct Member {
     pub start: Start,
     /// What is known of its partitions.
     pub book: Arc<Book>,
+    /// What it is in its group.
+    pub membership: Arc<Membership>,
     seats: Mutex<HashMap<Place, Seat>>,
     /// The parts of the source on the shards, and whose turn it is.
     parts: Mutex<(Vec<UnboundedSender<Arc<Partition>>>, usize)>,
@@ -69,11 +72,12 @@ pub struct Member {
 
 impl Member {
     /// A member without partitions.
-    pub fn new(voice: Arc<Voice>, start: Start, book: Arc<Book>) -> Self {
+    pub fn new(voice: Arc<Voice>, start: Start, book: Arc<Book>, membership: Arc<Membership>) -> Self {
         Self {
             voice,
             start,
             book,
+            membership,
             seats: Mutex::default(),
             parts: Mutex::default(),
             diversion: OnceLock::new(),
@@ -127,12 +131,13 @@ impl Member {
                 diversion.divert(&topic, number);
             }
             names.push(format!("{topic}/{number}"));
-            let partition =
-                Arc::new(Partition::new(Arc::clone(&topic), number, beginning, std::thread::current()));
+            let assigned = Assigned::new(Arc::clone(&topic), number, Arc::clone(&self.membership));
+            let partition = Arc::new(Partition::new(assigned, beginning, std::thread::current()));
             self.seat(&partition);
             let seat = Seat { partition, building: Parcel::default(), is_paused: false };
             if let Some(before) = self.seats().insert((topic, number), seat) {
                 before.partition.end();
+                before.partition.assigned.lose();
             }
         }
         if !names.is_empty() {
@@ -170,6 +175,7 @@ impl Member {
         while !is_lost && !gone.iter().all(|seat| seat.partition.has_left()) && Instant::now() < until {
             std::thread::park_timeout(LOOK);
         }
+        gone.iter().for_each(|seat| seat.partition.assigned.lose());
         if !is_lost {
             self.wait_kept(&gone, until);
         }
@@ -247,9 +253,9 @@ fn list<'a>(
 ) -> Option<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for partition in partitions {
-        let Some(offset) = book.to_commit(partition).filter(|offset| is_wanted(partition, *offset)) else {
-            continue;
-        };
+        // What a sink commits in its transactions is not committed here: an older offset could come in behind a newer one.
+        let is_wanted = |offset: &i64| is_wanted(partition, *offset) && !partition.assigned.is_taken();
+        let Some(offset) = book.to_commit(partition).filter(is_wanted) else { continue };
         if list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(offset)).is_ok() {
             partition.set_committed(offset);
         }

@@ -6,6 +6,7 @@ use std::thread::Thread;
 
 use super::book::Beginning;
 use super::parcel::Parcel;
+use crate::kafka::assigned::Assigned;
 use crate::queue::Mailbox;
 
 /// Parcels that wait at most; small ones too are few, as a parcel is sent off only while there is room.
@@ -31,6 +32,8 @@ pub struct Partition {
     pub begin: Option<u64>,
     /// Its id in the checkpoint; another one after offsets went back.
     id: AtomicU64,
+    /// The assignment, as a sink of Kafka's knows it.
+    pub assigned: Arc<Assigned>,
     /// To the shard.
     pub mail: Mailbox<Letter>,
     /// Bytes in the mail and being delivered.
@@ -50,10 +53,11 @@ pub struct Partition {
 
 impl Partition {
     /// A partition that was assigned; `reader` waits for the shard at times.
-    pub fn new(topic: Arc<str>, number: i32, beginning: Beginning, reader: Thread) -> Self {
+    pub fn new(assigned: Arc<Assigned>, beginning: Beginning, reader: Thread) -> Self {
         Self {
-            topic,
-            number,
+            topic: Arc::clone(&assigned.topic),
+            number: assigned.number,
+            assigned,
             begin: beginning.offset,
             id: AtomicU64::new(beginning.id),
             // One more, for the end.
@@ -157,6 +161,7 @@ impl Partition {
 
     /// The shard is done with it.
     pub fn leave(&self) {
+        self.assigned.end();
         self.left.store(true, Ordering::Release);
         self.reader.unpark();
     }

@@ -225,6 +225,8 @@ impl Reader {
                 self.commit();
             }
         }
+        // What is not done by now is not committed by a sink either: this member leaves.
+        self.member.seats().values().for_each(|seat| seat.partition.assigned.lose());
         if let Some(offsets) = self.member.to_commit_at_last() {
             let mode = if self.abandoned.is_raised() { CommitMode::Async } else { CommitMode::Sync };
             self.member.commit(self.consumer.inner(), &offsets, mode);
