@@ -81,7 +81,14 @@ fn batches(criterion: &mut Criterion) {
         .map(|i| Span { start: i * LINE_BYTES as u32, end: (i + 1) * LINE_BYTES as u32 - 1 })
         .collect();
     let tags = vec![("source_type".to_owned(), "file".to_owned())];
-    let origin = Origin { source: "s".into(), host: "h".into(), tags, peer: None, tls_subject: None };
+    let origin = Origin {
+        source: "s".into(),
+        host: "h".into(),
+        tags,
+        peer: None,
+        tls_subject: None,
+        assignment: None,
+    };
     let mut group = criterion.benchmark_group("batch");
     for format in [Format::Raw, Format::Ndjson] {
         for n in RUNS {

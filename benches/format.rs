@@ -45,6 +45,7 @@ fn origin() -> Origin {
             .collect(),
         peer: None,
         tls_subject: None,
+        assignment: None,
     }
 }
 

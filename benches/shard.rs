@@ -66,6 +66,7 @@ impl Source for Runs {
                 tags: Vec::new(),
                 peer: None,
                 tls_subject: None,
+                assignment: None,
             };
             let slot = around.shard.settle().open(1, 0);
             for n in 0..self.runs {

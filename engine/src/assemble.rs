@@ -130,7 +130,9 @@ fn make_sinks<'a>(
 ) -> (Vec<Arc<dyn Sink>>, Vec<Made<'a>>) {
     let (mut sinks, mut made) = (Vec::new(), Vec::new());
     for sink in config.sinks.iter().filter(|s| s.enable) {
-        let running = make_sink(sinks.len(), sink, known(config, sink, before), persist);
+        let next_input = before.next_input;
+        let running = transactional(config, sink, sinks.len(), next_input, persist)
+            .unwrap_or_else(|| make_sink(sinks.len(), sink, known(config, sink, before), persist));
         match running.and_then(|running| with_rescue(&config.engine.data_dir, sink, running, persist)) {
             Ok(running) => {
                 made.push(Made { index: sinks.len(), config: sink });
@@ -140,6 +142,46 @@ fn make_sinks<'a>(
         }
     }
     (sinks, made)
+}
+
+/// Makes the sink, if it is one that makes transactions.
+#[cfg(feature = "kafka")]
+pub(crate) fn transactional(
+    config: &Config,
+    sink: &SinkConfig,
+    index: usize,
+    next_input: u64,
+    persist: &Persist,
+) -> Option<Result<Arc<dyn Sink>, Box<Diagnostic>>> {
+    use crate::sink::kafka::{Footing, KafkaSink};
+    let SinkParams::Kafka(params) = &sink.params else { return None };
+    if !params.transactional {
+        return None;
+    }
+    let id = u16::try_from(index).expect("sinks are far fewer than 65 536");
+    let is_file = |source: &&SourceConfig| matches!(&source.params, SourceParams::File(_)) && source.enable;
+    let has_files = config.sources.iter().filter(is_file).any(|source| sink.sources.takes(&source.key));
+    let made = checkpoint::identity(&config.engine.data_dir).map_err(|error| {
+        let file = config.engine.data_dir.join(checkpoint::IDENTITY_NAME);
+        refused(format!("sink '{}': {}: {error}", sink.key, file.display()), &file, &error)
+    });
+    let made = made.and_then(|identity| {
+        let footing = Footing { identity, next_input, persist: Arc::clone(persist), has_files };
+        KafkaSink::open_transactional(id, &sink.key, params, footing)
+    });
+    Some(made.map(|made| made as Arc<dyn Sink>).map_err(|finding| Box::new(finding.at(sink.place.clone()))))
+}
+
+/// No sink makes transactions in this build.
+#[cfg(not(feature = "kafka"))]
+pub(crate) fn transactional(
+    _: &Config,
+    _: &SinkConfig,
+    _: usize,
+    _: u64,
+    _: &Persist,
+) -> Option<Result<Arc<dyn Sink>, Box<Diagnostic>>> {
+    None
 }
 
 /// Makes a sink that goes on with what `groups` say it has committed.
@@ -310,12 +352,17 @@ fn takes(sink: &SinkConfig) -> Where {
 /// Whether every sink that a source feeds does without order.
 pub(crate) fn unordered(config: &Config, source: &str) -> bool {
     let mut feeds = config.sinks.iter().filter(|sink| sink.enable && sink.sources.takes(source));
-    feeds.all(|sink| !sink.common.ordered || is_counting(sink))
+    feeds.all(|sink| (!sink.common.ordered || is_counting(sink)) && !is_transactional(sink))
 }
 
 /// A sink that only counts promises no order.
 fn is_counting(sink: &SinkConfig) -> bool {
     matches!(sink.params, SinkParams::Blackhole(_))
+}
+
+/// How far a file is in its transactions is one position, and so is what comes before it.
+fn is_transactional(sink: &SinkConfig) -> bool {
+    matches!(&sink.params, SinkParams::Kafka(kafka) if kafka.transactional)
 }
 
 fn not_built(what: &str, key: &str, kind: &str) -> Diagnostic {

@@ -9,6 +9,8 @@
 
 pub mod messages;
 
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -61,7 +63,27 @@ pub struct Origin {
     pub peer: Option<SocketAddr>,
     /// Whom the other side's certificate names, where it was verified.
     pub tls_subject: Option<Arc<str>>,
+    /// What a source and a sink of one kind know of the input between them.
+    pub assignment: Option<Assignment>,
 }
+
+/// An input as its source and a sink of the same kind know it, and nobody else: an assignment of a Kafka partition.
+#[derive(Clone)]
+pub struct Assignment(pub Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Assignment")
+    }
+}
+
+impl PartialEq for Assignment {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Assignment {}
 
 impl Origin {
     /// The value of a tag; the last one of a name wins.

@@ -9,6 +9,7 @@
 //! at zero would repeat everything, so it is the operator's decision, made by moving that file away.
 
 mod format;
+mod identity;
 mod path;
 
 use std::collections::HashSet;
@@ -23,6 +24,9 @@ use serde::{Deserialize, Serialize};
 use crate::lock::{Lock, Refused};
 use crate::source::file::identity::Fingerprint;
 
+pub use identity::{NAME as IDENTITY_NAME, identity};
+
+const LOCK: &str = "lock";
 const NAME: &str = "checkpoint";
 const NAME_NEXT: &str = "checkpoint.next";
 const NAME_BROKEN: &str = "checkpoint.broken-";
@@ -136,7 +140,7 @@ pub struct Store {
     encoder: format::Encoder,
     /// What the file holds, once this store has written it.
     last: Option<Snapshot>,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// Why a data folder cannot be used.
@@ -195,16 +199,17 @@ impl Store {
     pub fn open(folder: &Path) -> Result<(Self, Snapshot), OpenError> {
         let io = |error| OpenError::Io { path: folder.to_owned(), error };
         fs::create_dir_all(folder).map_err(io)?;
-        let lock = Lock::take(&folder.join("lock")).map_err(OpenError::Locked)?;
+        let lock = Lock::take(&folder.join(LOCK)).map_err(OpenError::Locked)?;
         let handle = File::open(folder).map_err(io)?;
         let encoder = format::Encoder::default();
-        let store = Self { folder: folder.to_owned(), handle, encoder, last: None, _lock: lock };
+        let store = Self { folder: folder.to_owned(), handle, encoder, last: None, lock };
         let snapshot = store.load()?;
         Ok((store, snapshot))
     }
 
     /// Replaces the checkpoint; when this returns, the new one is durable. It blocks for an fsync.
     pub fn write(&mut self, snapshot: Snapshot) -> io::Result<()> {
+        self.keep_folder()?;
         let before = self.last.take();
         let bytes = self.encoder.encode(&snapshot, before.as_ref().map_or(&[], |before| &before.inputs))?;
         let next = self.folder.join(NAME_NEXT);
@@ -217,6 +222,25 @@ impl Store {
         Ok(())
     }
 
+    /// Locks the folder again where it was emptied or made anew. Another engine may be in it by then, whose checkpoint this
+    /// one must not replace.
+    fn keep_folder(&mut self) -> io::Result<()> {
+        let path = self.folder.join(LOCK);
+        if self.lock.is_at(&path) {
+            return Ok(());
+        }
+        let handle = File::open(&self.folder)?;
+        let lock = Lock::take(&path).map_err(|refused| match refused {
+            Refused::Io { error, .. } => error,
+            held @ Refused::Held { .. } => io::Error::other(format!(
+                "the data folder was emptied or made anew while this engine ran, and {held}: stop one of the two"
+            )),
+        })?;
+        log::warn!(target: "wpgen::checkpoint", "{} was emptied or made anew: its checkpoint begins again", self.folder.display());
+        (self.handle, self.lock) = (handle, lock);
+        Ok(())
+    }
+
     /// What the last [`Store::write`] wrote; nothing when it failed, or there was none.
     pub fn last(&self) -> Option<&Snapshot> {
         self.last.as_ref()
@@ -226,7 +250,11 @@ impl Store {
         let path = self.folder.join(NAME);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.first(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let first = self.first()?;
+                identity::forget(&self.folder).map_err(|error| OpenError::Io { path, error })?;
+                return Ok(first);
+            }
             Err(error) => return Err(OpenError::Io { path, error }),
         };
         match format::decode(&bytes) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::batch::{Batch, LaneId, Origin, Run, SinkId, Ticket};
+use crate::batch::{Assignment, Batch, LaneId, Origin, Run, SinkId, Ticket};
 use crate::memory::{Charge, Share};
 use crate::metrics::SourceCounters;
 use crate::pool::ARENA_BYTES;
@@ -26,7 +26,7 @@ use crate::sink::route::{Sink, Where};
 
 /// Batches of one source that may be out at one sink, on one shard: enough to write one while the next is synced and
 /// the third is filled.
-pub const CREDIT_BATCHES: u32 = 8;
+pub const CREDIT_BATCHES: u32 = 16;
 /// A wait that lasts is counted this often.
 const WAIT_STEP: Duration = Duration::from_millis(250);
 /// Outlets with an open batch at once; beyond it the oldest is sealed early.
@@ -61,8 +61,9 @@ struct Encoding {
     /// `None` for a sink that only counts.
     format: Option<Format>,
     open: Vec<Open>,
-    /// Outlet of the origin seen last, and whether the sink takes it.
-    last: Option<(*const Origin, Option<u32>)>,
+    /// Outlet of the origin seen last, and whether the sink takes it. The assignment is held, so that no other one is taken
+    /// for it that lies where it lay.
+    last: Option<(*const Origin, Option<Assignment>, Option<u32>)>,
     /// Inputs whose records the sink already has up to a position, from before a restart.
     have: HashMap<u64, u64>,
 }
@@ -337,13 +338,14 @@ impl Encoding {
     /// The outlet for records of this origin, or `None` when the sink does not take them.
     fn outlet(&mut self, origin: &Origin, takes: &Where, sink: &dyn Sink) -> Option<u32> {
         let at: *const Origin = origin;
-        if let Some((last, outlet)) = self.last
-            && std::ptr::eq(last, at)
+        if let Some((last, assignment, outlet)) = &self.last
+            && std::ptr::eq(*last, at)
+            && *assignment == origin.assignment
         {
-            return outlet;
+            return *outlet;
         }
         let outlet = takes.origin(origin).then(|| sink.outlet(origin));
-        self.last = Some((at, outlet));
+        self.last = Some((at, origin.assignment.clone(), outlet));
         outlet
     }
 }

@@ -13,9 +13,12 @@ mod diff;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::assemble::{Making, make_sink, make_source, unordered, warn_of_forgotten, with_rescue};
+use crate::assemble::{
+    Making, make_sink, make_source, transactional, unordered, warn_of_forgotten, with_rescue,
+};
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
 use crate::config::{Config, SinkConfig, SourceConfig};
@@ -363,7 +366,9 @@ impl Work<'_> {
         let Some(id) = self.engine.free_sink_id(&taken) else {
             return Err(Diagnostic::plain(format!("sink '{}': there are too many sinks", sink.key)));
         };
-        make_sink(usize::from(id), sink, before.groups.clone(), &self.persist)
+        let next_input = self.engine.next_input().load(Ordering::Acquire);
+        transactional(self.next, sink, usize::from(id), next_input, &self.persist)
+            .unwrap_or_else(|| make_sink(usize::from(id), sink, before.groups.clone(), &self.persist))
             .and_then(|made| with_rescue(&self.next.engine.data_dir, sink, made, &self.persist))
             .map_err(|finding| *finding)
     }

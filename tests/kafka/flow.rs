@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, plain};
+use crate::exactly;
 use crate::harness::{Random, Started, fifo, until};
 use crate::oracle::{
     Sender, all_of, all_there, committed, delete_topic, in_key_order, key, make_topic, make_topic_with,
@@ -16,7 +17,7 @@ use crate::stage::Stage;
 const PARTITIONS: i32 = 12;
 
 /// A topic of twelve partitions, and a group, that are nobody else's.
-fn place(brokers: &str, what: &str) -> (String, String) {
+pub fn place(brokers: &str, what: &str) -> (String, String) {
     let topic = own_name(what);
     make_topic(brokers, &topic, PARTITIONS);
     (topic, own_name("group"))
@@ -66,7 +67,7 @@ fn sending(brokers: &str, topic: &str, a_second: u64, ending: &AtomicBool) -> u6
 }
 
 /// Sends while `strikes` are made; how many messages there are in the end.
-fn while_sending(brokers: &str, topic: &str, strikes: impl FnOnce()) -> u64 {
+pub fn while_sending(brokers: &str, topic: &str, strikes: impl FnOnce()) -> u64 {
     let ending = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| sending(brokers, topic, 20_000, &ending));
@@ -127,7 +128,10 @@ fn seeded() {
     let seeds = asked("WPGEN_KAFKA_FAULTS").unwrap_or(SEEDS);
     for seed in from..from + seeds {
         eprintln!("WPGEN_KAFKA_SEED={seed} WPGEN_KAFKA_FAULTS=1 runs this one again");
-        killed(&brokers, seed, 1 + (seed % 3) as usize);
+        let kills = 1 + (seed % 3) as usize;
+        killed(&brokers, seed, kills);
+        exactly::killed(&brokers, seed, kills);
+        exactly::killed_with_files(&brokers, seed, kills);
     }
 }
 

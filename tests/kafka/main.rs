@@ -11,6 +11,7 @@ mod bench;
 mod broker;
 mod cli;
 mod diagnosis;
+mod exactly;
 mod flow;
 #[allow(dead_code, reason = "a part of what the other tests use")]
 #[path = "../harness.rs"]

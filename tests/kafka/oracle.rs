@@ -127,6 +127,35 @@ impl Sender {
     }
 }
 
+/// Sends numbered messages until it is told to end.
+pub struct Sending {
+    ending: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: std::thread::JoinHandle<u64>,
+}
+
+/// Sends numbered messages from `from` on, some every few milliseconds.
+pub fn keep_sending(brokers: &str, topic: &str, from: u64) -> Sending {
+    let ending = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (sender, is_over) = (Sender::new(brokers, topic), std::sync::Arc::clone(&ending));
+    let thread = std::thread::spawn(move || {
+        let mut next = from;
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            sender.numbers(next, next + 10);
+            next += 10;
+        }
+        next
+    });
+    Sending { ending, thread }
+}
+
+impl Sending {
+    /// Ends; behind the last number.
+    pub fn end(self) -> u64 {
+        self.ending.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
 /// A message that has come out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -137,9 +166,14 @@ pub struct Found {
 
 /// Everything of a topic, partition by partition, as far as it is committed.
 pub fn all_of(brokers: &str, topic: &str) -> Vec<Found> {
+    all_of_level(brokers, topic, "read_committed")
+}
+
+/// Everything of a topic, as who reads it with an `isolation.level`.
+pub fn all_of_level(brokers: &str, topic: &str, level: &str) -> Vec<Found> {
     let mut config = client(brokers);
     config.set("group.id", own_name("oracle")).set("enable.auto.commit", "false");
-    config.set("isolation.level", "read_committed").set("fetch.message.max.bytes", "20000000");
+    config.set("isolation.level", level).set("fetch.message.max.bytes", "20000000");
     let consumer: BaseConsumer = config.create().unwrap();
     let wait = Duration::from_secs(10);
     let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();

@@ -39,6 +39,26 @@ impl Stage {
         stage
     }
 
+    /// A source of a topic in a group, with further lines of its parameters, into another topic in transactions.
+    pub fn piping(brokers: &str, from: (&str, &str), group: &str, to: &str, more: &str) -> Self {
+        let stage = Self { site: Site::empty() };
+        stage.configure_piping(brokers, from, group, to, more);
+        stage
+    }
+
+    /// Writes the configuration of [`Stage::piping`] anew.
+    pub fn configure_piping(&self, brokers: &str, from: (&str, &str), group: &str, to: &str, more: &str) {
+        let (topic, of_source) = from;
+        let config = format!(
+            "[engine]\nworkers = 2\n[admin]\nlisten = \"\"\n\
+             [[sources]]\nkey = \"app\"\nconnect = \"kafka_src\"\n[sources.params_override]\n\
+             brokers = \"{brokers}\"\ntopic = \"{topic}\"\ngroup_id = \"{group}\"\n{of_source}\n\
+             [[sinks]]\nkey = \"out\"\nconnect = \"kafka_sink\"\nsources = [\"*\"]\n[sinks.params_override]\n\
+             brokers = \"{brokers}\"\ntopic = \"{to}\"\ntransactional = true\n{more}\n"
+        );
+        std::fs::write(self.site.path("wpsrc.toml"), config).unwrap();
+    }
+
     /// Starts an engine.
     pub fn start(&self) -> Started {
         self.site.start()

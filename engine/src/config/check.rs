@@ -7,10 +7,10 @@ use std::sync::Arc;
 use globset::{Glob, GlobBuilder};
 use jiff::tz::TimeZone;
 
-use super::memory;
 use super::tree::Table;
 use super::types::ListenAddr;
 use super::{AdminListen, Config, SinkConfig, SourceConfig};
+use super::{memory, transactions};
 use crate::batch::Origin;
 use crate::diagnosis::{Code, Diagnostic, Findings, Place, nearest};
 use crate::sink::SinkParams;
@@ -32,6 +32,7 @@ pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) 
     }
     check_outputs(config, findings);
     check_loops(config, findings);
+    transactions::check(config, findings);
     check_tags(config, findings);
     check_built(config, findings);
 }
@@ -237,6 +238,7 @@ fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
         tags,
         peer: None,
         tls_subject: None,
+        assignment: None,
     };
     Some(PathBuf::from(file.path.as_ref()?.template.outlet(&origin).path(0, &TimeZone::UTC)))
 }

@@ -25,6 +25,7 @@ mod syntax;
 pub mod tags;
 pub mod tls;
 pub mod top;
+mod transactions;
 pub mod tree;
 pub mod types;
 mod unclosed;

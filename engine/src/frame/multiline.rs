@@ -308,6 +308,7 @@ mod tests {
             tags: Vec::new(),
             peer: None,
             tls_subject: None,
+            assignment: None,
         };
         let mut joiner = Joiner::new(rules.clone(), 1 << 20);
         let (mut records, mut base) = (Vec::new(), 0);
@@ -450,6 +451,7 @@ mod tests {
             tags: Vec::new(),
             peer: None,
             tls_subject: None,
+            assignment: None,
         };
         let bytes = b"2024-2024-\nnext";
         let lines = [Span { start: 0, end: 5 }, Span { start: 5, end: 10 }, Span { start: 11, end: 15 }];
@@ -483,6 +485,7 @@ mod tests {
             tags: Vec::new(),
             peer: None,
             tls_subject: None,
+            assignment: None,
         };
         let run = Run {
             bytes: b"2024-x\n",

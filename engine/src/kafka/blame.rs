@@ -144,6 +144,16 @@ fn session(who: &str, said: &str) -> Diagnostic {
         .help("config = { session_timeout_ms = 45000, heartbeat_interval_ms = 3000 }")
 }
 
+/// Another producer has taken the transactional.id of `who`.
+pub fn fenced(who: &str, id: &str, said: &str) -> Diagnostic {
+    let said = crate::escape::escape_outside_to(said.as_bytes(), SHOWN_BYTES_MAX);
+    let message = format!("{who}: fenced: another producer uses the transactional.id '{id}': {said}");
+    Diagnostic::error(Code::WP206, message)
+        .note("nothing more is written, so that nothing is there twice; the sources of this sink wait")
+        .help("find the other engine: it has this data folder's copy, or the same 'transactional_id'; stop one of the two")
+        .help("or give each an id of its own (transactional_id), and restart this one")
+}
+
 /// Why librdkafka makes no client from a configuration.
 pub fn unmade(who: &str, error: &KafkaError) -> Diagnostic {
     let plain = |text: &str| escape_outside(text.as_bytes());

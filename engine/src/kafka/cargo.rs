@@ -91,7 +91,8 @@ pub struct Cargo {
     left: AtomicUsize,
     load: Load,
     messages: usize,
-    done: UnboundedSender<Reported>,
+    /// None for messages that are of no batch.
+    done: Option<UnboundedSender<Reported>>,
 }
 
 #[derive(Debug)]
@@ -108,8 +109,18 @@ pub fn is_final(code: RDKafkaErrorCode) -> bool {
 }
 
 impl Cargo {
+    /// For messages that are of no batch, and of which nobody waits for a report: their transaction does.
+    pub fn none() -> Arc<Self> {
+        let hold = Hold { batch: None, failed: Vec::new(), rejected: Vec::new() };
+        let (left, load) = (AtomicUsize::new(0), Load::default());
+        Arc::new(Self { hold: Mutex::new(hold), left, load, messages: 0, done: None })
+    }
+
     /// A message of the cargo is reported. `payload` is where its bytes are.
     pub fn report(&self, error: Option<(RDKafkaErrorCode, Option<&[u8]>)>) {
+        if self.done.is_none() {
+            return;
+        }
         if let Some((code, payload)) = error {
             let mut hold = lock(&self.hold);
             match hold.number(payload) {
@@ -129,10 +140,10 @@ impl Cargo {
         let mut hold = lock(&self.hold);
         let (mut failed, rejected) = (std::mem::take(&mut hold.failed), std::mem::take(&mut hold.rejected));
         failed.sort_unstable_by_key(|(number, _)| *number);
-        if let Some(batch) = hold.batch.take() {
+        if let Some((batch, done)) = hold.batch.take().zip(self.done.as_ref()) {
             let (turn, messages) = (self.load.turn, self.messages);
             // An owner that has ended has left it behind: it counts as not delivered.
-            let _ = self.done.send(Reported { batch, failed, rejected, turn, messages });
+            let _ = done.send(Reported { batch, failed, rejected, turn, messages });
         }
     }
 }
@@ -167,7 +178,8 @@ impl Loading {
         debug_assert_eq!(batch.ends.len(), batch.records as usize, "the ends are asked for");
         let messages = if load.only.is_empty() { batch.ends.len() } else { load.only.len() };
         let hold = Hold { batch: Some(batch), failed: Vec::new(), rejected: Vec::new() };
-        let cargo = Cargo { hold: Mutex::new(hold), left: AtomicUsize::new(1), load, messages, done };
+        let cargo =
+            Cargo { hold: Mutex::new(hold), left: AtomicUsize::new(1), load, messages, done: Some(done) };
         Self { cargo: Arc::new(cargo), next: 0 }
     }
 

@@ -1,5 +1,7 @@
 //! librdkafka's settings: what the engine sets, and what the configuration says over it.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
@@ -9,6 +11,9 @@ use crate::config::kafka;
 const STATISTICS_MS: u64 = 2000;
 /// What a consumer fetches ahead, KiB: enough for a few fetches, and little beside `memory_limit`.
 pub const FETCHED_KIB: u64 = 16 << 10;
+
+/// librdkafka's own, where nothing else is said.
+const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
 
 /// What the configuration may say otherwise.
 const BOTH: &[(&str, &str)] = &[("client.id", "wpgen")];
@@ -63,6 +68,28 @@ pub fn producer(brokers: &[String], given: &kafka::ClientConfig) -> ClientConfig
     let mut config = client(brokers, given, PRODUCER);
     config.set("enable.idempotence", "true");
     set_unless_given(&mut config, "statistics.interval.ms", STATISTICS_MS);
+    config
+}
+
+/// The settings of a producer of transactions. What is not acknowledged within one is aborted with it, so no message has a
+/// time of its own.
+pub fn transactional_producer(brokers: &[String], given: &kafka::ClientConfig, id: &str) -> ClientConfig {
+    let mut config = client(brokers, given, &[]);
+    config.set("enable.idempotence", "true").set("transactional.id", id);
+    set_unless_given(&mut config, "statistics.interval.ms", STATISTICS_MS);
+    config
+}
+
+/// How long a transaction of a producer of these settings may be open, before the broker aborts it.
+pub fn transaction_timeout(config: &ClientConfig) -> Duration {
+    let ms = config.get("transaction.timeout.ms").and_then(|ms| ms.parse().ok());
+    Duration::from_millis(ms.unwrap_or(TRANSACTION_TIMEOUT_MS))
+}
+
+/// The settings of somebody who only reads what is committed, and is no member of any group.
+pub fn reader(brokers: &[String], group: &str, given: &kafka::ClientConfig) -> ClientConfig {
+    let mut config = consumer(brokers, group, given);
+    config.set("isolation.level", "read_committed").remove("statistics.interval.ms");
     config
 }
 

@@ -3,8 +3,10 @@
 //! - [`client`] makes librdkafka's settings of ours
 //! - [`blame`] turns what librdkafka reports into findings, and [`voice`] tells them, seldom
 //! - [`topics`] makes topics that do not exist
-//! - [`native`] and [`cargo`] are the only places that call librdkafka without its crate: whole runs of messages in and out
+//! - [`native`] and [`cargo`] call librdkafka without its crate: whole runs of messages in and out; [`assigned`] does for what
+//!   the crate leaves out of transactions, and is what source and sink know of each other
 
+pub mod assigned;
 pub mod blame;
 pub mod cargo;
 pub mod client;

@@ -14,6 +14,8 @@ use rdkafka::bindings as raw;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::assigned::Membership;
+
 /// Messages taken at most in one call.
 pub const TAKEN_MAX: usize = 512;
 
@@ -22,6 +24,13 @@ pub struct Consumer<C: ConsumerContext> {
     // Dropped in this order: see the invariant.
     diversion: Arc<Diversion>,
     inner: BaseConsumer<C>,
+    membership: Arc<Membership>,
+}
+
+impl<C: ConsumerContext> Drop for Consumer<C> {
+    fn drop(&mut self) {
+        self.membership.close();
+    }
 }
 
 /// The queue of a consumer's messages.
@@ -43,12 +52,14 @@ impl Drop for Diversion {
 }
 
 impl<C: ConsumerContext> Consumer<C> {
-    /// Gives a consumer its queue.
-    pub fn new(inner: BaseConsumer<C>) -> Option<Self> {
+    /// Gives a consumer its queue, and a membership its consumer.
+    pub fn new(inner: BaseConsumer<C>, membership: Arc<Membership>) -> Option<Self> {
         let client = NonNull::new(inner.client().native_ptr())?;
         // SAFETY: the client is alive.
         let queue = NonNull::new(unsafe { raw::rd_kafka_queue_new(client.as_ptr()) })?;
-        Some(Self { diversion: Arc::new(Diversion { client, queue }), inner })
+        // SAFETY: the client lives as long as `inner`, and the membership is closed before that goes.
+        unsafe { membership.open(client) };
+        Some(Self { diversion: Arc::new(Diversion { client, queue }), inner, membership })
     }
 
     /// The queue, for the context, which lives longer than the queue may.

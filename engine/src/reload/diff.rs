@@ -142,7 +142,8 @@ pub(super) fn is_source_held(new: &SourceConfig, old: &SourceConfig) -> bool {
     (files && new.key == old.key) || share_address(new, old)
 }
 
-/// Whether a new sink needs what an old one holds: its files, or what it rescues, which lies under its key.
+/// Whether a new sink needs what an old one holds: its files, its transactional.id, or what it rescues, which lies under its
+/// key.
 pub(super) fn is_sink_held(new: &SinkConfig, old: &SinkConfig) -> bool {
     if new.key == old.key && old.common.rescue {
         return true;
@@ -153,6 +154,11 @@ pub(super) fn is_sink_held(new: &SinkConfig, old: &SinkConfig) -> bool {
                 file.path.as_ref().map(|path| path.template.clone())
             };
             template(new) == template(old)
+        }
+        // The newer one would fence the older one.
+        (SinkParams::Kafka(kafka), SinkParams::Kafka(other)) => {
+            let is_one = new.key == old.key || kafka.transactional_id == other.transactional_id;
+            kafka.transactional && other.transactional && is_one
         }
         _ => false,
     }

@@ -229,6 +229,7 @@ mod tests {
             ],
             peer: None,
             tls_subject: None,
+            assignment: None,
         }
     }
 

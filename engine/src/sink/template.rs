@@ -348,7 +348,14 @@ mod tests {
 
     fn origin(source: &str, host: &str, tags: &[(&str, &str)]) -> Origin {
         let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Origin { source: source.into(), host: host.into(), tags, peer: None, tls_subject: None }
+        Origin {
+            source: source.into(),
+            host: host.into(),
+            tags,
+            peer: None,
+            tls_subject: None,
+            assignment: None,
+        }
     }
 
     fn path(template: &str, origin: &Origin) -> String {

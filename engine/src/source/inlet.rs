@@ -96,6 +96,7 @@ impl Inlet {
             tags,
             peer: None,
             tls_subject: None,
+            assignment: None,
         };
         let mut marked = rules.tags.clone();
         marked.push(("syslog_malformed".to_owned(), "true".to_owned()));

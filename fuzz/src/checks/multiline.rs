@@ -61,6 +61,7 @@ fn join<'a>(rules: &Multiline, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<(V
         tags: Vec::new(),
         peer: None,
         tls_subject: None,
+        assignment: None,
     };
     let mut joiner = Joiner::new(rules.clone(), 1 << 20);
     let (mut records, mut base, mut now_ns) = (Vec::new(), 0, 0);

@@ -307,6 +307,82 @@ fn what_is_pasted_in_place_of_a_single_table_loads() {
 }
 
 #[test]
+fn what_a_transactional_sink_cannot_keep() {
+    let reads =
+        |more: &str| source("k", "kafka_src", &format!("brokers = \"h:1,i:1\"\ntopic = \"t\"\n{more}"));
+    let writes = |key: &str, more: &str| {
+        let lines = format!("brokers = \"i:1\"\ntopic = \"u\"\ntransactional = true\n{more}");
+        sink(key, "kafka_sink", &lines)
+    };
+    good(&(reads("") + &writes("w", "")));
+    // Files have positions of their own for each sink.
+    good(&(file_source("") + &writes("w", "") + &writes("x", "") + &sink("b", "blackhole_sink", "")));
+    let alone = "commit the group's offsets";
+    check(vec![
+        (
+            reads("") + &writes("w", "") + &sink("b", "blackhole_sink", ""),
+            Code::WP404,
+            1,
+            alone,
+            "of its own",
+        ),
+        (
+            reads("split = \"lines\"") + &writes("w", ""),
+            Code::WP404,
+            1,
+            "two transactions",
+            "split = \"none\"",
+        ),
+        (
+            reads("").replace("h:1,i:1", "h:1") + &writes("w", ""),
+            Code::WP404,
+            1,
+            "none in common",
+            "same brokers",
+        ),
+        (
+            reads("config = { isolation_level = \"read_uncommitted\" }") + &writes("w", ""),
+            Code::WP404,
+            1,
+            "still open",
+            "leave isolation_level out",
+        ),
+        (file_source("parallel = 4") + &writes("w", ""), Code::WP404, 1, "in parallel", "parallel = \"off\""),
+        (
+            file_source("")
+                + &writes("w", "transactional_id = \"a\"")
+                + &writes("x", "transactional_id = \"a\""),
+            Code::WP405,
+            14,
+            "fence each other",
+            "",
+        ),
+        (
+            file_source("") + &writes("w", "state_topic = \"a b\""),
+            Code::WP404,
+            13,
+            "cannot be a topic's name",
+            "letters",
+        ),
+        (
+            file_source("") + &writes("w", "transactional_id = \"\""),
+            Code::WP404,
+            13,
+            "it is empty",
+            "leave it out",
+        ),
+        (
+            file_source("")
+                + &sink("s", "kafka_sink", "brokers = \"h:1\"\ntopic = \"t\"\nstate_topic = \"x\""),
+            Code::WP404,
+            12,
+            "there are no transactions",
+            "transactional = true",
+        ),
+    ]);
+}
+
+#[test]
 fn kafka_properties() {
     let kafka = |config: &str| {
         source("k", "kafka_src", &format!("brokers = \"h:1\"\ntopic = \"t\"\nconfig = {config}"))

@@ -109,4 +109,27 @@ CPU, network); on a single one, from a key that gets most of the messages.",
         fails: "config = { fetch_min_bytes = 1 } with a sink that syncs each batch",
         works: "config = { fetch_min_bytes = 102400 }",
     },
+    Entry {
+        code: Code::WP206,
+        phrases: &["transactional producer fenced", "another producer uses the transactional.id"],
+        symptom: "Kafka 事务被隔离",
+        english: Words {
+            finds: "the transactional.id that another producer has taken, and what the broker said",
+            mend: "stop the other engine of this transactional.id, or give each its own, and restart this one",
+            explain: "\
+A transactional.id belongs to one producer: a newer one of the same id puts the older one out, so that a program
+that was thought dead cannot write on. The sink stops, and its sources wait; what is committed stays, and what was
+open is aborted. Two engines share an id when one runs on a copy of the other's data folder, or both are given it.",
+        },
+        chinese: Words {
+            finds: "被另一个生产者占用的 transactional.id，以及 broker 的答复",
+            mend: "停掉使用同一 transactional.id 的另一个引擎，或各用各的，然后重启本引擎",
+            explain: "\
+一个 transactional.id 只属于一个生产者：同一 id 的新生产者会隔离旧的，以免被认为已死的程序继续写入。
+本输出停止，它的输入等待；已提交的保留，未提交的回滚。两个引擎共用一个 id，多半是其中一个用了另一个 data_dir 的拷贝，
+或两边配置了同一个 id。",
+        },
+        fails: "transactional_id = \"archive\"      # on two machines",
+        works: "transactional_id = \"archive-host1\"",
+    },
 ];

@@ -101,8 +101,14 @@ impl FileSink {
         if !template.is_single() || template.has_date() {
             return Ok(());
         }
-        let nowhere =
-            Origin { source: "".into(), host: "".into(), tags: Vec::new(), peer: None, tls_subject: None };
+        let nowhere = Origin {
+            source: "".into(),
+            host: "".into(),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+            assignment: None,
+        };
         let ledger = self.ledger(self.number(template.outlet(&nowhere)));
         match place::open(Path::new(&ledger.name), self.settings.mode) {
             Ok(mut opened) => {

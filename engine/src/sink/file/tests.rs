@@ -97,8 +97,14 @@ impl Rig {
     }
 
     fn of(sink: Arc<FileSink>, backend: Backend) -> Self {
-        let origin =
-            Origin { source: "s".into(), host: "h".into(), tags: Vec::new(), peer: None, tls_subject: None };
+        let origin = Origin {
+            source: "s".into(),
+            host: "h".into(),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+            assignment: None,
+        };
         let ledger = sink.ledger(sink.outlet(&origin));
         let home: Rc<RefCell<Vec<Box<Batch>>>> = Rc::default();
         let (intake, homeward) = (Rc::new(Intake::default()), Rc::clone(&home));
@@ -475,6 +481,7 @@ fn outlets_get_numbers_owners_and_groups() {
             tags: Vec::new(),
             peer: None,
             tls_subject: None,
+            assignment: None,
         })
     };
     let numbers: HashSet<u32> = ["a", "b", "a"].map(number).into();

@@ -93,8 +93,14 @@ mod tests {
 
     #[test]
     fn what_can_be_opened_and_not_written_is_tried_ever_more_rarely() {
-        let origin =
-            Origin { source: "s".into(), host: "".into(), tags: Vec::new(), peer: None, tls_subject: None };
+        let origin = Origin {
+            source: "s".into(),
+            host: "".into(),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+            assignment: None,
+        };
         let outlet = Template::parse("/dev/full").unwrap().outlet(&origin);
         let mut patience = Patience::new(Arc::new(Ledger::new(outlet, Group::default())));
         let mut waits = Vec::new();

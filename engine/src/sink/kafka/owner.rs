@@ -19,10 +19,12 @@ use std::time::Duration;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::outlets::Outlet;
 use super::producer::Shared;
 use super::send::Figures;
 use crate::batch::{Batch, Verdict};
 use crate::kafka::cargo::{Handed, Load, Loading, Reported, is_final};
+use crate::kafka::voice::Voice;
 use crate::shard::{Intake, Shard};
 
 /// How often a full queue is tried again, should no report come of this owner's.
@@ -31,18 +33,11 @@ const FULL_AGAIN: Duration = Duration::from_millis(1);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Where messages go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Outlet {
-    pub(super) topic: String,
-    pub(super) key: Option<String>,
-}
-
 /// Hands batches over until there are no more and all are reported.
 pub(super) async fn own(
     shard: Rc<Shard>,
     intake: Rc<Intake>,
-    outlet: Outlet,
+    outlet: Arc<Outlet>,
     producer: Arc<Shared>,
     figures: Arc<Figures>,
 ) {
@@ -69,7 +64,7 @@ pub(super) async fn own(
 struct Owner {
     shard: Rc<Shard>,
     intake: Rc<Intake>,
-    outlet: Outlet,
+    outlet: Arc<Outlet>,
     producer: Arc<Shared>,
     figures: Arc<Figures>,
     /// Batches to be handed over, by their turns.
@@ -159,7 +154,13 @@ impl Owner {
         let Reported { mut batch, failed, rejected, turn, messages } = reported;
         self.under_way -= 1;
         if !rejected.is_empty() {
-            self.reject(&mut batch, &rejected);
+            reject(
+                &mut batch,
+                &self.outlet.topic,
+                rejected.iter().copied(),
+                &self.producer.voice,
+                &self.figures,
+            );
         }
         if let Some((_, code)) = failed.first() {
             self.tell(*code);
@@ -180,10 +181,7 @@ impl Owner {
             self.pause = PAUSE_MIN;
             self.producer.voice.well();
         }
-        let left_out: u32 = batch.tickets.iter().map(|ticket| ticket.rejected).sum();
-        self.figures.batches.fetch_sub(1, Ordering::Relaxed);
-        self.figures.records.fetch_add((batch.records - left_out).into(), Ordering::Relaxed);
-        self.figures.bytes.fetch_add(batch.bytes().len() as u64, Ordering::Relaxed);
+        self.figures.delivered(&batch);
         self.shard.send_home(batch, Verdict::Delivered);
     }
 
@@ -201,25 +199,6 @@ impl Owner {
         self.producer.voice.failed(code, &what);
     }
 
-    /// Counts records that no broker takes with the tickets that they belong to.
-    #[cold]
-    fn reject(&self, batch: &mut Batch, rejected: &[(u32, RDKafkaErrorCode)]) {
-        self.figures.rejected.fetch_add(rejected.len() as u64, Ordering::Relaxed);
-        for (number, code) in rejected {
-            let mut first = 0;
-            let ticket = batch.tickets.iter_mut().find(|ticket| {
-                first += ticket.records;
-                *number < first
-            });
-            if let Some(ticket) = ticket {
-                ticket.rejected += 1;
-            }
-            let start = number.checked_sub(1).map_or(0, |before| batch.ends[before as usize]);
-            let bytes = batch.ends[*number as usize] - start - 1;
-            self.producer.voice.left_out(&self.outlet.topic, bytes, *code);
-        }
-    }
-
     /// Waits, and lets what failed go again.
     async fn again(&mut self) {
         self.producer.renew_if_broken();
@@ -229,5 +208,29 @@ impl Owner {
             self.pause = (self.pause * 2).min(PAUSE_MAX);
         }
         self.has_failed = false;
+    }
+}
+
+/// Counts records that no broker takes with the tickets that they belong to.
+#[cold]
+pub(super) fn reject(
+    batch: &mut Batch,
+    topic: &str,
+    rejected: impl Iterator<Item = (u32, RDKafkaErrorCode)>,
+    voice: &Voice,
+    figures: &Figures,
+) {
+    for (number, code) in rejected {
+        figures.rejected.fetch_add(1, Ordering::Relaxed);
+        let mut first = 0;
+        let ticket = batch.tickets.iter_mut().find(|ticket| {
+            first += ticket.records;
+            number < first
+        });
+        if let Some(ticket) = ticket {
+            ticket.rejected += 1;
+        }
+        let start = number.checked_sub(1).map_or(0, |before| batch.ends[before as usize]);
+        voice.left_out(topic, batch.ends[number as usize] - start - 1, code);
     }
 }

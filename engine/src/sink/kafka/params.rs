@@ -1,5 +1,7 @@
 //! The sink that produces to Kafka.
 
+use std::time::Duration;
+
 use crate::config::kafka::{ClientConfig, check_brokers};
 use crate::config::kinds::Check;
 use crate::config::params::params;
@@ -8,6 +10,9 @@ use crate::config::types::OneOrMany;
 use crate::diagnosis::{Code, Diagnostic, Findings};
 use crate::sink::format::Format;
 use crate::sink::template::Template;
+
+/// Longest name of a topic.
+const TOPIC_BYTES_MAX: usize = 249;
 
 params! {
     /// The parameters of a kafka sink.
@@ -20,8 +25,14 @@ params! {
         key: Option<String>;
         /// Any of librdkafka's properties; `_` in a key means `.`.
         config: ClientConfig;
-        /// Whether batches are transactions: exactly once from Kafka and from files.
+        /// Whether batches are transactions: exactly once from Kafka and from files, for who reads read_committed.
         transactional: bool = false;
+        /// The transactional.id, which no other engine may use; without it one of the data folder and the sink's key.
+        transactional_id: Option<String>;
+        /// How long a transaction goes on before it is committed.
+        transaction_interval: Duration = "100ms", in 1..=10_000;
+        /// The compacted topic that holds how far files are in committed transactions; it is made where there is none.
+        state_topic: String = "wpgen-state";
         /// How a record is written.
         format: Format = "raw";
     }
@@ -30,20 +41,41 @@ params! {
 impl Check for KafkaParams {
     fn check(&self, table: &Table, findings: &mut Findings) {
         check_brokers(&self.brokers.0, "a kafka sink", table, findings);
-        if self.transactional {
-            let message = "'transactional' is not built yet: a kafka sink delivers at least once";
-            let finding = Diagnostic::error(Code::WP404, message).at(table.place_of("transactional"));
-            findings
-                .push(finding.help(
-                    "leave it out: nothing is lost, and after a crash some records may be there twice",
-                ));
-        }
+        self.check_transactional(table, findings);
         for (name, text) in [("topic", &self.topic), ("key", &self.key)] {
             check_template(name, text.as_deref().unwrap_or("x"), table, findings);
         }
         if self.topic.is_none() {
             let finding = Diagnostic::error(Code::WP404, "a kafka sink needs 'topic'").at(table.place());
             findings.push(finding.help("name where it writes:\ntopic = \"logs_{source}\""));
+        }
+    }
+}
+
+impl KafkaParams {
+    fn check_transactional(&self, table: &Table, findings: &mut Findings) {
+        let wrong = |name: &str, why: &str, mend: &str| {
+            let message = format!("wrong value for '{name}': {why}");
+            Diagnostic::error(Code::WP404, message).at(table.place_of(name)).help(mend)
+        };
+        if !self.transactional {
+            let idle = ["transactional_id", "transaction_interval", "state_topic"];
+            for name in idle.into_iter().filter(|name| table.get(name).is_some()) {
+                findings.push(wrong(name, "there are no transactions", "transactional = true"));
+            }
+            return;
+        }
+        if self.transactional_id.as_deref().is_some_and(str::is_empty) {
+            let mend = "name one that no other engine uses, or leave it out";
+            findings.push(wrong("transactional_id", "it is empty", mend));
+        }
+        if topic_name(&self.state_topic) != self.state_topic {
+            let mend = "letters, digits, '.', '_' and '-', at most 249 of them";
+            findings.push(wrong(
+                "state_topic",
+                &format!("'{}' cannot be a topic's name", self.state_topic),
+                mend,
+            ));
         }
     }
 }
@@ -58,4 +90,30 @@ fn check_template(name: &str, text: &str, table: &Table, findings: &mut Findings
     let message = format!("wrong value for '{name}': '{text}': {wrong}");
     let finding = Diagnostic::error(Code::WP404, message).at(table.place_of(name));
     findings.push(finding.help("what may be put in is {source}, {host} and {tag:name}"));
+}
+
+/// The text as a topic can be named: what Kafka does not allow becomes `_`.
+pub(super) fn topic_name(text: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let mut name: String =
+        text.chars().map(|c| if allowed(c) { c } else { '_' }).take(TOPIC_BYTES_MAX).collect();
+    if matches!(&*name, "" | "." | "..") {
+        name.push('_');
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_is_named_as_kafka_allows() {
+        for (text, name) in
+            [("logs_app.1-x", "logs_app.1-x"), ("logs/a b:é", "logs_a_b__"), ("", "_"), ("..", ".._")]
+        {
+            assert_eq!(topic_name(text), name);
+        }
+        assert_eq!(topic_name(&"x".repeat(300)).len(), TOPIC_BYTES_MAX);
+    }
 }

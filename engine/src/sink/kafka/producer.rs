@@ -47,13 +47,26 @@ impl Shared {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((code, why)) = now.inner().client().fatal_error() else { return };
         self.voice.failed(code, &format!("the producer is begun anew: {why}"));
+        self.replace(&mut now);
+    }
+
+    /// Replaces the producer; whether there is another one.
+    pub fn renew(&self) -> bool {
+        self.replace(&mut self.now.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, now: &mut Arc<Producer<Reports>>) -> bool {
         match make(&self.config, &self.voice) {
             Ok(next) => {
-                let broken = std::mem::replace(&mut *now, next);
+                let broken = std::mem::replace(now, next);
                 // It waits for a thread of its own, and for what it can still report.
                 let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(broken));
+                true
             }
-            Err(error) => self.voice.error(&error),
+            Err(error) => {
+                self.voice.error(&error);
+                false
+            }
         }
     }
 }

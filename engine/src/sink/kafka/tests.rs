@@ -45,6 +45,9 @@ fn sink(cluster: &Mock, config: &[(&str, &str)]) -> Arc<KafkaSink> {
         key: Some("{host}".into()),
         config: Default::default(),
         transactional: false,
+        transactional_id: None,
+        transaction_interval: Duration::from_millis(100),
+        state_topic: "wpgen-state".into(),
         format: Format::Raw,
     };
     for (name, value) in config {

@@ -480,14 +480,18 @@ impl Follower {
                 false
             }
         };
+        self.note(end);
+        self.leave(end).await;
+    }
+
+    /// Tells the catalogue how far a packed file was read.
+    fn note(&self, end: bool) {
         let mut catalog = self.followed.catalog();
         catalog.progress(self.id, self.reader.position());
         if !end {
             // Whoever reads on begins behind what was given out.
             catalog.hand_back(self.id, self.reader.handed());
         }
-        drop(catalog);
-        self.leave(end).await;
     }
 }
 

@@ -128,7 +128,14 @@ mod tests {
     }
 
     fn origin() -> Origin {
-        Origin { source: "s".into(), host: "h".into(), tags: Vec::new(), peer: None, tls_subject: None }
+        Origin {
+            source: "s".into(),
+            host: "h".into(),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+            assignment: None,
+        }
     }
 
     /// A reader's work in small: pieces of the given sizes, cut into lines, staged; records and the positions behind them.

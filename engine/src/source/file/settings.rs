@@ -59,6 +59,7 @@ impl Settings {
             tags,
             peer: None,
             tls_subject: None,
+            assignment: None,
         }
     }
 

@@ -254,7 +254,14 @@ mod tests {
     }
 
     fn origin() -> Origin {
-        Origin { source: "s".into(), host: "h".into(), tags: Vec::new(), peer: None, tls_subject: None }
+        Origin {
+            source: "s".into(),
+            host: "h".into(),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+            assignment: None,
+        }
     }
 
     #[test]

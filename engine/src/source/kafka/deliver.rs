@@ -43,7 +43,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    fn origin(&self, topic: &str) -> Origin {
+    fn origin(&self, partition: &Partition) -> Origin {
+        let topic = &*partition.topic;
         let mut tags = self.tags.clone();
         tags.push(("source_type".to_owned(), "kafka".to_owned()));
         tags.push(("source_name".to_owned(), topic.to_owned()));
@@ -53,6 +54,7 @@ impl Rules {
             tags,
             peer: None,
             tls_subject: None,
+            assignment: Some(partition.assigned.for_origin()),
         }
     }
 }
@@ -65,7 +67,7 @@ pub async fn deliver_all(
     slot: Rc<Cell<u32>>,
 ) {
     let mut work = Work {
-        origin: rules.origin(&partition.topic),
+        origin: rules.origin(&partition),
         rules: Arc::clone(&rules),
         around: around.clone(),
         slot: Rc::clone(&slot),

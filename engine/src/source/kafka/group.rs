@@ -19,6 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::params::Start;
 use super::parcel::Parcel;
 use super::partition::Partition;
+use crate::kafka::assigned::{Assigned, Membership};
 use crate::kafka::native::Diversion;
 use crate::kafka::voice::Voice;
 
@@ -49,6 +50,8 @@ pub struct Member {
     pub voice: Arc<Voice>,
     /// Where a group without offsets begins.
     pub start: Start,
+    /// What it is in its group.
+    pub membership: Arc<Membership>,
     seats: Mutex<HashMap<Place, Seat>>,
     /// The parts of the source on the shards, and whose turn it is.
     parts: Mutex<(Vec<UnboundedSender<Arc<Partition>>>, usize)>,
@@ -57,8 +60,15 @@ pub struct Member {
 
 impl Member {
     /// A member without partitions.
-    pub fn new(voice: Arc<Voice>, start: Start) -> Self {
-        Self { voice, start, seats: Mutex::default(), parts: Mutex::default(), diversion: OnceLock::new() }
+    pub fn new(voice: Arc<Voice>, start: Start, membership: Arc<Membership>) -> Self {
+        Self {
+            voice,
+            start,
+            membership,
+            seats: Mutex::default(),
+            parts: Mutex::default(),
+            diversion: OnceLock::new(),
+        }
     }
 
     /// The assigned partitions.
@@ -99,11 +109,13 @@ impl Member {
                 diversion.divert(&topic, number);
             }
             names.push(format!("{topic}/{number}"));
-            let partition = Arc::new(Partition::new(Arc::clone(&topic), number, std::thread::current()));
+            let assigned = Assigned::new(Arc::clone(&topic), number, Arc::clone(&self.membership));
+            let partition = Arc::new(Partition::new(assigned, std::thread::current()));
             self.seat(&partition);
             let seat = Seat { partition, building: Parcel::default(), is_paused: false };
             if let Some(before) = self.seats().insert((topic, number), seat) {
                 before.partition.end();
+                before.partition.assigned.lose();
             }
         }
         if !names.is_empty() {
@@ -141,6 +153,7 @@ impl Member {
         while !is_lost && !gone.iter().all(|seat| seat.partition.has_left()) && Instant::now() < until {
             std::thread::park_timeout(LOOK);
         }
+        gone.iter().for_each(|seat| seat.partition.assigned.lose());
         let names: Vec<String> =
             gone.iter().map(|seat| format!("{}/{}", seat.partition.topic, seat.partition.number)).collect();
         if names.is_empty() {
@@ -179,7 +192,8 @@ impl Member {
 fn list<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Option<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for partition in partitions {
-        let Some(offset) = partition.to_commit() else { continue };
+        // What a sink commits in its transactions is not committed here: an older offset could come in behind a newer one.
+        let Some(offset) = partition.to_commit().filter(|_| !partition.assigned.is_taken()) else { continue };
         if list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(offset)).is_ok() {
             partition.set_committed(offset);
         }

@@ -12,6 +12,7 @@ use super::params::{KafkaParams, Start};
 use super::source::{KafkaSource, Settings};
 use crate::assemble::Making;
 use crate::diagnosis::Diagnostic;
+use crate::kafka::assigned::Membership;
 use crate::kafka::blame::unmade;
 use crate::kafka::client;
 use crate::kafka::native::Consumer;
@@ -50,9 +51,11 @@ pub(super) fn source(
     let group = params.group_id.clone().unwrap_or_else(|| format!("{}_group", rules.key));
     let mut config = client::consumer(&params.brokers.0, &group, &params.config);
     config.set("auto.offset.reset", if params.start == Start::Latest { "latest" } else { "earliest" });
-    let member = Member::new(Arc::new(Voice::new(who.clone())), params.start.clone());
+    let membership = Membership::new(group.clone());
+    let member =
+        Member::new(Arc::new(Voice::new(who.clone())), params.start.clone(), Arc::clone(&membership));
     let made = config.create_with_context(member).map_err(|error| unmade(&who, &error))?;
-    let consumer = Consumer::new(made)
+    let consumer = Consumer::new(made, membership)
         .ok_or_else(|| Diagnostic::plain(format!("{who}: librdkafka makes no queue for messages")))?;
     let member = Arc::clone(consumer.context());
     member.set_diversion(consumer.diversion());

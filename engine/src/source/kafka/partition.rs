@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::thread::Thread;
 
 use super::parcel::Parcel;
+use crate::kafka::assigned::Assigned;
 use crate::queue::Mailbox;
 
 /// Parcels that wait at most; small ones too are few, as a parcel is sent off only while there is room.
@@ -26,6 +27,8 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Its number.
     pub number: i32,
+    /// The assignment, as a sink of Kafka's knows it.
+    pub assigned: Arc<Assigned>,
     /// To the shard.
     pub mail: Mailbox<Letter>,
     /// Bytes in the mail and being delivered.
@@ -45,10 +48,11 @@ pub struct Partition {
 
 impl Partition {
     /// A partition that was assigned; `reader` waits for the shard at times.
-    pub fn new(topic: Arc<str>, number: i32, reader: Thread) -> Self {
+    pub fn new(assigned: Arc<Assigned>, reader: Thread) -> Self {
         Self {
-            topic,
-            number,
+            topic: Arc::clone(&assigned.topic),
+            number: assigned.number,
+            assigned,
             // One more, for the end.
             mail: Mailbox::new(PARCELS_MAX + 1),
             waiting_bytes: AtomicUsize::new(0),
@@ -144,6 +148,7 @@ impl Partition {
 
     /// The shard is done with it.
     pub fn leave(&self) {
+        self.assigned.end();
         self.left.store(true, Ordering::Release);
         self.reader.unpark();
     }

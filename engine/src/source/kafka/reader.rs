@@ -220,6 +220,8 @@ impl Reader {
                 self.commit(CommitMode::Async);
             }
         }
+        // What is not done by now is not committed by a sink either: this member leaves.
+        self.member.seats().values().for_each(|seat| seat.partition.assigned.lose());
         self.commit(if self.abandoned.is_raised() { CommitMode::Async } else { CommitMode::Sync });
         log::debug!(target: "wpgen::kafka", "{}: leaves its group", self.member.voice.who());
     }

@@ -1,0 +1,264 @@
+//! A transactional sink: for who reads what is committed, each record is there once, whoever is killed when.
+//!
+//! The oracle reads the topic as `read_committed`. That the tests would see what is there twice is shown by reading it as
+//! `read_uncommitted` as well, where aborted transactions are.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::broker::{Broker, plain};
+use crate::cli::run;
+use crate::flow::{place, while_sending};
+use crate::harness::{Random, Started, until};
+use crate::oracle::{
+    Found, Sender, all_of, all_of_level, all_there, committed, in_key_order, make_topic, members, message,
+    number_of, own_name,
+};
+use crate::stage::Stage;
+
+const PARTITIONS: i32 = 12;
+const SESSION: &str = "config = { session_timeout_ms = 6000, heartbeat_interval_ms = 1000 }";
+
+fn numbers(found: &[Found]) -> Vec<u64> {
+    found.iter().map(|one| number_of(one.payload.as_deref().unwrap())).collect()
+}
+
+/// Everything that is committed of a topic of one partition: each of `0..upto` once, and in the order of its key.
+fn exactly_once(brokers: &str, topic: &str, upto: u64) {
+    let numbers = numbers(&all_of(brokers, topic));
+    all_there(&numbers, upto, 0);
+    assert!(in_key_order(&numbers));
+}
+
+/// Messages that are in a topic, aborted ones as well.
+fn with_aborted(brokers: &str, topic: &str) -> u64 {
+    all_of_level(brokers, topic, "read_uncommitted").len() as u64
+}
+
+/// Topics `from` and `to`, and a group.
+fn places(brokers: &str, what: &str) -> (String, String, String) {
+    let (from, group) = place(brokers, what);
+    let to = own_name(&format!("{what}-to"));
+    make_topic(brokers, &to, 1);
+    (from, to, group)
+}
+
+fn await_committed(brokers: &str, group: &str, topic: &str, sent: u64) {
+    until("all is committed", || committed(brokers, group, topic, PARTITIONS) == sent as i64);
+}
+
+/// An engine between two topics, killed again and again while messages come.
+pub fn killed(brokers: &str, seed: u64, kills: usize) {
+    let (from, to, group) = places(brokers, "exactly");
+    let stage = Stage::piping(brokers, (&from, SESSION), &group, &to, "");
+    let mut random = Random::new(seed);
+    let mut engine = Some(stage.start());
+    let sent = while_sending(brokers, &from, || {
+        for _ in 0..kills {
+            let before = committed(brokers, &group, &from, PARTITIONS);
+            until("something has come", || committed(brokers, &group, &from, PARTITIONS) > before);
+            random.pause_ms(700);
+            engine.take().into_iter().for_each(Stage::kill);
+            engine = Some(stage.start());
+        }
+    });
+    await_committed(brokers, &group, &from, sent);
+    engine.into_iter().for_each(Started::stop);
+    let aborted = with_aborted(brokers, &to) - sent;
+    eprintln!("seed {seed}, transactional: {sent} messages, {aborted} aborted");
+    exactly_once(brokers, &to, sent);
+}
+
+/// An engine from files to a topic, killed again and again while a file grows and another one comes.
+pub fn killed_with_files(brokers: &str, seed: u64, kills: usize) {
+    const CHUNK: u64 = 20_000;
+    let to = own_name("exactly-files");
+    make_topic(brokers, &to, 1);
+    let stage = Stage::writing(brokers, &to, "transactional = true");
+    let text = |from: u64| (from..from + CHUNK).map(|number| message(number) + "\n").collect::<String>();
+    let upto = AtomicU64::new(0);
+    let grow = |name: &str| {
+        use std::io::Write as _;
+        let from = upto.fetch_add(CHUNK, Ordering::Relaxed);
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(stage.site.path(name));
+        file.unwrap().write_all(text(from).as_bytes()).unwrap();
+    };
+    let mut random = Random::new(seed);
+    grow("in/a.log");
+    let mut engine = stage.start();
+    for kill in 0..kills {
+        // One that is new each time: its id is given out in a run that is killed.
+        grow(&format!("in/{kill}.log"));
+        grow("in/a.log");
+        until("something has left", || stage.source()["records_in"].as_u64().is_some_and(|n| n > 0));
+        random.pause_ms(400);
+        Stage::kill(engine);
+        engine = stage.start();
+    }
+    let all = upto.load(Ordering::Relaxed);
+    until("all of it is there", || all_of(brokers, &to).len() as u64 >= all);
+    engine.stop();
+    let aborted = with_aborted(brokers, &to) - all;
+    eprintln!("seed {seed}, transactional, of files: {all} records, {aborted} aborted");
+    all_there(&numbers(&all_of(brokers, &to)), all, 0);
+}
+
+#[test]
+fn kill_9_repeats_nothing_that_is_committed() {
+    let Some(brokers) = plain() else { return };
+    killed(&brokers, 11, 3);
+}
+
+#[test]
+fn kill_9_repeats_nothing_of_files_that_is_committed() {
+    let Some(brokers) = plain() else { return };
+    killed_with_files(&brokers, 12, 3);
+}
+
+#[test]
+fn what_was_open_when_the_engine_was_killed_is_aborted_and_sent_again() {
+    const MESSAGES: u64 = 5000;
+    let Some(brokers) = plain() else { return };
+    let (from, to, group) = places(&brokers, "open");
+    Sender::new(&brokers, &from).numbers(0, MESSAGES);
+    // Long enough to be killed in.
+    let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "transaction_interval = \"10s\"");
+    let sending = crate::oracle::keep_sending(&brokers, &from, MESSAGES);
+    let engine = stage.start();
+    until("something has left", || with_aborted(&brokers, &to) > 0);
+    Stage::kill(engine);
+    let left = with_aborted(&brokers, &to);
+    assert_eq!(committed(&brokers, &group, &from, PARTITIONS), 0, "no transaction was over");
+    let sent = sending.end();
+    stage.configure_piping(&brokers, (&from, SESSION), &group, &to, "");
+    let engine = stage.start();
+    await_committed(&brokers, &group, &from, sent);
+    engine.stop();
+    exactly_once(&brokers, &to, sent);
+    assert_eq!(with_aborted(&brokers, &to), sent + left, "what was aborted is seen by who looks for it");
+}
+
+#[test]
+fn a_broker_that_is_killed_and_comes_back_repeats_nothing() {
+    let Some(broker) = Broker::start() else { return };
+    let brokers = broker.plain();
+    let (from, to, group) = places(&brokers, "exactly-broker");
+    let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "");
+    let engine = stage.start();
+    let sent = while_sending(&brokers, &from, || {
+        for _ in 0..2 {
+            let before = committed(&brokers, &group, &from, PARTITIONS);
+            until("something has come", || committed(&brokers, &group, &from, PARTITIONS) > before + 1000);
+            broker.kill();
+            broker.restart();
+        }
+    });
+    await_committed(&brokers, &group, &from, sent);
+    engine.stop();
+    exactly_once(&brokers, &to, sent);
+}
+
+#[test]
+fn of_two_engines_with_one_id_the_older_one_stops_and_says_so() {
+    let Some(brokers) = plain() else { return };
+    let (from, to, group) = places(&brokers, "fenced");
+    let id = format!("transactional_id = \"{}\"", own_name("id"));
+    let pipe = || Stage::piping(&brokers, (&from, SESSION), &group, &to, &id);
+    let (older, newer) = (pipe(), pipe());
+    let first = older.start();
+    Sender::new(&brokers, &from).numbers(0, 1000);
+    await_committed(&brokers, &group, &from, 1000);
+    let second = newer.start();
+    until("both are in the group", || members(&brokers, &group).1.len() == 2);
+    // Each has a share: the older one tries to write its own.
+    Sender::new(&brokers, &from).numbers(1000, 3000);
+    until("the older one says why it stops", || older.log().contains("[WP206]"));
+    assert!(older.log().contains("transactional_id"), "{}", older.log());
+    let state = run(older.site.folder(), &["source", "status", "--json"]).out;
+    assert!(state.contains("WP206"), "{state}");
+    Stage::kill(first);
+    await_committed(&brokers, &group, &from, 3000);
+    assert!(!newer.log().contains("WP206"), "{}", newer.log());
+    second.stop();
+    exactly_once(&brokers, &to, 3000);
+}
+
+#[test]
+fn partitions_that_move_between_engines_repeat_nothing() {
+    let Some(brokers) = plain() else { return };
+    let (from, to, group) = places(&brokers, "moved");
+    let stages: Vec<Stage> =
+        (0..3).map(|_| Stage::piping(&brokers, (&from, SESSION), &group, &to, "")).collect();
+    let mut engines: Vec<Started> = stages[..2].iter().map(Stage::start).collect();
+    let at_work = |count: usize| {
+        until("they are in the group, and at work", || {
+            let (state, members) = members(&brokers, &group);
+            state == "Stable" && members.len() == count
+        });
+        let before = committed(&brokers, &group, &from, PARTITIONS);
+        until("it goes on", || committed(&brokers, &group, &from, PARTITIONS) > before + 5000);
+    };
+    let sent = while_sending(&brokers, &from, || {
+        at_work(2);
+        engines.push(stages[2].start());
+        at_work(3);
+        engines.remove(1).stop();
+        at_work(2);
+        Stage::kill(engines.remove(0));
+        at_work(1);
+    });
+    await_committed(&brokers, &group, &from, sent);
+    engines.into_iter().for_each(Started::stop);
+    exactly_once(&brokers, &to, sent);
+}
+
+#[test]
+fn a_message_that_no_broker_takes_is_left_out_and_the_rest_is_there_once() {
+    let Some(brokers) = plain() else { return };
+    let (from, group) = place(&brokers, "large");
+    let to = own_name("large-to");
+    crate::oracle::make_topic_with(&brokers, &to, 1, &[("max.message.bytes", "20000")]);
+    let sender = Sender::new(&brokers, &from);
+    sender.numbers(0, 500);
+    sender.send(Some(b"k"), Some(&vec![b'l'; 50_000]));
+    sender.numbers(500, 1000);
+    let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "config = { batch_size = 10000 }");
+    let engine = stage.start();
+    await_committed(&brokers, &group, &from, 1001);
+    let source = stage.source();
+    engine.stop();
+    assert_eq!(
+        (source["delivered"].as_u64(), source["rejected"].as_u64()),
+        (Some(1000), Some(1)),
+        "{source}"
+    );
+    exactly_once(&brokers, &to, 1000);
+}
+
+#[test]
+fn a_checkpoint_that_is_older_than_the_topic_of_positions_is_refused() {
+    let Some(brokers) = plain() else { return };
+    let to = own_name("restored");
+    make_topic(&brokers, &to, 1);
+    let stage = Stage::writing(&brokers, &to, "transactional = true");
+    let file =
+        |name: &str, number: u64| std::fs::write(stage.site.path(name), message(number) + "\n").unwrap();
+    file("in/a.log", 0);
+    let engine = stage.start();
+    until("the first one is there", || all_of(&brokers, &to).len() == 1);
+    engine.stop();
+    let checkpoint = stage.site.path("data/checkpoint");
+    let old = std::fs::read(&checkpoint).unwrap();
+    file("in/b.log", 1);
+    let engine = stage.start();
+    until("the second one is there", || all_of(&brokers, &to).len() == 2);
+    engine.stop();
+    std::fs::write(&checkpoint, old).unwrap();
+    let ran = run(stage.site.folder(), &["source", "start"]);
+    assert_ne!(ran.code, Some(0));
+    assert!(ran.err.contains("older than what topic wpgen-state knows"), "{}", ran.err);
+    // Without a checkpoint all is new: it is read again, and nothing is taken for something else.
+    std::fs::remove_file(&checkpoint).unwrap();
+    let engine = stage.start();
+    until("both are there again", || all_of(&brokers, &to).len() == 4);
+    engine.stop();
+}
