@@ -320,3 +320,35 @@ fn a_source_that_cannot_drain_yet_is_opened_as_configured_when_it_can() {
     engine.stop();
     assert_eq!(reader.join().unwrap(), "00000000 first\n00000001 second\n");
 }
+
+#[test]
+fn a_file_that_is_changed_while_its_sink_is_down_goes_on_at_its_position() {
+    let site = Site::new();
+    crate::harness::fifo(&site.path().join("pipe"));
+    let configure = |tags: &str| {
+        let pipe = "[[sinks]]\nkey = \"down\"\nconnect = \"file_sink\"\nparams = { path = \"pipe\" }\n";
+        site.configure(&format!("{}{pipe}{}", app(tags), sink("both", "")));
+        let path = site.path().join("wpsrc.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("workers = 2", "workers = 2\ndrain_timeout = \"200ms\"")).unwrap();
+    };
+    configure("");
+    let lines = |from: u64, to: u64| (from..to).map(|n| format!("{n:08} line\n")).collect::<String>();
+    std::fs::write(site.path().join("app.log"), lines(0, 1000)).unwrap();
+    let engine = Started::in_folder(site.path());
+    until("the other sink has them", || site.numbers("both.log").len() == 1000);
+    configure("\"a:1\"");
+    let ran = site.reload();
+    assert!(ran.err.contains("it is opened as configured now when they do"), "{}{}", ran.out, ran.err);
+    let pipe = std::fs::File::open(site.path().join("pipe")).unwrap();
+    let reader = std::thread::spawn(move || std::io::read_to_string(pipe).unwrap());
+    let mut file = std::fs::File::options().append(true).open(site.path().join("app.log")).unwrap();
+    file.write_all(lines(1000, 2000).as_bytes()).unwrap();
+    until("it goes on", || site.numbers("both.log").len() >= 2000);
+    let source =
+        status(site.path())["sources"].as_array().unwrap().iter().find(|s| s["key"] == "app").cloned();
+    assert_eq!(source.unwrap()["records_in"], 2000, "its counters go on, too");
+    engine.stop();
+    all_in_order(&site.numbers("both.log"), 2000);
+    assert_eq!(reader.join().unwrap(), lines(0, 2000));
+}

@@ -161,7 +161,7 @@ pub type SinkId = u16;
 pub type LaneId = u32;
 
 /// Which input, up to which position, and how many records a batch carries of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     /// The input's slot in the settle table of the home shard.
     pub slot: u32,

@@ -202,13 +202,15 @@ impl Work<'_> {
                 false => "it ends by itself when they do",
             };
             self.findings.push(still_draining(source).help(next));
-            self.engine.forget_source(key);
-            // It ends when it is drained; only then can one run that needs its port or positions.
             if changed.contains(key) && !self.sources.contains_key(key) {
+                // It ends when it is drained; only then can one run that needs its port or positions, and who tells of
+                // those until then is this one.
                 self.changes.sources.fall_back(key, false);
+            } else {
+                self.engine.forget_source(key);
             }
         }
-        removed.iter().for_each(|key| self.engine.forget_source(key));
+        self.engine.forget_sources_without(|key| diff::source(self.next, key).is_some());
     }
 
     /// Between sources and sinks that both stay: what the sinks take of the sources may have changed.

@@ -13,14 +13,17 @@ pub struct Rounds {
     pub sources: u32,
     /// How often the sinks were.
     pub sinks: u32,
+    /// Whether the last one did not wait for long for what it took out.
+    pub hasty: bool,
 }
 
 /// The text.
 pub fn text(plan: &Plan, rounds: Rounds, inputs: &[Box<dyn Input>], outputs: &[Box<dyn Output>]) -> String {
     let Plan { io, workers, memory_mib, checkpoint_ms, .. } = plan;
+    let drain = if rounds.hasty { "1s" } else { "40s" };
     let mut text = format!(
         "[engine]\nio = \"{io}\"\nworkers = {workers}\nmemory_limit = \"{memory_mib}MiB\"\n\
-         checkpoint_interval = \"{checkpoint_ms}ms\"\ndrain_timeout = \"40s\"\n[log]\nlevel = \"debug\"\n[admin]\nlisten = \"\"\n"
+         checkpoint_interval = \"{checkpoint_ms}ms\"\ndrain_timeout = \"{drain}\"\n[log]\nlevel = \"debug\"\n[admin]\nlisten = \"\"\n"
     );
     if inputs.is_empty() {
         text += "[[sources]]\nkey = \"idle\"\nconnect = \"file_src\"\nparams = { path = \"idle*\" }\n\

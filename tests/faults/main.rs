@@ -27,6 +27,8 @@ mod clock;
 mod config;
 mod disk;
 mod engine;
+#[path = "../faulty/mod.rs"]
+mod faulty;
 mod framing;
 mod input;
 mod ledger;
@@ -37,6 +39,7 @@ mod output;
 mod plan;
 mod random;
 mod scrape;
+mod sick;
 mod soak;
 mod stage;
 
@@ -48,6 +51,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use self::disk::Disk;
+use self::faulty::Faulty;
 use self::input::Place;
 use self::plan::{Means, Plan};
 use self::stage::Outcome;
@@ -67,17 +71,31 @@ fn asked(name: &str) -> Option<u64> {
 
 /// What can be done here; what cannot is said.
 fn means() -> Means {
-    let means = Means { disk: Disk::is_possible(), clock: clock::library().is_some(), uring: has_uring() };
+    let means = Means {
+        disk: Disk::is_possible(),
+        clock: clock::library().is_some(),
+        uring: has_uring(),
+        sick: has_fuse(),
+    };
     for (is_there, words) in [
         (means.disk, "no disk of its own can be mounted here (that takes root): no run fills one"),
         (means.clock, "no C compiler: no run steps the clock"),
         (means.uring, "io_uring is refused here: every run is on epoll"),
+        (
+            means.sick,
+            "no FUSE file system can be mounted here (that takes root and /dev/fuse): no disk answers EIO",
+        ),
     ] {
         if !is_there {
             eprintln!("{words}");
         }
     }
     means
+}
+
+fn has_fuse() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    Faulty::mount(&folder.path().join("at"), &folder.path().join("below")).is_ok()
 }
 
 fn has_uring() -> bool {
@@ -104,7 +122,7 @@ fn own_address() -> Ipv4Addr {
 fn run_seed(seed: u64, means: Means) -> Result<Outcome, String> {
     let plan = Plan::new(seed, means);
     let folder = tempfile::Builder::new().prefix(&format!("fault-{seed}-")).tempdir().unwrap();
-    let place = Place { folder: folder.path().to_owned(), address: own_address() };
+    let place = Place::new(folder.path(), own_address());
     let its_plan = plan.clone();
     let thread = std::thread::spawn(move || {
         std::panic::catch_unwind(AssertUnwindSafe(|| stage::run(&its_plan, &place)))

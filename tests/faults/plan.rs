@@ -20,6 +20,8 @@ pub struct Plan {
     pub checkpoint_ms: usize,
     /// What is on a small disk of its own, where there is one.
     pub small_disk: SmallDisk,
+    /// What is on a disk that fails when it is told to, where there can be one.
+    pub sick_disk: SickDisk,
     /// Who sends.
     pub inputs: Vec<InputPlan>,
     /// Where it arrives.
@@ -41,6 +43,36 @@ pub enum SmallDisk {
     Both,
 }
 
+/// What is on the disk that fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SickDisk {
+    /// The files of file sources.
+    pub inputs: bool,
+    /// The files of file sinks.
+    pub files: bool,
+    /// The engine's data folder: its checkpoint and its rescue.
+    pub data: bool,
+}
+
+/// How a disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Illness {
+    /// Nothing can be read.
+    Reads,
+    /// Nothing is found, opened or read; of data and outputs, nothing is written.
+    All,
+    /// Nothing can be written, with this error.
+    Writes(i32),
+    /// No sync succeeds, and what it should have written is lost.
+    Syncs,
+    /// No name can be made, renamed or removed.
+    Names,
+    /// Reads and writes do a part of what they are asked.
+    Short,
+    /// Nothing is answered.
+    Stalls,
+}
+
 /// A sender.
 #[derive(Clone, Debug)]
 pub struct InputPlan {
@@ -57,6 +89,8 @@ pub enum InputKind {
     File,
     /// Connections to a tcp source.
     Tcp(Framing),
+    /// Connections to a tcp source on a unix socket.
+    Unix(Framing),
     /// Connections to a syslog source.
     SyslogTcp(Framing),
     /// Datagrams to a syslog source.
@@ -168,6 +202,8 @@ pub enum Strike {
     Full(bool),
     /// No file may grow beyond a little more than it has: short writes, then EFBIG.
     FileLimit(bool),
+    /// The sick disk fails so, or not any more.
+    Sick(Option<Illness>),
 }
 
 /// What this machine and this user can do to an engine.
@@ -179,6 +215,8 @@ pub struct Means {
     pub clock: bool,
     /// Whether io_uring is there.
     pub uring: bool,
+    /// Whether a disk that fails can be made.
+    pub sick: bool,
 }
 
 impl Plan {
@@ -189,6 +227,7 @@ impl Plan {
         // Every choice is made in any case, so that a seed means the same wherever it is replayed.
         let small_disk = *r.of(&[SmallDisk::Nothing, SmallDisk::Data, SmallDisk::Files, SmallDisk::Both]);
         let io = *r.of(&["uring", "epoll"]);
+        let sick_disk = SickDisk { inputs: r.one_in(3), files: r.one_in(3), data: r.one_in(3) };
         let mut plan = Self {
             seed,
             io: if means.uring { io } else { "epoll" },
@@ -196,6 +235,7 @@ impl Plan {
             memory_mib: *r.of(&[24, 32, 64]),
             checkpoint_ms: *r.of(&[10, 50, 200]),
             small_disk: if means.disk { small_disk } else { SmallDisk::Nothing },
+            sick_disk: if means.sick { sick_disk } else { SickDisk::default() },
             inputs: (0..r.within(1, 3)).map(|_| input(r)).collect(),
             outputs: (0..r.within(1, 2)).map(|_| output(r)).collect(),
             steps: Vec::new(),
@@ -210,8 +250,10 @@ impl Plan {
         let mut plan = Self::new(seed, means);
         let small_disk = if means.disk { SmallDisk::Both } else { SmallDisk::Nothing };
         let io = if means.uring { "uring" } else { "epoll" };
-        plan =
-            Self { io, workers: 2, memory_mib: 64, checkpoint_ms: 50, small_disk, steps: Vec::new(), ..plan };
+        // A soak's disks are the same from round to round.
+        let sick_disk = SickDisk::default();
+        let (workers, memory_mib, checkpoint_ms, steps) = (2, 64, 50, Vec::new());
+        plan = Self { io, workers, memory_mib, checkpoint_ms, small_disk, sick_disk, steps, ..plan };
         let lives_on = |strike| !matches!(strike, Strike::Kill { .. } | Strike::Stop { .. });
         plan.add_strikes(8, &mut Random::new(!seed), means, lives_on);
         plan
@@ -225,9 +267,10 @@ impl Plan {
             }
             self.add(first, r, means);
             if let Some(end) = end_of(first) {
-                // A reload must drain what it changes, which what holds on may forbid for long.
-                let drains = matches!(amid, Strike::ReloadChanged { .. });
-                if is_amid && end_of(amid).is_none() && !drains && fits(amid) {
+                // Nothing ends a process whose disk does not answer.
+                let is_stuck = first == Strike::Sick(Some(Illness::Stalls));
+                let ends = matches!(amid, Strike::Kill { .. } | Strike::Stop { .. });
+                if is_amid && end_of(amid).is_none() && !(is_stuck && ends) && fits(amid) {
                     self.add(amid, r, means);
                 }
                 self.add(end, r, means);
@@ -242,6 +285,7 @@ impl Plan {
         let possible = match strike {
             Strike::Reset | Strike::Stall(_) | Strike::Away(_) => peers,
             Strike::Full(_) => self.small_disk != SmallDisk::Nothing,
+            Strike::Sick(_) => self.sick_disk != SickDisk::default(),
             Strike::Clock { .. } => means.clock,
             _ => true,
         };
@@ -258,6 +302,7 @@ fn input(r: &mut Random) -> InputPlan {
         InputKind::File,
         InputKind::File,
         InputKind::Tcp(framing),
+        InputKind::Unix(framing),
         InputKind::SyslogTcp(counted),
         InputKind::Udp,
     ]);
@@ -282,6 +327,17 @@ fn strike(r: &mut Random) -> Strike {
     let (sources, sinks) = *r.of(&[(true, false), (false, true), (true, true)]);
     let ms = r.within(10, 150);
     let seconds = *r.of(&[-86_400, -3600, -1, 2, 3600, 86_400]);
+    let illness = *r.of(&[
+        Illness::Reads,
+        Illness::All,
+        Illness::Writes(libc::EIO),
+        Illness::Writes(libc::ENOSPC),
+        Illness::Syncs,
+        Illness::Syncs,
+        Illness::Names,
+        Illness::Short,
+        Illness::Stalls,
+    ]);
     *r.of(&[
         Strike::Kill { down_ms, rotate },
         Strike::Kill { down_ms, rotate },
@@ -302,6 +358,10 @@ fn strike(r: &mut Random) -> Strike {
         Strike::Full(true),
         Strike::Full(true),
         Strike::FileLimit(true),
+        Strike::Sick(Some(illness)),
+        Strike::Sick(Some(illness)),
+        Strike::Sick(Some(illness)),
+        Strike::Sick(Some(illness)),
     ])
 }
 
@@ -312,16 +372,18 @@ fn end_of(strike: Strike) -> Option<Strike> {
         Strike::Away(true) => Some(Strike::Away(false)),
         Strike::Full(true) => Some(Strike::Full(false)),
         Strike::FileLimit(true) => Some(Strike::FileLimit(false)),
+        Strike::Sick(Some(_)) => Some(Strike::Sick(None)),
         _ => None,
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, io, workers, memory_mib, checkpoint_ms, small_disk, .. } = self;
+        let Self { seed, io, workers, memory_mib, checkpoint_ms, small_disk, sick_disk, .. } = self;
         writeln!(
             f,
-            "seed {seed}: {io}, {workers} workers, {memory_mib} MiB, a checkpoint each {checkpoint_ms} ms, on the small disk: {small_disk:?}"
+            "seed {seed}: {io}, {workers} workers, {memory_mib} MiB, a checkpoint each {checkpoint_ms} ms, on the small disk: \
+             {small_disk:?}, {sick_disk:?}"
         )?;
         self.inputs.iter().try_for_each(|input| writeln!(f, "  in   {input:?}"))?;
         self.outputs.iter().try_for_each(|output| writeln!(f, "  out  {output:?}"))?;

@@ -65,7 +65,7 @@ fn soak() {
     let seconds = super::asked("WPGEN_SOAK_SECONDS").unwrap_or(SECONDS);
     let seed = super::asked("WPGEN_SEED").unwrap_or(0);
     let folder = tempfile::Builder::new().prefix("soak-").tempdir().unwrap();
-    let place = Place { folder: folder.path().to_owned(), address: super::own_address() };
+    let place = Place::new(folder.path(), super::own_address());
     // A thread of its own, whose disks are nobody else's.
     let soaking = std::thread::spawn(move || rounds(seed, Duration::from_secs(seconds), means, &place));
     match soaking.join() {
@@ -136,7 +136,7 @@ fn at_rest(stage: &Stage, base: usize) -> Result<Held, Wrong> {
 
 /// Removes what the rounds before have read and written.
 fn clear(place: &Place) {
-    for folder in [place.folder.clone(), place.folder.join("out")] {
+    for folder in [place.inputs.clone(), place.folder.join("out")] {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             let name = entry.file_name().into_string().unwrap();
             if name.starts_with("in") || name.starts_with("out") && entry.path().is_file() {

@@ -12,9 +12,10 @@ use super::engine::Engine;
 use super::input::{self, Input, Place};
 use super::ledger::{End, Ledger, Standing};
 use super::oracle::{Allowed, Must, Sent, judge};
-use super::output::{self, Output};
-use super::plan::{OutputPlan, Plan, SmallDisk, Step, Strike};
+use super::output::{self, Files, Output};
+use super::plan::{Illness, OutputPlan, Plan, SmallDisk, Step, Strike};
 use super::scrape::Scraper;
+use super::sick::SickDisks;
 
 /// How long the engine may take to deliver what is left when all faults are over.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
@@ -45,8 +46,13 @@ pub struct Stage {
     folder: PathBuf,
     inputs: Vec<Box<dyn Input>>,
     outputs: Vec<Box<dyn Output>>,
+    files: Files,
+    /// Where the data folder is on which nothing fails.
+    data: PathBuf,
     disk: Option<Disk>,
     clock: Option<Clock>,
+    /// Healed before an engine is ended: one that waits for an answer cannot be.
+    sick: SickDisks,
     engine: Option<Engine>,
     scraper: Scraper,
     ledger: Ledger,
@@ -105,15 +111,21 @@ impl Stage {
         let put = |name: &str, is_small: bool| {
             let at = if is_small { small.join(name) } else { folder.join(format!("{name}.real")) };
             std::fs::create_dir_all(&at).unwrap();
-            std::os::unix::fs::symlink(&at, folder.join(name)).unwrap();
             at
         };
-        put("data", matches!(plan.small_disk, SmallDisk::Data | SmallDisk::Both));
-        let files = put("out", matches!(plan.small_disk, SmallDisk::Files | SmallDisk::Both));
+        let data = put("data", matches!(plan.small_disk, SmallDisk::Data | SmallDisk::Both));
+        let below = put("out", matches!(plan.small_disk, SmallDisk::Files | SmallDisk::Both));
+        let sick = SickDisks::mount(plan.sick_disk, place, &data, &below);
+        let files = Files { at: sick.files(&below), below };
+        std::os::unix::fs::symlink(sick.data(&data), folder.join("data")).unwrap();
+        std::os::unix::fs::symlink(&files.at, folder.join("out")).unwrap();
         let steps_clock = plan.steps.iter().any(|step| matches!(step.strike, Strike::Clock { .. }));
         Self {
             inputs: (0..).zip(&plan.inputs).map(|(n, plan)| input::make(n, plan, place)).collect(),
             outputs: (0..).zip(&plan.outputs).map(|(n, plan)| output::make(n, plan, place, &files)).collect(),
+            sick,
+            data,
+            files,
             clock: steps_clock.then(|| Clock::new(&folder)),
             engine: None,
             scraper: Scraper::start(&folder),
@@ -153,7 +165,7 @@ impl Stage {
 
     /// Another round with the engine that runs: none of the inputs and outputs of the one before are left.
     pub(super) fn next_round(&mut self, plan: &Plan, place: &Place, first: u8) -> Result<(), Wrong> {
-        let files = self.folder.join("out");
+        let files = self.files.clone();
         let inputs = (first..).zip(&plan.inputs).map(|(n, plan)| input::make(n, plan, place)).collect();
         let outputs =
             (first..).zip(&plan.outputs).map(|(n, plan)| output::make(n, plan, place, &files)).collect();
@@ -238,6 +250,7 @@ impl Stage {
             Strike::Full(true) => self.disk.iter().for_each(Disk::fill),
             Strike::Full(false) => self.disk.iter().for_each(Disk::free),
             Strike::FileLimit(is_on) => self.limit_files(is_on),
+            Strike::Sick(illness) => self.sick.set(illness),
             other => unreachable!("{other:?} strikes the engine"),
         }
         if matches!(strike, Strike::Reset | Strike::Away(true)) {
@@ -248,6 +261,9 @@ impl Stage {
             strike
         {
             self.holds = is_on;
+        }
+        if let Strike::Sick(illness) = strike {
+            self.holds = illness.is_some_and(|illness| illness != Illness::Short);
         }
     }
 
@@ -263,7 +279,7 @@ impl Stage {
     /// Outputs with a rescue: number, bytes of a batch, whether records may come twice anyway, and where its files are.
     fn rescues(&self) -> Vec<(u8, usize, bool, PathBuf)> {
         let outputs = self.outputs.iter().zip(&self.plan.outputs).filter(|(_, plan)| plan.rescue);
-        let folder = |number| self.folder.join(format!("data/rescue/o{number}"));
+        let folder = |number| self.data.join(format!("rescue/o{number}"));
         let of = |output: &dyn Output, plan: &OutputPlan| {
             (output.number(), plan.batch_bytes, output.may_repeat(), folder(output.number()))
         };
@@ -328,12 +344,17 @@ impl Stage {
             self.inputs.iter_mut().for_each(|input| _ = input.rotate());
         }
         self.reopened = true;
+        // An engine that cannot make its socket, or cut its files, says so and does not start.
+        self.sick.set(None);
         self.start()
     }
 
     /// Does what a reload could not while something held on: as soon as what it stopped is drained.
     fn reload_once_more(&mut self) -> Result<(), Wrong> {
         let deadline = Instant::now() + SETTLE_MAX;
+        if std::mem::take(&mut self.rounds.hasty) {
+            self.configure();
+        }
         while self.reload_again {
             let answer = self.engine().ask("POST", "/api/reload");
             self.reload_again = !matches!(answer, Some((200, _)));
@@ -348,6 +369,7 @@ impl Stage {
         self.rounds.sources += u32::from(sources);
         self.reopened |= sources;
         self.rounds.sinks += u32::from(sinks);
+        self.rounds.hasty = self.holds;
         self.configure();
         match self.engine().ask("POST", "/api/reload") {
             Some((200, _)) => Ok(()),
@@ -375,7 +397,7 @@ impl Stage {
     /// Lets no file of the engine grow beyond a little more than the largest output has.
     fn limit_files(&mut self, is_on: bool) {
         self.limited = is_on;
-        let files = std::fs::read_dir(self.folder.join("out")).into_iter().flatten().flatten();
+        let files = std::fs::read_dir(&self.files.below).into_iter().flatten().flatten();
         let largest = files.filter_map(|file| Some(file.metadata().ok()?.len())).max().unwrap_or(0);
         let limit = if is_on { largest + 70_000 } else { libc::RLIM_INFINITY };
         let limit = libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY };

@@ -103,6 +103,15 @@ impl Engine {
         });
     }
 
+    /// The same for all that are not configured.
+    pub(crate) fn forget_sources_without(&self, is_configured: impl Fn(&str) -> bool) {
+        for running in self.shared.running().iter().filter(|running| !is_configured(running.source.key())) {
+            if running.stop.is_raised() {
+                running.leaving.store(true, Ordering::Release);
+            }
+        }
+    }
+
     fn with_key(&self, key: &str, act: impl Fn(&Running)) {
         self.shared.running().iter().filter(|r| r.source.key() == key).for_each(|r| act(r));
     }

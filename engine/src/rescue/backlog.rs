@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{self, Content, HEAD_BYTES, Head, Owner};
 use super::segment::{ENDING, Entry, Folder, Quota, Segment, put_aside, remove, write_sent};
-use crate::batch::Batch;
+use crate::batch::{Batch, Ticket};
 use crate::pool::Arena;
 
 /// A segment with so many bytes is followed by another.
@@ -133,7 +133,8 @@ impl Backlog {
         };
         content.write(writing.durable, segment.salt, &mut writing.file)?;
         let (records, oldest_ns) = (content.records, content.oldest_ns);
-        segment.batches.push_back(Entry { at: segment.bytes, records, oldest_ns });
+        let positions = positions(content.tickets);
+        segment.batches.push_back(Entry { at: segment.bytes, records, oldest_ns, positions });
         segment.bytes += content.len() as u64;
         writing.unsynced += 1;
         self.shared.quota.records.fetch_add(records.into(), Ordering::Relaxed);
@@ -197,8 +198,10 @@ impl Backlog {
     /// # Errors
     /// What the disk said, or that the batch is not what was written; it is passed over then, and its segment put aside.
     pub(super) fn read(&mut self) -> io::Result<Option<Batch>> {
-        let unread =
-            self.segments.iter_mut().find_map(|segment| segment.unread().map(|entry| (segment, entry)));
+        let unread = self
+            .segments
+            .iter_mut()
+            .find_map(|segment| segment.unread().cloned().map(|entry| (segment, entry)));
         let Some((segment, entry)) = unread else { return Ok(None) };
         if self.reading.as_ref().is_none_or(|(path, _)| *path != segment.path) {
             let file = File::open(&segment.path).map_err(|error| match error.kind() {
@@ -209,7 +212,11 @@ impl Backlog {
         }
         let Some((_, file)) = &self.reading else { return Ok(None) };
         match read_batch(file, entry.at, segment.salt) {
-            Ok(batch) => {
+            Ok(mut batch) => {
+                // What the sink has of its inputs when it has this: a crash must not bring it again.
+                let ticket =
+                    |(input, upto): &(u64, u64)| Ticket { input: *input, upto: *upto, ..Ticket::default() };
+                batch.tickets.extend(entry.positions.iter().map(ticket));
                 segment.read += 1;
                 Ok(Some(batch))
             }
@@ -271,6 +278,18 @@ impl Backlog {
         }
         Ok(())
     }
+}
+
+/// Up to where these have each input that can be read again.
+fn positions(tickets: &[Ticket]) -> Box<[(u64, u64)]> {
+    let mut positions: Vec<(u64, u64)> = Vec::new();
+    for ticket in tickets.iter().filter(|ticket| ticket.input != 0) {
+        match positions.iter_mut().find(|(input, _)| *input == ticket.input) {
+            Some((_, upto)) => *upto = ticket.upto.max(*upto),
+            None => positions.push((ticket.input, ticket.upto)),
+        }
+    }
+    positions.into()
 }
 
 fn none_is_gone(error: io::Error) -> io::Result<()> {

@@ -13,6 +13,8 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Ticket;
+
 const NAME: &str = "wpgen-rescue";
 const VERSION: u32 = 1;
 const MAGIC: [u8; 4] = *b"RSCU";
@@ -151,6 +153,8 @@ pub(super) struct Content<'a> {
     pub(super) ends: &'a [u32],
     pub(super) bytes: &'a [u8],
     pub(super) oldest_ns: i64,
+    /// Not in the file: see [`super::segment::Entry::positions`].
+    pub(super) tickets: &'a [Ticket],
 }
 
 impl Content<'_> {
@@ -260,7 +264,7 @@ mod tests {
             for bytes in group {
                 starts.push(out.len());
                 let ends = [bytes.len() as u32];
-                let content = Content { records: 1, ends: &ends, bytes, oldest_ns: -5 };
+                let content = Content { records: 1, ends: &ends, bytes, oldest_ns: -5, tickets: &[] };
                 content.write(durable, SALT, &mut out).unwrap();
             }
         }

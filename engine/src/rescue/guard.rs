@@ -342,7 +342,13 @@ impl Guard {
 }
 
 fn content(batch: &Batch) -> Content<'_> {
-    Content { records: batch.records, ends: &batch.ends, bytes: batch.bytes(), oldest_ns: batch.oldest_ns }
+    Content {
+        records: batch.records,
+        ends: &batch.ends,
+        bytes: batch.bytes(),
+        oldest_ns: batch.oldest_ns,
+        tickets: &batch.tickets,
+    }
 }
 
 /// Runs what may wait for the disk on a blocking thread, and hands a panic on.

@@ -70,19 +70,21 @@ impl Folder {
 }
 
 /// A batch in a segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// Where it begins.
     pub(super) at: u64,
     pub(super) records: u32,
     /// Receipt of its oldest record, nanoseconds since the Unix epoch.
     pub(super) oldest_ns: i64,
+    /// Inputs, and up to where it has them; of an earlier run nobody knows.
+    pub(super) positions: Box<[(u64, u64)]>,
 }
 
 impl Entry {
     /// The batch that a scan found.
     pub(super) fn found((at, head): &(usize, Head)) -> Self {
-        Self { at: *at as u64, records: head.records, oldest_ns: head.oldest_ns }
+        Self { at: *at as u64, records: head.records, oldest_ns: head.oldest_ns, positions: Box::default() }
     }
 }
 
@@ -106,8 +108,8 @@ pub(super) struct Segment {
 
 impl Segment {
     /// The first batch that was not read.
-    pub(super) fn unread(&self) -> Option<Entry> {
-        self.batches.get(self.read).copied()
+    pub(super) fn unread(&self) -> Option<&Entry> {
+        self.batches.get(self.read)
     }
 }
 

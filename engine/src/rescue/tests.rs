@@ -9,11 +9,12 @@ use super::format::Content;
 use super::segment::ENDING;
 use super::watch::Attempt;
 use super::*;
+use crate::batch::Ticket;
 
 const MOST: u64 = 64 << 20;
 
 fn content(bytes: &[u8]) -> Content<'_> {
-    Content { records: 1, ends: &[], bytes, oldest_ns: 7 }
+    Content { records: 1, ends: &[], bytes, oldest_ns: 7, tickets: &[] }
 }
 
 fn append(backlog: &mut Backlog, batches: &[Vec<u8>]) -> usize {
@@ -66,6 +67,20 @@ fn what_was_kept_is_sent_in_order_and_gone_when_it_is_delivered() {
     assert_eq!((rescue.status().bytes, rescue.status().records), (0, 0));
     assert_eq!(append(&mut backlog, &numbered(5..6)), 1);
     assert_eq!(read_all(&mut backlog), numbered(5..6));
+}
+
+#[test]
+fn a_batch_from_disk_tells_up_to_where_it_has_its_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, mut backlog) = open(dir.path());
+    let ticket = |(input, upto)| Ticket { input, upto, records: 1, ..Ticket::default() };
+    let tickets = [(7, 30), (0, 99), (8, 5), (7, 20)].map(ticket);
+    let (kept, appended) = backlog.append([Content { tickets: &tickets, ..content(b"x\n") }].into_iter());
+    assert!(kept == 1 && appended.is_ok());
+    let batch = backlog.read().unwrap().unwrap();
+    let told: Vec<_> =
+        batch.tickets.iter().map(|ticket| (ticket.input, ticket.upto, ticket.records)).collect();
+    assert_eq!(told, [(7, 30, 0), (8, 5, 0)]);
 }
 
 #[test]

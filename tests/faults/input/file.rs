@@ -51,7 +51,7 @@ fn open(path: &Path) -> File {
 
 impl FileInput {
     pub(super) fn new(number: u8, rate: u32, place: &Place) -> Self {
-        let path = place.inputs().join(format!("in{number}.log"));
+        let path = place.inputs.join(format!("in{number}.log"));
         let pen = Pen { input: number, file: open(&path), stream: 0, next: 0, done: Vec::new() };
         Self { number, rate, path, pen: Arc::new(Mutex::new(pen)), sender: Sender::new() }
     }

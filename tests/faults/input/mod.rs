@@ -48,6 +48,8 @@ pub trait Input: Send {
 pub struct Place {
     /// The run's folder.
     pub folder: PathBuf,
+    /// Where the files of file sources are.
+    pub inputs: PathBuf,
     /// An address that is the run's own.
     pub address: Ipv4Addr,
 }
@@ -58,8 +60,11 @@ impl Place {
         15_200 + u16::from(number)
     }
 
-    fn inputs(&self) -> &Path {
-        &self.folder
+    /// A place in a folder.
+    pub fn new(folder: &Path, address: Ipv4Addr) -> Self {
+        let inputs = folder.join("in");
+        std::fs::create_dir_all(&inputs).unwrap();
+        Self { folder: folder.to_owned(), inputs, address }
     }
 }
 
@@ -69,6 +74,9 @@ pub fn make(number: u8, plan: &InputPlan, place: &Place) -> Box<dyn Input> {
         InputKind::File => Box::new(file::FileInput::new(number, plan.rate, place)),
         InputKind::Tcp(framing) => {
             Box::new(stream::StreamInput::new(number, plan.rate, stream::Door::Tcp, framing, place))
+        }
+        InputKind::Unix(framing) => {
+            Box::new(stream::StreamInput::new(number, plan.rate, stream::Door::Unix, framing, place))
         }
         InputKind::SyslogTcp(framing) => {
             Box::new(stream::StreamInput::new(number, plan.rate, stream::Door::Syslog, framing, place))

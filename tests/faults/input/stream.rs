@@ -1,11 +1,13 @@
-//! Sends over TCP, one connection after the other; each connection is a unit of order.
+//! Sends over TCP or a unix stream, one connection after the other; each connection is a unit of order.
 //!
 //! A connection that broke had a beginning that arrived: nobody can say where it ended. The last one must arrive whole.
 
 use std::io::{ErrorKind, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use socket2::{SockAddr, Socket, Type};
 
 use super::pace::{Pace, Sender, Shared};
 use super::{Input, Place};
@@ -24,24 +26,36 @@ const WRITE_MAX: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Door {
     Tcp,
+    Unix,
     Syslog,
 }
 
-/// A sender over TCP.
+/// A sender over connections.
 pub(super) struct StreamInput {
     number: u8,
     rate: u32,
     door: Door,
     framing: Framing,
-    at: SocketAddr,
+    at: SockAddr,
+    /// `addr` and `port` of the source.
+    address: String,
     /// How many messages each connection was given; the last of them is the one with the last words.
     sender: Sender<Vec<u32>>,
 }
 
 impl StreamInput {
     pub(super) fn new(number: u8, rate: u32, door: Door, framing: Framing, place: &Place) -> Self {
-        let at = (place.address, Place::port(number)).into();
-        Self { number, rate, door, framing, at, sender: Sender::new() }
+        let (at, address) = match door {
+            Door::Unix => {
+                let path = place.folder.join(format!("i{number}.sock"));
+                (SockAddr::unix(&path).unwrap(), format!("\"unix:{}\"", path.display()))
+            }
+            Door::Tcp | Door::Syslog => {
+                let at = SocketAddr::from((place.address, Place::port(number)));
+                (at.into(), format!("\"{}\", port = {}", at.ip(), at.port()))
+            }
+        };
+        Self { number, rate, door, framing, at, address, sender: Sender::new() }
     }
 }
 
@@ -52,13 +66,12 @@ impl Input for StreamInput {
 
     fn source(&self) -> String {
         let (connect, more) = match self.door {
-            Door::Tcp => ("tcp_src", ""),
+            Door::Tcp | Door::Unix => ("tcp_src", ""),
             Door::Syslog => ("syslog_tcp_src", ", header_mode = \"keep\""),
         };
         format!(
-            "connect = \"{connect}\"\nparams = {{ addr = \"{}\", port = {}, framing = \"{}\", tcp_recv_bytes = \"1MiB\"{more} }}\n",
-            self.at.ip(),
-            self.at.port(),
+            "connect = \"{connect}\"\nparams = {{ addr = {}, framing = \"{}\", tcp_recv_bytes = \"1MiB\"{more} }}\n",
+            self.address,
             self.framing.name(),
         )
     }
@@ -68,16 +81,16 @@ impl Input for StreamInput {
     }
 
     fn begin(&mut self) {
-        let (input, at, framing, rate) = (self.number, self.at, self.framing, self.rate);
+        let (input, at, framing, rate) = (self.number, self.at.clone(), self.framing, self.rate);
         self.sender.begin(move |shared| {
             let mut streams = Vec::new();
             while !shared.ending.load(Ordering::Acquire) {
-                match TcpStream::connect(at) {
+                match connect(&at) {
                     Ok(stream) => send(input, stream, framing, rate, &mut streams, shared),
                     Err(_) => std::thread::sleep(Duration::from_millis(3)), // its listener is not there now
                 }
             }
-            say_last_words(input, at, framing, &mut streams, shared);
+            say_last_words(input, &at, framing, &mut streams, shared);
             streams
         });
     }
@@ -103,16 +116,22 @@ impl Input for StreamInput {
     }
 }
 
+fn connect(at: &SockAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(at.domain(), Type::STREAM, None)?;
+    socket.connect(at)?;
+    socket.set_write_timeout(Some(WRITE_MAX))?;
+    Ok(socket)
+}
+
 /// Sends over one connection until it breaks, has had enough, or the sender ends.
 fn send(
     input: u8,
-    mut connection: TcpStream,
+    mut connection: Socket,
     framing: Framing,
     rate: u32,
     streams: &mut Vec<u32>,
     shared: &Shared,
 ) {
-    connection.set_write_timeout(Some(WRITE_MAX)).unwrap();
     let (number, mut pace, mut next) = (streams.len() as u16, Pace::new(rate), 0);
     streams.push(0);
     while next < MESSAGES_MAX && !shared.ending.load(Ordering::Acquire) {
@@ -129,7 +148,7 @@ fn send(
 }
 
 /// Writes everything; `false` when the connection broke, or the sender ends while nothing is taken.
-fn write_all(connection: &mut TcpStream, mut text: &[u8], shared: &Shared) -> bool {
+fn write_all(connection: &mut Socket, mut text: &[u8], shared: &Shared) -> bool {
     while !text.is_empty() {
         match connection.write(text) {
             Ok(n) => text = &text[n..],
@@ -145,12 +164,13 @@ fn write_all(connection: &mut TcpStream, mut text: &[u8], shared: &Shared) -> bo
 }
 
 /// A connection that nothing may break: the engine is up and stays.
-fn say_last_words(input: u8, at: SocketAddr, framing: Framing, streams: &mut Vec<u32>, shared: &Shared) {
-    let mut connection = TcpStream::connect(at).unwrap_or_else(|e| panic!("{at} does not listen: {e}"));
+fn say_last_words(input: u8, at: &SockAddr, framing: Framing, streams: &mut Vec<u32>, shared: &Shared) {
+    let mut connection = connect(at).unwrap_or_else(|e| panic!("{at:?} does not listen: {e}"));
+    connection.set_write_timeout(None).unwrap();
     shared.written.fetch_add(LAST_WORDS.into(), Ordering::Release);
     let text = encode(input, streams.len() as u16, 0, LAST_WORDS, framing);
     streams.push(LAST_WORDS);
-    connection.write_all(&text).unwrap_or_else(|e| panic!("{at} broke though nothing happened: {e}"));
+    connection.write_all(&text).unwrap_or_else(|e| panic!("{at:?} broke though nothing happened: {e}"));
     connection.shutdown(Shutdown::Write).unwrap();
 }
 

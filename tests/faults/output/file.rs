@@ -2,25 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Output, text};
+use super::{Files, Output, text};
 use crate::oracle::{Passage, Seen};
 use crate::plan::{Format, OutputPlan};
 
 /// The files of one sink.
 pub(super) struct FileOutput {
     number: u8,
+    /// Where it is read.
     path: PathBuf,
     format: Format,
     params: String,
 }
 
 impl FileOutput {
-    pub(super) fn new(number: u8, plan: &OutputPlan, rotate: bool, files: &Path) -> Self {
-        let path = files.join(format!("out{number}.log"));
+    pub(super) fn new(number: u8, plan: &OutputPlan, rotate: bool, files: &Files) -> Self {
+        let name = format!("out{number}.log");
+        let (at, path) = (files.at.join(&name), files.below.join(&name));
         let rotate = if rotate { "rotate = { size = \"256KiB\", keep = 1000 }\n" } else { "" };
         let fsync = plan.fsync;
         let params =
-            format!("path = {path:?}\nformat = \"{}\"\nfsync = \"{fsync}\"\n{rotate}", plan.format.name());
+            format!("path = {at:?}\nformat = \"{}\"\nfsync = \"{fsync}\"\n{rotate}", plan.format.name());
         Self { number, path, format: plan.format, params }
     }
 

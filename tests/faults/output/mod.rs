@@ -4,7 +4,7 @@ mod file;
 mod peer;
 mod text;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::input::Place;
 use super::oracle::Seen;
@@ -43,8 +43,17 @@ pub trait Output: Send {
     }
 }
 
-/// Makes the output that a plan asks for. A file is in `files`.
-pub fn make(number: u8, plan: &OutputPlan, place: &Place, files: &Path) -> Box<dyn Output> {
+/// Where a file sink's files are: as the engine sees them, and as this harness reads them.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The engine's way.
+    pub at: PathBuf,
+    /// A way on which nothing fails.
+    pub below: PathBuf,
+}
+
+/// Makes the output that a plan asks for.
+pub fn make(number: u8, plan: &OutputPlan, place: &Place, files: &Files) -> Box<dyn Output> {
     match plan.kind {
         OutputKind::File { rotate } => Box::new(file::FileOutput::new(number, plan, rotate, files)),
         OutputKind::Peer(framing) => Box::new(peer::PeerOutput::new(number, plan, framing, place)),
