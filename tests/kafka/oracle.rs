@@ -127,35 +127,6 @@ impl Sender {
     }
 }
 
-/// Sends numbered messages until it is told to end.
-pub struct Sending {
-    ending: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    thread: std::thread::JoinHandle<u64>,
-}
-
-/// Sends numbered messages from `from` on, some every few milliseconds.
-pub fn keep_sending(brokers: &str, topic: &str, from: u64) -> Sending {
-    let ending = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (sender, is_over) = (Sender::new(brokers, topic), std::sync::Arc::clone(&ending));
-    let thread = std::thread::spawn(move || {
-        let mut next = from;
-        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-            sender.numbers(next, next + 10);
-            next += 10;
-        }
-        next
-    });
-    Sending { ending, thread }
-}
-
-impl Sending {
-    /// Ends; behind the last number.
-    pub fn end(self) -> u64 {
-        self.ending.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
 /// A message that has come out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
