@@ -1,4 +1,5 @@
-//! Real disks that are small: a tmpfs of a few MiB, which a test fills and empties, and an ext4 in a file on one.
+//! Real disks that are small: a tmpfs of a few MiB, which a test fills and empties, and an ext4 in a file on one; and one
+//! that fails ([`crate::faulty`]).
 //!
 //! Mounting takes a privilege. Without it a test that needs a disk says so and does nothing; with WPGEN_TEST_ALL set, as CI
 //! has it, that is only accepted where this process cannot have the privilege.
@@ -8,6 +9,19 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::faulty::Faulty;
+
+/// A folder at `at` whose disk fails when it is told to; what is in it is in `below`.
+pub fn faulty(at: &Path, below: &Path) -> Option<Faulty> {
+    let mounted = Faulty::mount(at, below);
+    if let Err(error) = &mounted {
+        let must = may_mount() && std::env::var_os("WPGEN_TEST_ALL").is_some();
+        assert!(!must, "cannot mount a FUSE file system: {error}");
+        eprintln!("skipped: this test mounts a FUSE file system, and that cannot be had here: {error}");
+    }
+    mounted.ok()
+}
 
 /// A small disk; it goes when it is dropped.
 pub struct Disk {

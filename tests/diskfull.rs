@@ -3,6 +3,7 @@
 //! that fails later than it should, and with a limit on the size of files.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -11,66 +12,75 @@ use crate::harness::{Started, status, until, until_ok};
 use crate::metrics::{get, parse};
 use crate::rescue::{LINE, Peer, number, repeated, write};
 
-/// Where an engine runs whose disks are small.
-struct Place {
+/// Where an engine runs whose disks are small, or fail.
+pub struct Place {
     folder: tempfile::TempDir,
     admin: SocketAddr,
+    /// The folder with `in.log`.
+    input: PathBuf,
 }
 
 impl Place {
     /// A file that is followed, and a sink with these lines of TOML.
-    fn new(io: &str, sink: &str) -> Self {
+    pub fn new(io: &str, sink: &str) -> Self {
+        let place = Self::without_input(io, ".", sink);
+        place.write(0..1);
+        place
+    }
+
+    /// The same, with nothing in the file yet, which is in the folder `input`.
+    pub fn without_input(io: &str, input: &str, sink: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = format!(
             "[engine]\nworkers = 1\nio = \"{io}\"\n[admin]\nlisten = \"{admin}\"\n\
-             [[sources]]\nkey = \"app\"\nconnect = \"file_src\"\nparams = {{ path = \"in.log\" }}\n\
+             [[sources]]\nkey = \"app\"\nconnect = \"file_src\"\nparams = {{ path = \"{input}/in.log\" }}\n\
              [[sinks]]\nkey = \"out\"\n{sink}\n"
         );
         std::fs::write(folder.path().join("wpsrc.toml"), config).unwrap();
-        write(folder.path(), 0..1);
-        Self { folder, admin }
+        let input = folder.path().join(input);
+        Self { folder, admin, input }
     }
 
-    fn to_file(io: &str, path: &str, rest: &str) -> Self {
+    pub fn to_file(io: &str, path: &str, rest: &str) -> Self {
         Self::new(io, &format!("{rest}\nconnect = \"file_sink\"\nparams = {{ path = \"{path}\" }}"))
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
-    fn start(&self) -> Started {
+    pub fn start(&self) -> Started {
         Started::in_folder(self.folder.path())
     }
 
-    fn write(&self, numbers: std::ops::Range<usize>) {
-        write(self.folder.path(), numbers);
+    pub fn write(&self, numbers: std::ops::Range<usize>) {
+        write(&self.input, numbers);
     }
 
-    fn delivered(&self) -> u64 {
+    pub fn delivered(&self) -> u64 {
         status(self.folder.path())["sources"][0]["delivered"].as_u64().unwrap_or(0)
     }
 
-    fn await_delivered(&self, lines: usize) {
+    pub fn await_delivered(&self, lines: usize) {
         until_ok("all lines are acknowledged", || {
             let status = status(self.folder.path());
             if status["sources"][0]["delivered"] == lines { Ok(()) } else { Err(status.to_string()) }
         });
     }
 
-    fn await_checkpoint(&self, lines: usize) {
+    pub fn await_checkpoint(&self, lines: usize) {
         crate::rescue::await_checkpoint(self.folder.path(), lines);
     }
 
     /// Health, and whether the engine is ready.
-    fn health(&self) -> (String, u16) {
+    pub fn health(&self) -> (String, u16) {
         let status: Value = status(self.folder.path());
         (format!("{} {}", status["overall"], status["troubles"]), get(self.admin, "/health/ready").0)
     }
 
     /// Waits until health names this trouble, and nobody is told that all is well.
-    fn await_trouble(&self, words: &str, mut meanwhile: impl FnMut()) {
+    pub fn await_trouble(&self, words: &str, mut meanwhile: impl FnMut()) {
         until_ok("health tells it", || {
             meanwhile();
             let (health, ready) = self.health();
@@ -82,26 +92,26 @@ impl Place {
         });
     }
 
-    fn await_healthy(&self) {
+    pub fn await_healthy(&self) {
         until_ok("it is healthy", || {
             let (health, ready) = self.health();
             if health.contains("healthy") && ready == 200 { Ok(()) } else { Err(health) }
         });
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub fn metric(&self, name: &str) -> f64 {
         let samples = parse(&get(self.admin, "/metrics").1);
         *samples.get(name).unwrap_or_else(|| panic!("{name} is not in {samples:?}"))
     }
 
     /// Lines of the log that hold all of these words.
-    fn logged(&self, words: &[&str]) -> usize {
+    pub fn logged(&self, words: &[&str]) -> usize {
         let log = std::fs::read_to_string(self.path("logs/wpgen.log")).unwrap();
         log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
     }
 
     /// Every line is in the file once, and in order.
-    fn await_whole(&self, name: &str, lines: usize) {
+    pub fn await_whole(&self, name: &str, lines: usize) {
         let read = || std::fs::read(self.path(name)).unwrap_or_default();
         until_ok("all lines are there", || {
             let len = read().len();
@@ -113,7 +123,8 @@ impl Place {
     }
 }
 
-fn kill(engine: Started) {
+/// kill -9.
+pub fn kill(engine: Started) {
     engine.signal(libc::SIGKILL);
     engine.end();
 }

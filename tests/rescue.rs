@@ -88,6 +88,7 @@ fn kill(engine: Started) {
 /// A peer that reads whatever comes, over any number of connections, until it is told to end.
 pub struct Peer {
     lines: Arc<Mutex<Vec<usize>>>,
+    is_slow: Arc<AtomicBool>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -96,20 +97,31 @@ impl Peer {
     pub fn listen(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (lines, ending) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-        let (its_lines, its_ending) = (Arc::clone(&lines), Arc::clone(&ending));
+        let (lines, is_slow, ending) =
+            (Arc::<Mutex<Vec<usize>>>::default(), Arc::<AtomicBool>::default(), Arc::default());
+        let (its_lines, its_slow, its_ending) =
+            (Arc::clone(&lines), Arc::clone(&is_slow), Arc::clone(&ending));
         let thread = std::thread::spawn(move || {
-            while !its_ending.load(Ordering::Relaxed) {
+            while !AtomicBool::load(&its_ending, Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((mut stream, _)) => {
                         stream.set_nonblocking(false).unwrap();
-                        read_lines(&mut stream, &its_lines);
+                        read_lines(&mut stream, &its_lines, &its_slow);
                     }
                     Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)), // the peer's pace
                 }
             }
         });
-        Self { lines, ending, thread: Some(thread) }
+        Self { lines, is_slow, ending, thread: Some(thread) }
+    }
+
+    /// Takes its time, or not.
+    fn set_slow(&self, is_slow: bool) {
+        self.is_slow.store(is_slow, Ordering::Release);
+    }
+
+    fn await_lines(&self, lines: usize) {
+        until("some came", || self.lines.lock().unwrap().len() >= lines);
     }
 
     pub fn lines(&self) -> Vec<usize> {
@@ -127,9 +139,13 @@ impl Peer {
 }
 
 /// Reads a connection to its end; a line that is not whole is no line.
-fn read_lines(stream: &mut impl Read, lines: &Mutex<Vec<usize>>) {
+fn read_lines(stream: &mut impl Read, lines: &Mutex<Vec<usize>>, is_slow: &AtomicBool) {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+    loop {
+        if is_slow.load(Ordering::Acquire) {
+            std::thread::sleep(std::time::Duration::from_millis(5)); // the peer's pace
+        }
+        let Ok(n @ 1..) = stream.read(&mut buffer) else { return };
         bytes.extend_from_slice(&buffer[..n]);
         let whole = bytes.len() / LINE * LINE;
         let numbers = bytes[..whole].chunks_exact(LINE).map(number);
@@ -287,6 +303,40 @@ fn a_stop_while_the_peer_is_away_keeps_everything_and_is_no_failure() {
         await_empty(folder);
         engine.stop();
         assert_eq!(repeated(&peer.lines(), LINES), 0, "nobody was killed");
+        peer.end();
+    }
+}
+
+/// At an orderly end it is said on disk how far a rescue is sent.
+#[test]
+fn a_reload_and_a_stop_amid_sending_a_rescue_repeat_nothing() {
+    const LINES: usize = 500_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let port = free_port();
+        configure(folder, io, &tcp(port, ""));
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        await_acknowledged(folder, LINES);
+        let peer = Peer::listen(port);
+        peer.set_slow(true);
+        peer.await_lines(1000);
+        // The sink gets a successor, behind what it has in its hands.
+        configure(folder, io, &tcp(port, "linger = \"7ms\""));
+        let ran = run(folder, &["source", "reload"]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let came = peer.lines().len();
+        assert!(came < LINES, "the reload came amid sending");
+        peer.await_lines(came + 1000);
+        engine.stop();
+        assert!(peer.lines().len() < LINES, "the stop came amid sending");
+        peer.set_slow(false);
+        let engine = Started::in_folder(folder);
+        peer.await_last(LINES - 1);
+        await_empty(folder);
+        engine.stop();
+        assert_eq!(repeated(&peer.lines(), LINES), 0, "{io}: nobody was killed");
         peer.end();
     }
 }

@@ -26,6 +26,7 @@ use crate::source::file::identity::Fingerprint;
 
 pub use identity::{NAME as IDENTITY_NAME, identity};
 
+const LOCK: &str = "lock";
 const NAME: &str = "checkpoint";
 const NAME_NEXT: &str = "checkpoint.next";
 const NAME_BROKEN: &str = "checkpoint.broken-";
@@ -139,7 +140,7 @@ pub struct Store {
     encoder: format::Encoder,
     /// What the file holds, once this store has written it.
     last: Option<Snapshot>,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// Why a data folder cannot be used.
@@ -198,16 +199,17 @@ impl Store {
     pub fn open(folder: &Path) -> Result<(Self, Snapshot), OpenError> {
         let io = |error| OpenError::Io { path: folder.to_owned(), error };
         fs::create_dir_all(folder).map_err(io)?;
-        let lock = Lock::take(&folder.join("lock")).map_err(OpenError::Locked)?;
+        let lock = Lock::take(&folder.join(LOCK)).map_err(OpenError::Locked)?;
         let handle = File::open(folder).map_err(io)?;
         let encoder = format::Encoder::default();
-        let store = Self { folder: folder.to_owned(), handle, encoder, last: None, _lock: lock };
+        let store = Self { folder: folder.to_owned(), handle, encoder, last: None, lock };
         let snapshot = store.load()?;
         Ok((store, snapshot))
     }
 
     /// Replaces the checkpoint; when this returns, the new one is durable. It blocks for an fsync.
     pub fn write(&mut self, snapshot: Snapshot) -> io::Result<()> {
+        self.keep_folder()?;
         let before = self.last.take();
         let bytes = self.encoder.encode(&snapshot, before.as_ref().map_or(&[], |before| &before.inputs))?;
         let next = self.folder.join(NAME_NEXT);
@@ -217,6 +219,25 @@ impl Store {
         fs::rename(&next, self.folder.join(NAME))?;
         self.handle.sync_all()?;
         self.last = Some(snapshot);
+        Ok(())
+    }
+
+    /// Locks the folder again where it was emptied or made anew. Another engine may be in it by then, whose checkpoint this
+    /// one must not replace.
+    fn keep_folder(&mut self) -> io::Result<()> {
+        let path = self.folder.join(LOCK);
+        if self.lock.is_at(&path) {
+            return Ok(());
+        }
+        let handle = File::open(&self.folder)?;
+        let lock = Lock::take(&path).map_err(|refused| match refused {
+            Refused::Io { error, .. } => error,
+            held @ Refused::Held { .. } => io::Error::other(format!(
+                "the data folder was emptied or made anew while this engine ran, and {held}: stop one of the two"
+            )),
+        })?;
+        log::warn!(target: "wpgen::checkpoint", "{} was emptied or made anew: its checkpoint begins again", self.folder.display());
+        (self.handle, self.lock) = (handle, lock);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::sink::route::{Sink, Where};
 
 /// Batches of one source that may be out at one sink, on one shard: enough to write one while the next is synced and
 /// the third is filled.
-pub const CREDIT_BATCHES: u32 = 8;
+pub const CREDIT_BATCHES: u32 = 16;
 /// A wait that lasts is counted this often.
 const WAIT_STEP: Duration = Duration::from_millis(250);
 /// Outlets with an open batch at once; beyond it the oldest is sealed early.

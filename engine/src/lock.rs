@@ -20,7 +20,7 @@ pub use holders::{Holder, OpenFiles, unseen};
 /// A lock file that is ours for as long as this lives.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why a lock was not to be had.
@@ -76,7 +76,14 @@ impl Lock {
             file.set_len(end)
         });
         written.map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// Whether `path` still names the file that is locked.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let named = std::fs::metadata(path).map(identity);
+        named.is_ok_and(|named| self.file.metadata().is_ok_and(|ours| identity(ours) == named))
     }
 }
 

@@ -5,8 +5,9 @@
 //! there is a token, nothing is answered without it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -36,7 +37,7 @@ impl Connection for UnixStream {
     }
 
     fn finish(&self) -> io::Result<()> {
-        self.shutdown(std::net::Shutdown::Write)
+        self.shutdown(Shutdown::Write)
     }
 }
 
@@ -47,15 +48,40 @@ impl Connection for TcpStream {
     }
 
     fn finish(&self) -> io::Result<()> {
-        self.shutdown(std::net::Shutdown::Write)
+        self.shutdown(Shutdown::Write)
     }
 }
 
-/// The thread that accepts, and what it serves with.
+/// The thread that accepts, and the socket on which it does.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Desk<L: Listener> {
+    listener: Arc<L>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A socket that listens.
+pub(super) trait Listener: AsFd + Send + Sync + 'static {
+    /// What it gives.
+    type Connection: Connection;
+    /// Waits for the next.
+    fn next(&self) -> io::Result<Self::Connection>;
+}
+
+impl Listener for UnixListener {
+    type Connection = UnixStream;
+
+    fn next(&self) -> io::Result<UnixStream> {
+        self.accept().map(|(stream, _)| stream)
+    }
+}
+
+impl Listener for TcpListener {
+    type Connection = TcpStream;
+
+    fn next(&self) -> io::Result<TcpStream> {
+        self.accept().map(|(stream, _)| stream)
+    }
 }
 
 /// What every connection is served with.
@@ -66,27 +92,30 @@ struct Service {
     served: AtomicUsize,
 }
 
-impl Desk {
-    /// Serves what `accept` gives.
-    pub(super) fn open<C: Connection>(
+impl<L: Listener> Desk<L> {
+    /// Serves whoever comes to `listener`.
+    pub(super) fn open(
         name: &'static str,
         engine: Arc<dyn Control>,
         token: Option<String>,
-        accept: impl FnMut() -> io::Result<C> + Send + 'static,
+        listener: L,
     ) -> io::Result<Self> {
+        let listener = Arc::new(listener);
         let ending = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&ending);
+        let (mine, seen) = (Arc::clone(&listener), Arc::clone(&ending));
         let service = Arc::new(Service { name, engine, token, served: AtomicUsize::new(0) });
-        let work = move || accept_all(accept, &service, &seen);
+        let work = move || accept_all(&*mine, &service, &seen);
         let thread = std::thread::Builder::new().name("wpgen-admin".into()).spawn(work)?;
-        Ok(Self { ending, thread: Some(thread) })
+        Ok(Self { listener, ending, thread: Some(thread) })
     }
+}
 
-    /// Accepts no more. The thread sleeps in accept: `knock` wakes it with a connection, and says whether it could; if it
-    /// could not, the thread ends with the process.
-    pub(super) fn close(&mut self, knock: impl FnOnce() -> bool) {
+impl<L: Listener> Drop for Desk<L> {
+    /// Accepts no more. The thread sleeps in accept(2), which ends when its socket is shut down. A connection to the
+    /// address would not do in its place: a path may meanwhile name the socket of another engine.
+    fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
-        if knock()
+        if socket2::SockRef::from(&*self.listener).shutdown(Shutdown::Both).is_ok()
             && let Some(thread) = self.thread.take()
         {
             // A panic there is already on standard error.
@@ -95,15 +124,12 @@ impl Desk {
     }
 }
 
-fn accept_all<C: Connection>(
-    mut accept: impl FnMut() -> io::Result<C>,
-    service: &Arc<Service>,
-    ending: &AtomicBool,
-) {
+fn accept_all<L: Listener>(listener: &L, service: &Arc<Service>, ending: &AtomicBool) {
     while !ending.load(Ordering::Acquire) {
-        match accept() {
+        match listener.next() {
             Ok(stream) if !ending.load(Ordering::Acquire) => spawn(stream, service),
             Ok(_) => return,
+            Err(_) if ending.load(Ordering::Acquire) => return,
             Err(e) => {
                 log::warn!("{}: cannot accept: {e}", service.name);
                 std::thread::sleep(Duration::from_millis(100));

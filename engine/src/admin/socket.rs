@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,9 @@ pub const NAME: &str = "wpgen.sock";
 #[derive(Debug)]
 pub struct Socket {
     folder: PathBuf,
-    desk: Desk,
+    /// Device and inode of the socket's file.
+    file: (u64, u64),
+    _desk: Desk<UnixListener>,
 }
 
 impl Socket {
@@ -34,16 +36,19 @@ impl Socket {
         }
         let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        let desk = Desk::open(NAME, engine, None, move || listener.accept().map(|(stream, _)| stream))?;
-        Ok(Self { folder: data_dir.to_owned(), desk })
+        let file = identity(&path)?;
+        let desk = Desk::open(NAME, engine, None, listener)?;
+        Ok(Self { folder: data_dir.to_owned(), file, _desk: desk })
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.desk.close(|| connect(&self.folder).is_ok());
-        if let Ok((_held, path)) = address(&self.folder) {
-            // It may be gone already, and a stale one is removed at the next start.
+        // Whoever removed the folder may have made it anew, with another engine in it.
+        if let Ok((_held, path)) = address(&self.folder)
+            && identity(&path).is_ok_and(|file| file == self.file)
+        {
+            // A stale one is removed at the next start.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -53,6 +58,11 @@ impl Drop for Socket {
 pub fn connect(data_dir: &Path) -> io::Result<UnixStream> {
     let (_held, path) = address(data_dir)?;
     UnixStream::connect(path)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// A name for the socket that is short however deep the folder is: socket addresses end at 108 bytes.
@@ -94,6 +104,24 @@ mod tests {
         drop(socket);
         assert!(!deep.join(NAME).exists());
         assert!(connect(&deep).is_err());
+    }
+
+    #[test]
+    fn it_ends_and_leaves_the_other_alone_where_the_folder_was_made_anew() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("data");
+        std::fs::create_dir(&folder).unwrap();
+        let first = Socket::bind(&folder, Arc::new(Quiet)).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        let _second = Socket::bind(&folder, Arc::new(Quiet)).unwrap();
+        let (ended, is_over) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(first);
+            ended.send(()).unwrap();
+        });
+        is_over.recv_timeout(std::time::Duration::from_secs(10)).expect("the first does not end");
+        assert!(ask(&folder, "GET /api/sources HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
     }
 
     #[test]

@@ -4,10 +4,9 @@
 //! has it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Control;
 use super::serve::Desk;
@@ -29,7 +28,7 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct Served {
     at: SocketAddr,
-    desk: Desk,
+    _desk: Desk<TcpListener>,
 }
 
 impl Bound {
@@ -50,8 +49,7 @@ impl Bound {
     /// A thread that cannot be made.
     pub fn serve(self, engine: Arc<dyn Control>) -> io::Result<Served> {
         let at = self.listener.local_addr()?;
-        let accept = move || self.listener.accept().map(|(stream, _)| stream);
-        Ok(Served { at, desk: Desk::open("admin.listen", engine, self.token, accept)? })
+        Ok(Served { at, _desk: Desk::open("admin.listen", engine, self.token, self.listener)? })
     }
 }
 
@@ -59,16 +57,6 @@ impl Served {
     /// Where it answers, with the port that the kernel chose.
     pub fn address(&self) -> SocketAddr {
         self.at
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let mut at = self.at;
-        if at.ip().is_unspecified() {
-            at.set_ip(if at.is_ipv4() { [127, 0, 0, 1].into() } else { [0, 0, 0, 0, 0, 0, 0, 1].into() });
-        }
-        self.desk.close(|| TcpStream::connect_timeout(&at, Duration::from_secs(1)).is_ok());
     }
 }
 
@@ -90,6 +78,7 @@ fn token(file: &Path) -> Result<String, Diagnostic> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::net::TcpStream;
 
     use super::*;
     use crate::admin::serve::Quiet;

@@ -53,6 +53,29 @@ fn what_is_written_is_read() {
     assert!(!data.join(NAME_NEXT).exists());
 }
 
+#[test]
+fn a_folder_made_anew_is_locked_again_unless_another_engine_has_it() {
+    let place = tempfile::tempdir().expect("a folder");
+    let data = place.path().join("data");
+    let (mut store, _) = Store::open(&data).expect("a first start");
+    let anew = || {
+        std::fs::remove_dir_all(&data).expect("it is there");
+        std::fs::create_dir(&data).expect("it is gone");
+    };
+    anew();
+    store.write(rich()).expect("nobody else is in it");
+    assert!(matches!(Store::open(&data), Err(OpenError::Locked(_))), "it is locked");
+    anew();
+    let (mut other, _) = Store::open(&data).expect("the lock went with the folder");
+    other.write(input_list(3)).expect("written");
+    let error = store.write(rich()).expect_err("it is the other's").to_string();
+    assert!(error.contains("made anew") && error.contains("stop one of the two"), "{error}");
+    drop(other);
+    assert_eq!(inspect(&data), Ok(Some(input_list(3))));
+    store.write(rich()).expect("the other has ended");
+    assert_eq!(inspect(&data), Ok(Some(rich())));
+}
+
 fn input_list(count: u64) -> Snapshot {
     Snapshot { next_input: count, inputs: (0..count).map(input).collect(), groups: Vec::new() }
 }

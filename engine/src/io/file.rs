@@ -3,6 +3,10 @@
 //! Every operation owns its memory while the kernel has it and gives it back with the result. On the epoll backend a
 //! read is first tried without blocking (RWF_NOWAIT: the page cache answers at once) and goes to a blocking thread
 //! only when the disk must be asked.
+//!
+//! Files on FUSE are read so on the other backend too: where such a file system wants no page cache (`direct_io`), a ring
+//! that gets a part of what it asked for, as it does at the end of a file, asks for the rest at the same offset again, and
+//! fills the buffer with what it has already (Linux 6.18; fuse_direct_IO moves no position, io_read relies on it).
 
 use std::fs::File;
 use std::io;
@@ -109,6 +113,14 @@ impl IoFile {
         Self { inner }
     }
 
+    /// The same for a file that is to be read.
+    pub fn to_read(file: File, backend: Backend) -> Self {
+        if is_on_fuse(&file) {
+            return Self { inner: Inner::Epoll(Arc::new(file)) };
+        }
+        Self::new(file, backend)
+    }
+
     /// What stat says of the open file now.
     ///
     /// # Errors
@@ -172,6 +184,14 @@ impl IoFile {
             (Inner::Epoll(file), Memory::Plain(arena)) => {
                 let (result, arena) = read_blocking(file, arena, range, offset).await;
                 (result, arena.map_or(Memory::Lent, Memory::Plain))
+            }
+            (Inner::Epoll(file), Memory::Fixed(mut fixed)) => {
+                // A blocking thread cannot have a ring's memory.
+                let result = read_apart(file, range.len(), offset).await.map(|bytes| {
+                    fixed[range.start..range.start + bytes.len()].copy_from_slice(&bytes);
+                    bytes.len()
+                });
+                (result, Memory::Fixed(fixed))
             }
             (_, other) => (Err(io::Error::other("a read buffer of another shard")), other),
         };
@@ -268,6 +288,30 @@ const SYS_CACHESTAT: libc::c_long = 451;
 unsafe fn tokio_uring_file(fd: RawFd) -> tokio_uring::fs::File {
     // SAFETY: the caller's promise.
     tokio_uring::fs::File::from_std(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Reads on a blocking thread, into memory of its own.
+async fn read_apart(file: &Arc<File>, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+    let file = Arc::clone(file);
+    blocking(move || {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; len];
+        let n = file.read_at(&mut bytes, offset)?;
+        bytes.truncate(n);
+        Ok(bytes)
+    })
+    .await
+}
+
+/// FUSE_SUPER_MAGIC, which libc does not name.
+const FUSE: u64 = 0x6573_5546;
+
+fn is_on_fuse(file: &File) -> bool {
+    // SAFETY: statfs is a plain C struct of integers, for which all zeros is a valid value.
+    let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the struct lives through the call.
+    let known = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut facts) } == 0;
+    known && facts.f_type as u64 & 0xffff_ffff == FUSE
 }
 
 async fn read_blocking(

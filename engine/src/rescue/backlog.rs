@@ -255,22 +255,21 @@ impl Backlog {
     }
 
     /// Deletes segments in front that are delivered whole.
-    pub(super) fn forget_delivered(&mut self) {
-        while self.has_delivered() {
-            let Some(segment) = self.segments.pop_front() else { break };
+    ///
+    /// # Errors
+    /// What the disk said of the first one that it keeps; that one stays in front, and is tried again.
+    pub(super) fn forget_delivered(&mut self) -> io::Result<()> {
+        while let Some(segment) = self.segments.front().filter(|segment| segment.batches.is_empty()) {
+            let gone =
+                if segment.broken { put_aside(&segment.path).map(drop) } else { remove(&segment.path) };
+            gone.or_else(none_is_gone)?;
+            self.shared.quota.give(segment.bytes);
+            self.segments.pop_front();
             if self.segments.is_empty() {
                 self.writing = None;
             }
-            let gone =
-                if segment.broken { put_aside(&segment.path).map(drop) } else { remove(&segment.path) };
-            if let Err(error) = gone.or_else(none_is_gone) {
-                log::warn!(
-                    target: "wpgen::rescue",
-                    "{} is delivered and cannot be removed: {error}; a start would send it again", segment.path.display()
-                );
-            }
-            self.shared.quota.give(segment.bytes);
         }
+        Ok(())
     }
 }
 

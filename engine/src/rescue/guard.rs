@@ -287,13 +287,16 @@ impl Guard {
             return;
         }
         let Some(mut backlog) = self.backlog.take() else { return };
-        self.backlog = Some(
-            blocking(move || {
-                backlog.forget_delivered();
-                backlog
-            })
-            .await,
-        );
+        let (backlog, forgotten) = blocking(move || {
+            let forgotten = backlog.forget_delivered();
+            (backlog, forgotten)
+        })
+        .await;
+        self.backlog = Some(backlog);
+        if let Err(error) = forgotten {
+            self.rescue.cannot_remove(&error);
+            self.look_at = Some(Instant::now() + AGAIN);
+        }
         // There is room now, for the next attempt to write.
         self.not_before = None;
     }

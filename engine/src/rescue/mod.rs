@@ -98,6 +98,7 @@ struct Figures {
 struct Told {
     trouble: Said,
     full: Said,
+    removing: Said,
 }
 
 /// The segments of one owner of an earlier run.

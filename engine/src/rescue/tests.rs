@@ -61,7 +61,7 @@ fn what_was_kept_is_sent_in_order_and_gone_when_it_is_delivered() {
         backlog.delivered();
     }
     assert!(backlog.is_empty() && backlog.has_delivered() && files(&rescue).len() == 1);
-    backlog.forget_delivered();
+    backlog.forget_delivered().unwrap();
     assert!(files(&rescue).is_empty());
     assert_eq!((rescue.status().bytes, rescue.status().records), (0, 0));
     assert_eq!(append(&mut backlog, &numbered(5..6)), 1);
@@ -102,7 +102,7 @@ fn after_an_orderly_end_what_was_delivered_is_not_sent_again() {
     }
     assert_eq!(read_all(&mut backlog), numbered(2..5));
     (0..3).for_each(|_| backlog.delivered());
-    backlog.forget_delivered();
+    backlog.forget_delivered().unwrap();
     let rescue = open(dir.path()).0;
     assert!(files(&rescue).is_empty(), "nothing is left that could be about another segment of that name");
 }
@@ -146,7 +146,7 @@ fn what_is_beyond_the_bound_is_not_kept_and_fits_when_the_oldest_is_delivered() 
         backlog.read().unwrap();
         backlog.delivered();
     }
-    backlog.forget_delivered();
+    backlog.forget_delivered().unwrap();
     assert_eq!(append(&mut backlog, &big[19..]), 8, "a segment's worth is free again");
     let rest = read_all(&mut backlog);
     assert!(rest.iter().map(|batch| batch[0]).eq(8..27), "in order, none missing");
@@ -187,7 +187,7 @@ fn a_hole_is_told_what_can_be_read_is_sent_and_the_file_is_kept() {
     assert_eq!(rescue.status().errors, 1);
     assert_eq!(read_all(&mut backlog), [numbered(0..1), numbered(2..4)].concat());
     (0..3).for_each(|_| backlog.delivered());
-    backlog.forget_delivered();
+    backlog.forget_delivered().unwrap();
     let aside = files(&rescue);
     assert!(aside.len() == 1 && aside[0].to_string_lossy().contains(".rescue.broken-"), "{aside:?}");
     assert_eq!(fs::read(&aside[0]).unwrap(), bytes);
@@ -245,7 +245,7 @@ fn a_file_that_somebody_removed_is_told_and_not_waited_for() {
     fs::remove_file(&files(&rescue)[0]).unwrap();
     let error = backlog.read().unwrap_err().to_string();
     assert!(error.contains("its 2 records are lost"), "{error}");
-    backlog.forget_delivered();
+    backlog.forget_delivered().unwrap();
     assert!(backlog.is_empty() && backlog.read().unwrap().is_none());
     assert_eq!((rescue.status().bytes, rescue.status().records), (0, 0));
     append(&mut backlog, &numbered(2..3));
@@ -287,7 +287,7 @@ fn a_batch_that_went_bad_while_it_waited_is_told_and_the_next_one_is_read() {
     assert!(backlog.read().is_err());
     assert_eq!(read_all(&mut backlog), numbered(1..2));
     backlog.delivered();
-    backlog.forget_delivered();
+    backlog.forget_delivered().unwrap();
     assert!(backlog.is_empty());
     assert!(files(&rescue)[0].to_string_lossy().contains(".broken-"));
 }

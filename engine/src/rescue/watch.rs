@@ -135,6 +135,18 @@ impl Rescue {
         log::error!(target: "wpgen::rescue", "rescue of sink '{}': {error}", self.key);
     }
 
+    /// What is delivered cannot be removed; that is tried again.
+    pub(super) fn cannot_remove(&self, error: &std::io::Error) {
+        self.figures.errors.fetch_add(1, Ordering::Relaxed);
+        if lock(&self.told).removing.begins() {
+            log::warn!(
+                target: "wpgen::rescue",
+                "rescue of sink '{}': a file in {} is delivered and cannot be removed: {error}; a start now would send it again",
+                self.key, self.shared.folder.path.display()
+            );
+        }
+    }
+
     /// An attempt went well, or is no longer needed.
     pub(super) fn well(&self, watch: &Watch, what: Attempt) {
         if lock(&watch.troubles)[what as usize].take().is_none() {

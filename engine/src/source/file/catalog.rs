@@ -278,6 +278,14 @@ impl Catalog {
         self.looks += 1;
     }
 
+    /// The look that has begun could not see what is at `path` or below: what is known there is there still.
+    pub fn unsure(&mut self, path: &Path) {
+        let known = self.known.values_mut().filter(|known| known.path.starts_with(path));
+        for known in known.filter(|known| matches!(known.state, State::Live(_))) {
+            known.state = State::Live(self.looks);
+        }
+    }
+
     /// Judges all files there are, as the look saw them. `now_ms` is wall time, for it is compared with times of files.
     pub fn look(&mut self, now_ms: u64, seen: &[Seen], ids: &AtomicU64) -> Outcome {
         self.judged = self.looks;

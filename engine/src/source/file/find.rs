@@ -78,6 +78,20 @@ pub struct Found {
     pub skipped: Vec<(PathBuf, &'static str)>,
     /// What the operator should mend.
     pub findings: Vec<Finding>,
+    /// Where the disk did not say what is there: files known at or below these are not gone.
+    pub unsure: Vec<PathBuf>,
+}
+
+impl Found {
+    /// Notes that it cannot be told what is at `path`, if that is what the error says.
+    pub fn unsure(&mut self, path: &Path, error: &io::Error) {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        let is_answer = matches!(error.kind(), NotFound | NotADirectory | PermissionDenied)
+            || error.raw_os_error() == Some(libc::ELOOP);
+        if !is_answer {
+            self.unsure.push(path.to_owned());
+        }
+    }
 }
 
 impl Search {
@@ -175,7 +189,10 @@ impl<'a> Look<'a> {
         match fs::metadata(path) {
             Ok(meta) if meta.is_file() => self.take(path, &meta),
             Ok(meta) => self.found.findings.push(blame::not_a_file(path, kind(meta.file_type()))),
-            Err(error) => self.found.findings.push(blame::explain(path, &error)),
+            Err(error) => {
+                self.found.unsure(path, &error);
+                self.found.findings.push(blame::explain(path, &error));
+            }
         }
     }
 
@@ -202,7 +219,10 @@ impl<'a> Look<'a> {
 
     /// Looks in `folder` for what the parts from `at` on match.
     fn walk(&mut self, folder: &Path, at: usize) {
-        let Ok(meta) = fs::metadata(folder) else { return };
+        let meta = match fs::metadata(folder) {
+            Ok(meta) => meta,
+            Err(error) => return self.found.unsure(folder, &error),
+        };
         if !meta.is_dir() || !self.visited.insert((meta.dev(), meta.ino(), at)) {
             return;
         }
@@ -231,7 +251,10 @@ impl<'a> Look<'a> {
 
     /// The folders below `folder`, for the same part again.
     fn deeper(&mut self, folder: &Path, at: usize) {
-        let Ok(entries) = fs::read_dir(folder) else { return };
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.found.unsure(folder, &error),
+        };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let may_be = entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink());
@@ -250,7 +273,8 @@ impl<'a> Look<'a> {
         if at + 1 < self.search.parts.len() {
             return self.walk(path, at + 1);
         }
-        match fs::metadata(path) {
+        let meta = fs::metadata(path).inspect_err(|error| self.found.unsure(path, error));
+        match meta {
             Ok(meta) if meta.is_file() => self.take(path, &meta),
             Ok(meta) => self.found.skipped.push((path.to_owned(), kind(meta.file_type()))),
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
@@ -286,9 +310,10 @@ impl<'a> Look<'a> {
     }
 
     fn names(&mut self, folder: &Path) -> Vec<OsString> {
-        match fs::read_dir(folder) {
-            Ok(entries) => entries.flatten().map(|entry| entry.file_name()).collect(),
+        match fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect()) {
+            Ok(names) => names,
             Err(error) => {
+                self.found.unsure(folder, &error);
                 self.found.findings.push(blame::explain(folder, &error));
                 Vec::new()
             }

@@ -23,9 +23,11 @@ use super::once::newline_before;
 use super::reader::{Ended, Reader};
 use super::settings::Settings;
 use super::tail::Followed;
+use super::unpack::Corrupt;
 use crate::batch::ShardId;
 use crate::io::IoFile;
 use crate::source::part::Surroundings;
+use crate::source::seldom::Seldom;
 
 /// A file without a name is closed when it has not grown for this long.
 const LINGER: Duration = Duration::from_secs(3);
@@ -33,6 +35,8 @@ const LINGER: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_secs(5);
 /// How often a file that no watch speaks of is looked at.
 const POLL: Duration = Duration::from_millis(100);
+/// Between two attempts to read what cannot be read: nothing else tells when it can.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// A file to be followed.
 pub struct Assignment {
@@ -198,14 +202,19 @@ async fn give_up(
         settings.failed(around, &link.path(), &error);
     }
     left(followed, link, id, false, false);
+    if !moved && error.kind() != io::ErrorKind::PermissionDenied {
+        followed.fails(id, &link.path(), &error);
+    }
     followed.catalog().retire(id, position);
     tokio::select! {
         () = tokio::time::sleep(if moved { Duration::ZERO } else { AGAIN }) => followed.ask_look(),
         () = around.stop.raised() => {}
     }
+    followed.works(id);
 }
 
 fn left(followed: &Followed, link: &Link, id: u64, end: bool, deleted: bool) {
+    followed.works(id);
     followed.catalog().closed(id, end, deleted);
     followed.unlink(id);
     link.ended.store(true, Ordering::Release);
@@ -227,6 +236,9 @@ struct Follower {
     grew: Instant,
     /// It has had another path: a file that took it waits for the rest of this one.
     moved: bool,
+    /// Whether the last attempt to read failed, and what was said of that.
+    fails: bool,
+    failures: Seldom,
 }
 
 impl Follower {
@@ -248,22 +260,20 @@ impl Follower {
         if position > 0 && !packed && !newline_before(&file, position) {
             way.lines.resume_inside_line();
         }
-        let file = IoFile::new(file, around.shard.io().backend());
+        let file = IoFile::to_read(file, around.shard.io().backend());
         let reader = Reader::new(around.clone(), file, origin, slot, way, position);
         link.position.store(position, Ordering::Relaxed);
-        Self { settings, followed, around, link, reader, id, grew: Instant::now(), moved: false }
+        let (grew, failures) = (Instant::now(), Seldom::default());
+        Self { settings, followed, around, link, reader, id, grew, moved: false, fails: false, failures }
     }
 
     async fn run(&mut self) {
         loop {
-            match self.read_on().await {
-                Ok(Ended::AtEnd) => {}
+            let failed = match self.read_on().await {
+                Ok(Ended::AtEnd) => self.works(),
                 Ok(Ended::Stopped) => return self.leave(false).await,
-                Err(error) => {
-                    self.settings.failed(&self.around, &self.link.path(), &error);
-                    tokio::time::sleep(POLL).await;
-                }
-            }
+                Err(error) => self.failed(&error),
+            };
             if self.around.stop.is_raised() {
                 return self.leave(false).await;
             }
@@ -275,7 +285,38 @@ impl Follower {
                 Box::pin(self.reader.finish()).await;
                 return self.leave(true).await;
             }
-            self.rest(gone).await;
+            if failed { self.pause(RETRY).await } else { self.rest(gone).await }
+        }
+    }
+
+    /// It could be read; returns whether it could not.
+    fn works(&mut self) -> bool {
+        if self.fails {
+            self.fails = false;
+            self.followed.works(self.id);
+            let path = self.link.path();
+            log::info!(target: "wpgen::file", "source '{}': {} can be read again", self.settings.key, path.display());
+        }
+        false
+    }
+
+    /// It could not be read: counted each time, and said at most once a minute. Returns whether it could not.
+    fn failed(&mut self, error: &io::Error) -> bool {
+        let path = self.link.path();
+        self.fails = true;
+        self.followed.fails(self.id, &path, error);
+        match self.failures.happened(1) {
+            Some(_) => self.settings.failed(&self.around, &path, error),
+            None => self.around.counters.errors.add(1),
+        }
+        true
+    }
+
+    /// Waits, unless the source stops.
+    async fn pause(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.around.stop.raised() => {}
         }
     }
 
@@ -347,6 +388,7 @@ impl Follower {
         catalog.closed(self.id, true, false);
         drop(catalog);
         self.followed.unlink(self.id);
+        self.followed.works(self.id);
         self.id = new;
         self.link.position.store(0, Ordering::Relaxed);
     }
@@ -426,14 +468,30 @@ impl Follower {
                 true
             }
             Ok(Ended::Stopped) => false,
-            Err(error) => {
+            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Corrupt>()) => {
                 self.settings.failed(&self.around, path, &error);
+                // There is no more of it than what came before the damage.
                 Box::pin(self.reader.finish()).await;
                 true
             }
+            Err(error) => {
+                self.failed(&error);
+                self.pause(AGAIN).await;
+                false
+            }
         };
-        self.followed.catalog().progress(self.id, self.reader.position());
+        self.note(end);
         self.leave(end).await;
+    }
+
+    /// Tells the catalogue how far a packed file was read.
+    fn note(&self, end: bool) {
+        let mut catalog = self.followed.catalog();
+        catalog.progress(self.id, self.reader.position());
+        if !end {
+            // Whoever reads on begins behind what was given out.
+            catalog.hand_back(self.id, self.reader.handed());
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! identity.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +50,8 @@ pub struct Followed {
     look: Notify,
     /// The catalog has judged a look at all files.
     pub looked: Notify,
+    /// Files that cannot be read now, and why, by input.
+    failing: Mutex<BTreeMap<u64, String>>,
     revision: AtomicU64,
     /// A last line without newline is a record after this time; zero waits for ever.
     pub flush_partial: Duration,
@@ -65,6 +68,7 @@ impl Followed {
             joined: Notify::new(),
             look: Notify::new(),
             looked: Notify::new(),
+            failing: Mutex::default(),
             revision: AtomicU64::new(0),
             flush_partial,
         })
@@ -103,6 +107,20 @@ impl Followed {
             self.links().insert(new, Arc::clone(link));
         }
         decision
+    }
+
+    fn failing(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of `id` cannot be read; that is tried again.
+    pub fn fails(&self, id: u64, path: &Path, error: &io::Error) {
+        self.failing().insert(id, format!("cannot read {}: {error}", path.display()));
+    }
+
+    /// It can, or nobody tries any more.
+    pub fn works(&self, id: u64) {
+        self.failing().remove(&id);
     }
 
     /// A follower has ended.
@@ -184,6 +202,15 @@ impl Source for Tail {
 
     fn revision(&self) -> u64 {
         self.followed.revision.load(Ordering::Relaxed)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let failing = self.followed.failing();
+        let (_, first) = failing.first_key_value()?;
+        Some(match failing.len() - 1 {
+            0 => first.clone(),
+            more => format!("{first}, and {more} other files"),
+        })
     }
 }
 
@@ -333,14 +360,25 @@ impl Coordinator {
         });
         let Ok((seen, found)) = looked.await else { return Some(POLL) };
         self.say(&found);
-        self.by_real = found.files.into_iter().map(|f| (f.real, f.path)).collect();
+        let by_real = found.files.into_iter().map(|file| (file.real, file.path));
+        if found.unsure.is_empty() {
+            self.by_real = by_real.collect();
+        } else {
+            self.by_real.extend(by_real);
+        }
         let now_ms = u64::try_from(self.around.shard.now_ns() / 1_000_000).unwrap_or(0);
-        let outcome = self.followed.catalog().look(now_ms, &seen, self.followed.ids());
+        let outcome = {
+            let mut catalog = self.followed.catalog();
+            found.unsure.iter().for_each(|path| catalog.unsure(path));
+            catalog.look(now_ms, &seen, self.followed.ids())
+        };
         for decision in outcome.decisions {
             self.decide(decision);
         }
         self.followed.looked.notify_waiters();
         let again = outcome.again_ms.map(Duration::from_millis);
+        // Nothing else tells when the disk answers again.
+        let again = if found.unsure.is_empty() { again } else { Some(again.unwrap_or(POLL).min(POLL)) };
         if watch.is_none() { Some(again.unwrap_or(POLL).min(POLL)) } else { again }
     }
 
@@ -433,6 +471,7 @@ fn observe_all(found: &mut Found, compression: Compression) -> Vec<Seen> {
     };
     let mut all: Vec<Seen> = Vec::with_capacity(found.files.len());
     let mut at = HashMap::with_capacity(found.files.len());
+    let mut failures = Vec::new();
     for file in &found.files {
         match look(&file.path) {
             Ok(seen) => match at.entry((seen.dev, seen.ino)) {
@@ -443,9 +482,13 @@ fn observe_all(found: &mut Found, compression: Compression) -> Vec<Seen> {
                 }
             },
             // Gone since it was found.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => found.findings.push(blame::explain(&file.path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => failures.push((file.path.clone(), error)),
         }
+    }
+    for (path, error) in failures {
+        found.unsure(&path, &error);
+        found.findings.push(blame::explain(&path, &error));
     }
     all
 }

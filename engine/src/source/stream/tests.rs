@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::frame::{Framing, Oversize};
+use crate::lane::CREDIT_BATCHES;
 use crate::sink::format::Format;
 use crate::source::headers::HeaderRules;
 use crate::source::playground::{BACKENDS, Keep, SHARDS, drain, start, until};
@@ -133,7 +134,7 @@ fn a_stalled_sink_holds_its_source_alone_and_loses_nothing() {
             (0..100).for_each(|_| stream.write_all(lines.as_bytes()).unwrap());
         });
         let received = || engine.status().sources[0].bytes_in;
-        let bound = (SHARDS as u64) * (1 << 20) + 10 * (1 << 20);
+        let bound = (SHARDS as u64 + 2 + u64::from(CREDIT_BATCHES)) << 20;
         until("the budget is used", || received() > 4 << 20);
         for i in 0..2000 {
             drop(send(quick_at, format!("{i}\n").as_bytes()));
