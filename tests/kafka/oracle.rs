@@ -178,6 +178,18 @@ pub fn all_of_level(brokers: &str, topic: &str, level: &str) -> Vec<Found> {
     found
 }
 
+/// Whether a transaction is open in a topic of one partition: what is committed ends before what is there.
+pub fn is_open(brokers: &str, topic: &str) -> bool {
+    let end = |level: &str| {
+        let consumer: BaseConsumer = client(brokers).set("isolation.level", level).create().unwrap();
+        consumer.fetch_watermarks(topic, 0, Duration::from_secs(10)).unwrap().1
+    };
+    // In this order: what comes in between is not taken for an open one.
+    let committed = end("read_committed");
+    let all = end("read_uncommitted");
+    committed < all
+}
+
 /// The offsets that a group has committed in a topic, summed.
 pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i64 {
     let mut config = client(brokers);

@@ -135,6 +135,13 @@ impl Positions {
         let of = |error: &KafkaError| {
             failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), &error.to_string())
         };
+        // Who may not make topics may have been given one. A consumer makes none by asking.
+        let asking: BaseConsumer = self.reader.create().map_err(|error| of(&error))?;
+        let known = asking.fetch_metadata(Some(&self.topic), CALL_MAX).map_err(|error| of(&error))?;
+        if known.topics().iter().any(|topic| !topic.partitions().is_empty()) {
+            self.is_made = true;
+            return Ok(());
+        }
         let admin: AdminClient<DefaultClientContext> = self.admin.create().map_err(|error| of(&error))?;
         let topic = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(AS_THE_BROKER))
             .set("cleanup.policy", "compact");

@@ -96,6 +96,9 @@ pub async fn deliver_all(
     }
     work.until_idle().await;
     partition.set_durable(around.shard.settle().low(slot.get()));
+    // What a sink has given back is another member's.
+    let given_up = around.shard.settle().unsettled(slot.get());
+    around.counters.drop_records(Reason::GivenUp, given_up);
     around.shard.settle().close(slot.get());
     partition.leave();
 }
