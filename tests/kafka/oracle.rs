@@ -127,35 +127,6 @@ impl Sender {
     }
 }
 
-/// Sends numbered messages until it is told to end.
-pub struct Sending {
-    ending: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    thread: std::thread::JoinHandle<u64>,
-}
-
-/// Sends numbered messages from `from` on, some every few milliseconds.
-pub fn keep_sending(brokers: &str, topic: &str, from: u64) -> Sending {
-    let ending = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (sender, is_over) = (Sender::new(brokers, topic), std::sync::Arc::clone(&ending));
-    let thread = std::thread::spawn(move || {
-        let mut next = from;
-        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-            sender.numbers(next, next + 10);
-            next += 10;
-        }
-        next
-    });
-    Sending { ending, thread }
-}
-
-impl Sending {
-    /// Ends; behind the last number.
-    pub fn end(self) -> u64 {
-        self.ending.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
 /// A message that has come out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -205,6 +176,18 @@ pub fn all_of_level(brokers: &str, topic: &str, level: &str) -> Vec<Found> {
         });
     }
     found
+}
+
+/// Whether a transaction is open in a topic of one partition: what is committed ends before what is there.
+pub fn is_open(brokers: &str, topic: &str) -> bool {
+    let end = |level: &str| {
+        let consumer: BaseConsumer = client(brokers).set("isolation.level", level).create().unwrap();
+        consumer.fetch_watermarks(topic, 0, Duration::from_secs(10)).unwrap().1
+    };
+    // In this order: what comes in between is not taken for an open one.
+    let committed = end("read_committed");
+    let all = end("read_uncommitted");
+    committed < all
 }
 
 /// The offsets that a group has committed in a topic, summed.

@@ -100,6 +100,9 @@ pub async fn deliver_all(
     work.until_idle().await;
     let low = around.shard.settle().low(slot.get());
     partition.set_durable(low);
+    // What a sink has given back is another member's.
+    let given_up = around.shard.settle().unsettled(slot.get());
+    around.counters.drop_records(Reason::GivenUp, given_up);
     around.shard.settle().close(slot.get());
     book.left(&partition, low);
     partition.leave();

@@ -318,7 +318,10 @@ impl ConsumerContext for Member {
         let done = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.assigned(consumer, list);
-                if is_incremental { consumer.incremental_assign(list) } else { consumer.assign(list) }
+                let assigned =
+                    if is_incremental { consumer.incremental_assign(list) } else { consumer.assign(list) };
+                // One that comes back is as it was left: paused, and nobody would ever know.
+                assigned.and_then(|()| if list.count() > 0 { consumer.resume(list) } else { Ok(()) })
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 self.revoked(consumer, list);
