@@ -1,13 +1,12 @@
 //! Messages from Kafka into files and from files into Kafka, while engines and brokers are killed.
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::broker::{Broker, plain};
 use crate::exactly;
-use crate::harness::{Random, Started, fifo, until};
+use crate::harness::{Random, Started, fifo, until, until_ok};
 use crate::oracle::{
     Sender, all_of, all_there, committed, delete_topic, in_key_order, key, make_topic, make_topic_with,
     members, message, number_of, own_name,
@@ -80,14 +79,28 @@ pub fn while_sending(brokers: &str, topic: &str, strikes: impl FnOnce()) -> u64 
     })
 }
 
-/// Waits until each of `0..upto` is in one of the outputs.
+/// Waits until each of `0..upto` is in one of the outputs, as long as more of them come.
 pub fn await_all(stages: &[&Stage], upto: u64) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    until("everything has come out", || {
-        numbers = stages.iter().flat_map(|stage| stage.numbers()).collect();
-        numbers.iter().collect::<BTreeSet<_>>().len() as u64 == upto
-    });
-    numbers
+    let mut before = 0;
+    loop {
+        let (mut numbers, mut there) = (Vec::new(), 0);
+        until_ok("more has come out", || {
+            numbers = stages.iter().flat_map(|stage| stage.numbers()).collect();
+            let mut found = vec![false; usize::try_from(upto).unwrap()];
+            numbers.iter().for_each(|number| found[usize::try_from(*number).unwrap()] = true);
+            there = found.iter().filter(|found| **found).count() as u64;
+            let how = || stages.iter().map(|stage| stage.source().to_string()).collect::<Vec<_>>();
+            if there == upto || there > before {
+                Ok(())
+            } else {
+                Err(format!("{there} of {upto}: {:?}", how()))
+            }
+        });
+        if there == upto {
+            return numbers;
+        }
+        before = there;
+    }
 }
 
 /// One engine, killed again and again while messages come.

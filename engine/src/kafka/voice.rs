@@ -94,10 +94,9 @@ impl Voice {
 
     fn mended(&self, is_over: impl Fn(Option<Code>) -> bool) {
         let mut trouble = lock(&self.trouble);
-        if let Some(over) = trouble.take_if(|trouble| is_over(trouble.code))
-            && over.is_told
-        {
-            lock(&self.kinds).entry(over.code).or_default().counted = None;
+        let Some(over) = trouble.take_if(|trouble| is_over(trouble.code)) else { return };
+        lock(&self.kinds).entry(over.code).or_default().counted = None;
+        if over.is_told {
             log::info!(target: "wpgen::kafka", "{}: Kafka answers again", self.who);
         }
     }
@@ -181,9 +180,9 @@ mod tests {
             voice.failed(RDKafkaErrorCode::BrokerTransportFailure, "127.0.0.1:1/bootstrap: refused");
         }
         assert_eq!(voice.errors(), 1, "they are of one attempt");
-        voice.failed(RDKafkaErrorCode::UnknownTopic, "t");
-        assert_eq!(voice.errors(), 2);
         assert!(voice.trouble().is_some_and(|trouble| trouble.starts_with("[WP201] source 'k'")));
+        voice.failed(RDKafkaErrorCode::UnknownTopic, "t");
+        assert_eq!(voice.errors(), 2, "another kind is another error");
         voice.well();
         assert_eq!((voice.errors(), voice.trouble()), (2, None));
     }
