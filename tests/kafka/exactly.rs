@@ -24,6 +24,7 @@ fn numbers(found: &[Found]) -> Vec<u64> {
 
 /// Everything that is committed of a topic of one partition: each of `0..upto` once, and in the order of its key.
 fn exactly_once(brokers: &str, topic: &str, upto: u64) {
+    until("no transaction is open", || !is_open(brokers, topic));
     let numbers = numbers(&all_of(brokers, topic));
     all_there(&numbers, upto, 0);
     assert!(in_key_order(&numbers));
@@ -265,8 +266,10 @@ fn of_two_engines_with_one_id_the_older_one_stops_and_says_so() {
 fn partitions_that_move_between_engines_repeat_nothing() {
     let Some(brokers) = plain() else { return };
     let (from, to, group) = places(&brokers, "moved");
+    // Nobody comes back with the id of one that is killed: what it has open is in the way until the broker ends it.
+    let short = "config = { transaction_timeout_ms = 5000 }";
     let stages: Vec<Stage> =
-        (0..3).map(|_| Stage::piping(&brokers, (&from, SESSION), &group, &to, "")).collect();
+        (0..3).map(|_| Stage::piping(&brokers, (&from, SESSION), &group, &to, short)).collect();
     let mut engines: Vec<Started> = stages[..2].iter().map(Stage::start).collect();
     let at_work = |count: usize| {
         until("they are in the group, and at work", || {

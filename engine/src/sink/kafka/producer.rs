@@ -88,7 +88,11 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.voice.failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), reason);
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        // Whoever makes transactions hears of it as well, and knows what it means.
+        if code != RDKafkaErrorCode::Fenced {
+            self.voice.failed(code, reason);
+        }
     }
 }
 

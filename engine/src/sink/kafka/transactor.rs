@@ -398,7 +398,12 @@ impl Transactor {
             voice.tell(fenced(voice.who(), &self.works.id, &fault.text));
             return false;
         }
-        self.works.producer.voice.failed(fault.code, &format!("the producer is begun anew: {}", fault.text));
+        let voice = &self.works.producer.voice;
+        log::warn!(target: "wpgen::kafka", "{}: the producer is begun anew: {}", voice.who(), fault.text);
+        // The broker has put out one that was silent for too long: that is over with the next one.
+        if !is_fence(fault.code) {
+            voice.failed(fault.code, &fault.text);
+        }
         self.gather(&producer).await;
         drop(producer);
         self.begin_anew().await
