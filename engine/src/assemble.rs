@@ -7,7 +7,6 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use crate::batch::SinkId;
 use crate::checkpoint::{self, Group, Snapshot, Store};
@@ -49,8 +48,8 @@ pub struct Making<'a> {
     pub unordered: bool,
     /// Shards that will run.
     pub shards: usize,
-    /// The longest time between a change and its checkpoint, wherever that is kept.
-    pub checkpoint_interval: Duration,
+    /// Asks for a checkpoint.
+    pub persist: &'a Persist,
 }
 
 /// Starts an engine as configured.
@@ -68,7 +67,8 @@ pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
     let (sinks, made) = make_sinks(config, &before, &persist, &mut findings);
     let next_input = Arc::new(AtomicU64::new(before.next_input));
     let workers = config.shards(affinity::available());
-    let sources = make_sources(config, &made, &before, &next_input, workers, &mut findings);
+    let given = Given { before: &before, next_input: &next_input, persist: &persist, shards: workers };
+    let sources = make_sources(config, &made, &given, &mut findings);
     if !findings.is_empty() {
         return Err(findings);
     }
@@ -290,14 +290,21 @@ fn make_file_sink(
     }
 }
 
+/// What all sources are made with.
+struct Given<'a> {
+    before: &'a Snapshot,
+    next_input: &'a Arc<AtomicU64>,
+    persist: &'a Persist,
+    shards: usize,
+}
+
 fn make_sources(
     config: &Config,
     made: &[Made<'_>],
-    before: &Snapshot,
-    next_input: &Arc<AtomicU64>,
-    shards: usize,
+    given: &Given<'_>,
     findings: &mut Vec<Diagnostic>,
 ) -> Vec<Wired> {
+    let Given { before, next_input, persist, shards } = *given;
     let host: Arc<str> = host::name().into();
     let mut sources = Vec::new();
     for source in config.sources.iter().filter(|s| s.enable) {
@@ -311,7 +318,7 @@ fn make_sources(
             goes_on: None,
             unordered: unordered(config, &source.key),
             shards,
-            checkpoint_interval: config.engine.checkpoint_interval,
+            persist,
         };
         let routes = feeds.iter().map(|m| (m.index, takes(m.config))).collect();
         match make_source(&making) {

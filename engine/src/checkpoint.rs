@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub inputs: Vec<Input>,
     /// What the file sinks have made durable.
     pub groups: Vec<Group>,
+    /// The Kafka partitions that were read, and how far they are settled.
+    pub partitions: Vec<Partition>,
 }
 
 impl Snapshot {
@@ -49,7 +51,9 @@ impl Snapshot {
     /// them need not be known.
     #[must_use]
     pub fn without_forgotten(mut self) -> Self {
-        let known: HashSet<u64> = self.inputs.iter().map(|input| input.id).collect();
+        let inputs = self.inputs.iter().map(|input| input.id);
+        let known: HashSet<u64> =
+            inputs.chain(self.partitions.iter().map(|partition| partition.id)).collect();
         self.groups.iter_mut().for_each(|group| group.positions.retain(|(input, _)| known.contains(input)));
         self
     }
@@ -103,6 +107,26 @@ pub struct Range {
     pub end: u64,
     /// Up to where it is settled: between the two.
     pub position: u64,
+}
+
+/// A Kafka partition, as a source reads it. Its id is another one when its offsets begin anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// Its id, as that of an [`Input`].
+    pub id: u64,
+    /// The source's key.
+    pub source: String,
+    /// The consumer group.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// Its number in the topic.
+    pub number: i32,
+    /// Behind the last message of which every sink has it and all before it.
+    pub position: u64,
+    /// What was known to be committed to the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<u64>,
 }
 
 /// The files of a file sink that were committed together, and what of the inputs is in them.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::batch::ShardId;
-use crate::checkpoint::{Input, Snapshot, Store};
+use crate::checkpoint::{Input, Partition, Snapshot, Store};
 use crate::config::units::Size;
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
@@ -244,11 +244,13 @@ impl Shared {
         let low = self.ask_all(|shard| shard.settle().positions().collect::<Vec<_>>());
         let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
         let inputs: Vec<Input> = self.running().iter().flat_map(|r| r.source.inputs(&low)).collect();
+        let partitions: Vec<Partition> = self.running().iter().flat_map(|r| r.source.places(&low)).collect();
         // What a sink that leaves has committed counts until it is closed.
         let leaving = self.leaving().into_iter().map(|leaving| Arc::clone(&leaving.sink));
         let groups = leaving.chain(self.sinks()).flat_map(|sink| sink.groups()).collect();
-        let next_input = inputs.iter().map(|input| input.id + 1).fold(next_input, u64::max);
-        Snapshot { next_input, inputs, groups }
+        let ids = inputs.iter().map(|input| input.id).chain(partitions.iter().map(|partition| partition.id));
+        let next_input = ids.map(|id| id + 1).fold(next_input, u64::max);
+        Snapshot { next_input, inputs, groups, partitions }
     }
 
     fn status(&self, started: Instant) -> Status {
@@ -440,11 +442,12 @@ impl Engine {
     fn keep(&mut self, keeping: Keeping) -> io::Result<()> {
         let Keeping { mut keeper, store, interval } = keeping;
         let shared = || Arc::clone(&self.shared);
-        let (gather, bytes, activity) = (shared(), shared(), shared());
+        let (gather, bytes, activity, kept) = (shared(), shared(), shared(), shared());
         let duty = Duty {
             gather: Box::new(move || gather.snapshot()),
             bytes: Box::new(move || bytes.bytes()),
             activity: Box::new(move || activity.activity()),
+            kept: Box::new(move |snapshot| kept.running().iter().for_each(|r| r.source.kept(snapshot))),
             interval,
         };
         keeper.start(store, duty)?;

@@ -44,6 +44,8 @@ pub struct Duty {
     pub bytes: Box<dyn Fn() -> u64 + Send>,
     /// A number that differs when the snapshot may differ: gathering one costs, for ten thousand files.
     pub activity: Box<dyn Fn() -> u64 + Send>,
+    /// Told of each checkpoint that is on disk.
+    pub kept: Box<dyn Fn(&Snapshot) + Send>,
     /// The longest time between a change and its checkpoint.
     pub interval: Duration,
 }
@@ -219,6 +221,9 @@ impl Work {
             Ok(()) => {
                 self.state.written.fetch_add(1, Ordering::Relaxed);
                 self.set_trouble(None);
+                if let Some(snapshot) = self.store.last() {
+                    (self.duty.kept)(snapshot);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -258,7 +263,7 @@ mod tests {
 
     fn snapshot(position: u64) -> Snapshot {
         let input = Input { id: 1, source: "s".into(), position, ..Input::default() };
-        Snapshot { next_input: 2, inputs: vec![input], groups: Vec::new() }
+        Snapshot { next_input: 2, inputs: vec![input], ..Snapshot::default() }
     }
 
     #[test]
@@ -272,15 +277,25 @@ mod tests {
             let position = Arc::clone(&position);
             Box::new(move || snapshot(position.load(Ordering::Relaxed)))
         };
-        let interval = Duration::from_secs(3600);
-        keeper
-            .start(store, Duty { gather, bytes: Box::new(|| 0), activity: Box::new(|| 0), interval })
-            .unwrap();
+        let told: Arc<AtomicU64> = Arc::default();
+        let duty = Duty {
+            gather,
+            bytes: Box::new(|| 0),
+            activity: Box::new(|| 0),
+            kept: {
+                let told = Arc::clone(&told);
+                Box::new(move |snapshot| told.store(snapshot.inputs[0].position, Ordering::Relaxed))
+            },
+            interval: Duration::from_secs(3600),
+        };
+        keeper.start(store, duty).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(persist()).unwrap();
         assert_eq!(keeper.state().written.load(Ordering::Relaxed), 1);
         position.store(9, Ordering::Relaxed);
+        assert_eq!(told.load(Ordering::Relaxed), 5);
         keeper.stop();
+        assert_eq!(told.load(Ordering::Relaxed), 9);
         assert!(runtime.block_on(persist()).is_err(), "nobody writes any more");
         assert_eq!(Store::open(folder.path()).unwrap().1, snapshot(9));
     }

@@ -51,15 +51,18 @@ pub enum Reason {
     RateLimit,
     /// From a peer outside `allow`.
     NotAllowed,
+    /// Of a partition that went to another member, which reads them again.
+    GivenUp,
 }
 
 /// Every reason, in the order of the counters.
-pub const REASONS: [(Reason, &str); 5] = [
+pub const REASONS: [(Reason, &str); 6] = [
     (Reason::BadLine, "bad_line"),
     (Reason::TooLong, "too_long"),
     (Reason::Malformed, "malformed"),
     (Reason::RateLimit, "rate_limit"),
     (Reason::NotAllowed, "not_allowed"),
+    (Reason::GivenUp, "given_up"),
 ];
 
 /// One source on one shard.

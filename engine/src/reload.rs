@@ -398,7 +398,7 @@ impl Work<'_> {
             goes_on: old.map(|old| &old.params),
             unordered: unordered(self.next, &source.key),
             shards: self.engine.shards(),
-            checkpoint_interval: self.next.engine.checkpoint_interval,
+            persist: &self.persist,
         })
     }
 }

@@ -110,6 +110,11 @@ impl Settle {
         self.windows[slot as usize].is_idle()
     }
 
+    /// Records of the input that are not settled.
+    pub fn unsettled(&self, slot: u32) -> u64 {
+        self.windows[slot as usize].open.iter().map(|s| u64::from(s.records)).sum()
+    }
+
     /// The input is gone: its window goes when nothing of it is out.
     pub fn close(&mut self, slot: u32) {
         let window = &mut self.windows[slot as usize];
@@ -217,8 +222,9 @@ mod tests {
         settle.attach(&a);
         settle.sealed(&a);
         settle.sealed(&b);
+        assert_eq!(settle.unsettled(slot), 2);
         settle.verdict(&a, Verdict::Abandoned);
-        assert_eq!(settle.low(slot), 0);
+        assert_eq!((settle.low(slot), settle.unsettled(slot), settle.is_idle(slot)), (0, 2, true));
     }
 
     #[test]

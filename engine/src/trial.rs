@@ -131,7 +131,12 @@ impl Job {
     fn run(&self, config: &Config, others: &Others) -> Vec<Step> {
         match *self {
             Self::Source(i) => source_of(&config.sources[i].key, &config.sources[i].params, others),
-            Self::Sink(i) => sink(&config.sinks[i].params, config.sources.first(), others),
+            Self::Sink(i) => {
+                let tried = &config.sinks[i];
+                let feeds =
+                    config.sources.iter().find(|source| source.enable && tried.sources.takes(&source.key));
+                sink(&tried.params, feeds, others)
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! A real Apache Kafka: one node that is broker and controller, in a folder and on ports of its own.
 //!
 //! Its listeners: `plain`; `sasl`, where `good` may do everything and `poor` nothing (PLAIN and SCRAM-SHA-256);
-//! `trusted`, TLS with a certificate of the authority in [`Broker::authority`]; `expired`, TLS with one that has ended.
+//! `trusted`, TLS with a certificate of the authority in [`Broker::authority`]; `expired`, TLS with one that has ended;
+//! `secret`, TLS with SCRAM-SHA-512 in it; `mutual`, TLS that asks for a certificate of that authority.
 //! Nobody makes topics by asking for them.
 //!
 //! Its programs are fetched by Maven into the build's folder, once. Where that cannot be done, or there is no Java, the
@@ -36,15 +37,19 @@ struct Ports {
     sasl: u16,
     trusted: u16,
     expired: u16,
+    secret: u16,
+    mutual: u16,
     controller: u16,
 }
 
 impl Ports {
     /// Free ones; held all at once, so that no two are the same.
     fn free() -> Self {
-        let held: Vec<TcpListener> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let held: Vec<TcpListener> = (0..7).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let port = |i: usize| held[i].local_addr().unwrap().port();
-        Self { plain: port(0), sasl: port(1), trusted: port(2), expired: port(3), controller: port(4) }
+        let (secret, mutual) = (port(5), port(6));
+        let (plain, sasl, trusted, expired, controller) = (port(0), port(1), port(2), port(3), port(4));
+        Self { plain, sasl, trusted, expired, secret, mutual, controller }
     }
 }
 
@@ -99,6 +104,21 @@ impl Broker {
     /// TLS with a certificate that has ended.
     pub fn expired(&self) -> String {
         format!("localhost:{}", self.ports.expired)
+    }
+
+    /// TLS in which a name and a password are asked for, by SCRAM-SHA-512.
+    pub fn secret(&self) -> String {
+        format!("localhost:{}", self.ports.secret)
+    }
+
+    /// TLS in which a certificate is asked for.
+    pub fn mutual(&self) -> String {
+        format!("localhost:{}", self.ports.mutual)
+    }
+
+    /// Certificate and key of a client that the authority has signed.
+    pub fn client(&self) -> (PathBuf, PathBuf) {
+        (self.papers.path("client.pem"), self.papers.path("client.key"))
     }
 
     /// The authority of its certificates.
@@ -166,23 +186,26 @@ impl Broker {
         let mut java = java("-Xmx128m");
         java.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(self.properties());
         for name in ["good", "poor"] {
-            java.arg("--add-scram").arg(format!("SCRAM-SHA-256=[name={name},password={PASSWORD}]"));
+            for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+                java.arg("--add-scram").arg(format!("{mechanism}=[name={name},password={PASSWORD}]"));
+            }
         }
         let ran = java.output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     }
 
     fn configure(&self) {
-        let Ports { plain, sasl, trusted, expired, controller } = self.ports;
+        let Ports { plain, sasl, trusted, expired, secret, mutual, controller } = self.ports;
         let logs = self.folder.path().join("logs").display().to_string();
         let (good, old) = (self.papers.keystore("server"), self.papers.keystore("old"));
+        let trusts = self.authority().display().to_string();
         let text = format!(
             "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TRUSTED://localhost:{trusted},EXPIRED://localhost:{expired},CONTROLLER://127.0.0.1:{controller}
-listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TRUSTED:SSL,EXPIRED:SSL,CONTROLLER:PLAINTEXT
+listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TRUSTED://localhost:{trusted},EXPIRED://localhost:{expired},SECRET://localhost:{secret},MUTUAL://localhost:{mutual},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TRUSTED:SSL,EXPIRED:SSL,SECRET:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAIN
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_good=\"{PASSWORD}\" user_poor=\"{PASSWORD}\";
@@ -191,8 +214,17 @@ listener.name.trusted.ssl.keystore.type=PEM
 listener.name.trusted.ssl.keystore.location={good}
 listener.name.expired.ssl.keystore.type=PEM
 listener.name.expired.ssl.keystore.location={old}
+listener.name.secret.ssl.keystore.type=PEM
+listener.name.secret.ssl.keystore.location={good}
+listener.name.secret.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secret.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.mutual.ssl.keystore.type=PEM
+listener.name.mutual.ssl.keystore.location={good}
+listener.name.mutual.ssl.truststore.type=PEM
+listener.name.mutual.ssl.truststore.location={trusts}
+listener.name.mutual.ssl.client.auth=required
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS;User:good
+super.users=User:ANONYMOUS;User:good;User:CN=client
 log.dirs={logs}
 auto.create.topics.enable=false
 delete.topic.enable=true

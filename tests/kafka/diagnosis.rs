@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::broker::{Broker, PASSWORD, SESSION_MS_MIN, plain};
 use crate::cli::{Ran, run};
-use crate::harness::{Site, until, until_ok};
+use crate::harness::{Site, fifo, until, until_ok};
 use crate::oracle::{Sender, committed, make_topic, own_name};
 use crate::stage::Stage;
 
@@ -201,6 +202,68 @@ fn wp202_an_expired_certificate_an_untrusted_one_and_the_wrong_kind_of_port() {
         .fails("[WP202]", &["SSL handshake failed", "this listener speaks Kafka without TLS"]);
 }
 
+/// The `config` of a source that signs in within TLS, as the broker's `secret` listener wants it.
+fn secret(broker: &Broker, password: &str) -> String {
+    format!(
+        "config = {{ security_protocol = \"SASL_SSL\", sasl_mechanisms = \"SCRAM-SHA-512\", sasl_username = \"good\", \
+         sasl_password = \"{password}\", ssl_ca_location = \"{}\" }}",
+        broker.authority().display()
+    )
+}
+
+/// The `config` of a source with a certificate of its own.
+fn mutual(broker: &Broker) -> String {
+    let (certificate, key) = broker.client();
+    format!(
+        "config = {{ security_protocol = \"SSL\", ssl_ca_location = \"{}\", ssl_certificate_location = \"{}\", \
+         ssl_key_location = \"{}\" }}",
+        broker.authority().display(),
+        certificate.display(),
+        key.display()
+    )
+}
+
+#[test]
+fn scram_sha_512_in_tls_and_a_certificate_of_our_own_read_and_write() {
+    let Some(broker) = Broker::shared() else { return };
+    for (brokers, more) in [(broker.secret(), secret(broker, PASSWORD)), (broker.mutual(), mutual(broker))] {
+        let topic = own_name("secret");
+        make_topic(&broker.plain(), &topic, 3);
+        let writing = Stage::writing(&brokers, &topic, &more);
+        let text: String = (0..1000).map(|number| crate::oracle::message(number) + "\n").collect();
+        std::fs::write(writing.site.path("in/a.log"), text).unwrap();
+        let engine = writing.start();
+        let stage = Stage::reading(&brokers, &topic, &own_name("group"), &more);
+        let reading = stage.start();
+        stage.await_lines(1000);
+        engine.stop();
+        reading.stop();
+        crate::oracle::all_there(&stage.numbers(), 1000, 0);
+        Trial::source(&brokers, &topic, &more).is_well(&["1000 messages on 3 partitions"]);
+    }
+}
+
+#[test]
+fn wp202_a_wrong_password_in_tls_and_no_certificate_where_one_is_wanted() {
+    let Some(broker) = Broker::shared() else { return };
+    Trial::source(&broker.secret(), "t", &secret(broker, "wrong"))
+        .fails("[WP202]", &["SASL authentication failed", "correct sasl_username and sasl_password"]);
+    let without = format!(
+        "config = {{ security_protocol = \"SSL\", ssl_ca_location = \"{}\" }}",
+        broker.authority().display()
+    );
+    let nobody = Trial::source(&broker.mutual(), "t", &without);
+    let words = ["SSL handshake failed", "the broker refuses us", "ssl_certificate_location"];
+    nobody.fails("[WP202]", &words);
+    let stage = Stage::reading(&broker.mutual(), "t", &own_name("group"), &without);
+    let engine = stage.start();
+    until_ok("it says so", || {
+        let log = stage.log();
+        if log.contains("WP202") && log.contains("SSL handshake failed") { Ok(()) } else { Err(log) }
+    });
+    engine.stop();
+}
+
 #[test]
 fn wp203_a_topic_that_is_not_there_and_one_that_we_may_not_see() {
     let Some(broker) = Broker::shared() else { return };
@@ -249,6 +312,37 @@ fn wp204_a_group_that_we_may_not_use() {
         "[WP204]",
         &["no right to the group (GROUP_AUTHORIZATION_FAILED)", "kafka-acls.sh", "--group GROUP"],
     );
+}
+
+#[test]
+fn wp205_a_sink_that_stalls_while_messages_come() {
+    let Some(brokers) = plain() else { return };
+    let topic = own_name("lag");
+    make_topic(&brokers, &topic, 3);
+    let stage = Stage::reading(&brokers, &topic, &own_name("group"), "");
+    fifo(&stage.out());
+    let engine = stage.start();
+    let sending = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let sender = Sender::new(&brokers, &topic);
+            let mut next = 0;
+            while sending.load(Ordering::Relaxed) {
+                sender.numbers(next, next + 100);
+                next += 100;
+            }
+        });
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until_ok("doctor tells the lag, where it is and what limits", || {
+                let out = run(stage.site.folder(), &["doctor", "--json"]).out;
+                let words = ["WP205", "messages behind", "most of it on", "its sinks limit"];
+                if words.iter().all(|word| out.contains(word)) { Ok(()) } else { Err(out) }
+            });
+        }));
+        sending.store(false, Ordering::Relaxed);
+        told.unwrap_or_else(|why| std::panic::resume_unwind(why));
+    });
+    Stage::kill(engine);
 }
 
 #[test]

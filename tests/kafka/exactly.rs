@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::broker::{Broker, plain};
 use crate::cli::run;
 use crate::flow::{place, while_sending};
-use crate::harness::{Random, Started, until};
+use crate::harness::{Random, Started, until, until_ok};
 use crate::oracle::{
-    Found, Sender, all_of, all_of_level, all_there, committed, in_key_order, make_topic, members, message,
-    number_of, own_name,
+    Found, Sender, all_of, all_of_level, all_there, committed, in_key_order, is_open, make_topic, members,
+    message, number_of, own_name,
 };
 use crate::stage::Stage;
 
@@ -42,14 +42,30 @@ fn places(brokers: &str, what: &str) -> (String, String, String) {
     (from, to, group)
 }
 
-fn await_committed(brokers: &str, group: &str, topic: &str, sent: u64) {
-    until("all is committed", || committed(brokers, group, topic, PARTITIONS) == sent as i64);
+fn await_committed(stage: &Stage, brokers: &str, group: &str, topic: &str, sent: u64) {
+    until_ok("all is committed", || {
+        let found = committed(brokers, group, topic, PARTITIONS);
+        let status = || crate::harness::status(stage.site.folder());
+        if found == sent as i64 { Ok(()) } else { Err(format!("{found} of {sent}: {}", status())) }
+    });
+}
+
+/// What an engine said, where a test fails.
+struct Words<'a>(&'a Stage);
+
+impl Drop for Words<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.log());
+        }
+    }
 }
 
 /// An engine between two topics, killed again and again while messages come.
 pub fn killed(brokers: &str, seed: u64, kills: usize) {
     let (from, to, group) = places(brokers, "exactly");
     let stage = Stage::piping(brokers, (&from, SESSION), &group, &to, "");
+    let _words = Words(&stage);
     let mut random = Random::new(seed);
     let mut engine = Some(stage.start());
     let sent = while_sending(brokers, &from, || {
@@ -61,7 +77,7 @@ pub fn killed(brokers: &str, seed: u64, kills: usize) {
             engine = Some(stage.start());
         }
     });
-    await_committed(brokers, &group, &from, sent);
+    await_committed(&stage, brokers, &group, &from, sent);
     engine.into_iter().for_each(Started::stop);
     let aborted = with_aborted(brokers, &to) - sent;
     eprintln!("seed {seed}, transactional: {sent} messages, {aborted} aborted");
@@ -114,27 +130,89 @@ fn kill_9_repeats_nothing_of_files_that_is_committed() {
     killed_with_files(&brokers, 12, 3);
 }
 
+/// Has an engine stand still, by a signal, while a transaction of its is open in a topic.
+fn stop_within(engine: &Started, brokers: &str, to: &str) {
+    until("it stops with a transaction open", || {
+        engine.signal(libc::SIGSTOP);
+        // What it had sent may be on its way for a moment.
+        let found = is_open(brokers, to) && with_aborted(brokers, to) > 0;
+        if !found {
+            engine.signal(libc::SIGCONT);
+        }
+        found
+    });
+}
+
 #[test]
 fn what_was_open_when_the_engine_was_killed_is_aborted_and_sent_again() {
-    const MESSAGES: u64 = 5000;
     let Some(brokers) = plain() else { return };
     let (from, to, group) = places(&brokers, "open");
-    Sender::new(&brokers, &from).numbers(0, MESSAGES);
-    // Long enough to be killed in.
-    let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "transaction_interval = \"10s\"");
-    let sending = crate::oracle::keep_sending(&brokers, &from, MESSAGES);
-    let engine = stage.start();
-    until("something has left", || with_aborted(&brokers, &to) > 0);
-    Stage::kill(engine);
-    let left = with_aborted(&brokers, &to);
-    assert_eq!(committed(&brokers, &group, &from, PARTITIONS), 0, "no transaction was over");
-    let sent = sending.end();
-    stage.configure_piping(&brokers, (&from, SESSION), &group, &to, "");
-    let engine = stage.start();
-    await_committed(&brokers, &group, &from, sent);
-    engine.stop();
+    let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "transaction_interval = \"1s\"");
+    let _words = Words(&stage);
+    let mut engine = Some(stage.start());
+    let sent = while_sending(&brokers, &from, || {
+        let killed = engine.take().unwrap();
+        stop_within(&killed, &brokers, &to);
+        Stage::kill(killed);
+        engine = Some(stage.start());
+    });
+    await_committed(&stage, &brokers, &group, &from, sent);
+    engine.into_iter().for_each(Started::stop);
     exactly_once(&brokers, &to, sent);
-    assert_eq!(with_aborted(&brokers, &to), sent + left, "what was aborted is seen by who looks for it");
+    assert!(with_aborted(&brokers, &to) > sent, "what was aborted is seen by who looks for it");
+}
+
+#[test]
+fn an_engine_that_stands_still_longer_than_a_transaction_may_be_open_goes_on() {
+    let Some(brokers) = plain() else { return };
+    let (from, to, group) = places(&brokers, "still");
+    let short = "transaction_interval = \"1s\"\nconfig = { transaction_timeout_ms = 3000 }";
+    let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, short);
+    let _words = Words(&stage);
+    let engine = stage.start();
+    let sent = while_sending(&brokers, &from, || {
+        stop_within(&engine, &brokers, &to);
+        until("the broker ends its transaction", || !is_open(&brokers, &to));
+        let before = committed(&brokers, &group, &from, PARTITIONS);
+        engine.signal(libc::SIGCONT);
+        until("it goes on", || committed(&brokers, &group, &from, PARTITIONS) > before);
+    });
+    await_committed(&stage, &brokers, &group, &from, sent);
+    engine.stop();
+    assert!(stage.log().contains("the producer is begun anew"), "{}", stage.log());
+    assert!(!stage.log().contains("WP206"), "nobody else has its id");
+    exactly_once(&brokers, &to, sent);
+}
+
+#[test]
+fn a_reload_that_changes_the_sink_repeats_nothing() {
+    const EACH: u64 = 20_000;
+    let Some(brokers) = plain() else { return };
+    let (one, two) = (own_name("before"), own_name("after"));
+    make_topic(&brokers, &one, 1);
+    make_topic(&brokers, &two, 1);
+    let stage = Stage::writing(&brokers, &one, "transactional = true");
+    let _words = Words(&stage);
+    let write = |from: u64| {
+        use std::io::Write as _;
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(stage.site.path("in/a.log"));
+        let text: String = (from..from + EACH).map(|number| message(number) + "\n").collect();
+        file.unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    let engine = stage.start();
+    write(0);
+    until("something has left", || stage.source()["records_in"].as_u64().is_some_and(|n| n > 0));
+    let config = std::fs::read_to_string(stage.site.path("wpsrc.toml")).unwrap();
+    std::fs::write(stage.site.path("wpsrc.toml"), config.replace(&*one, &two)).unwrap();
+    let ran = run(stage.site.folder(), &["source", "reload"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    write(EACH);
+    until("all of it is delivered", || stage.source()["delivered"].as_u64() == Some(2 * EACH));
+    engine.stop();
+    let found = [all_of(&brokers, &one), all_of(&brokers, &two)].concat();
+    all_there(&numbers(&found), 2 * EACH, 0);
+    assert!(!all_of(&brokers, &two).is_empty());
+    assert!(!stage.log().contains("WP206"), "the newer one waits for the older one");
 }
 
 #[test]
@@ -143,6 +221,7 @@ fn a_broker_that_is_killed_and_comes_back_repeats_nothing() {
     let brokers = broker.plain();
     let (from, to, group) = places(&brokers, "exactly-broker");
     let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "");
+    let _words = Words(&stage);
     let engine = stage.start();
     let sent = while_sending(&brokers, &from, || {
         for _ in 0..2 {
@@ -152,7 +231,7 @@ fn a_broker_that_is_killed_and_comes_back_repeats_nothing() {
             broker.restart();
         }
     });
-    await_committed(&brokers, &group, &from, sent);
+    await_committed(&stage, &brokers, &group, &from, sent);
     engine.stop();
     exactly_once(&brokers, &to, sent);
 }
@@ -166,7 +245,7 @@ fn of_two_engines_with_one_id_the_older_one_stops_and_says_so() {
     let (older, newer) = (pipe(), pipe());
     let first = older.start();
     Sender::new(&brokers, &from).numbers(0, 1000);
-    await_committed(&brokers, &group, &from, 1000);
+    await_committed(&older, &brokers, &group, &from, 1000);
     let second = newer.start();
     until("both are in the group", || members(&brokers, &group).1.len() == 2);
     // Each has a share: the older one tries to write its own.
@@ -176,7 +255,7 @@ fn of_two_engines_with_one_id_the_older_one_stops_and_says_so() {
     let state = run(older.site.folder(), &["source", "status", "--json"]).out;
     assert!(state.contains("WP206"), "{state}");
     Stage::kill(first);
-    await_committed(&brokers, &group, &from, 3000);
+    await_committed(&newer, &brokers, &group, &from, 3000);
     assert!(!newer.log().contains("WP206"), "{}", newer.log());
     second.stop();
     exactly_once(&brokers, &to, 3000);
@@ -206,7 +285,7 @@ fn partitions_that_move_between_engines_repeat_nothing() {
         Stage::kill(engines.remove(0));
         at_work(1);
     });
-    await_committed(&brokers, &group, &from, sent);
+    await_committed(&stages[2], &brokers, &group, &from, sent);
     engines.into_iter().for_each(Started::stop);
     exactly_once(&brokers, &to, sent);
 }
@@ -222,8 +301,9 @@ fn a_message_that_no_broker_takes_is_left_out_and_the_rest_is_there_once() {
     sender.send(Some(b"k"), Some(&vec![b'l'; 50_000]));
     sender.numbers(500, 1000);
     let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "config = { batch_size = 10000 }");
+    let _words = Words(&stage);
     let engine = stage.start();
-    await_committed(&brokers, &group, &from, 1001);
+    await_committed(&stage, &brokers, &group, &from, 1001);
     let source = stage.source();
     engine.stop();
     assert_eq!(

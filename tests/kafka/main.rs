@@ -12,12 +12,14 @@ mod broker;
 mod cli;
 mod diagnosis;
 mod exactly;
+mod faults;
 mod flow;
 #[allow(dead_code, reason = "a part of what the other tests use")]
 #[path = "../harness.rs"]
 mod harness;
 mod oracle;
 mod papers;
+mod places;
 mod stage;
 
 /// What the harness asks about io_uring: these tests take whatever the machine has.

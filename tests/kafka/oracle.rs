@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
@@ -127,35 +127,6 @@ impl Sender {
     }
 }
 
-/// Sends numbered messages until it is told to end.
-pub struct Sending {
-    ending: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    thread: std::thread::JoinHandle<u64>,
-}
-
-/// Sends numbered messages from `from` on, some every few milliseconds.
-pub fn keep_sending(brokers: &str, topic: &str, from: u64) -> Sending {
-    let ending = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (sender, is_over) = (Sender::new(brokers, topic), std::sync::Arc::clone(&ending));
-    let thread = std::thread::spawn(move || {
-        let mut next = from;
-        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-            sender.numbers(next, next + 10);
-            next += 10;
-        }
-        next
-    });
-    Sending { ending, thread }
-}
-
-impl Sending {
-    /// Ends; behind the last number.
-    pub fn end(self) -> u64 {
-        self.ending.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
 /// A message that has come out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -207,6 +178,18 @@ pub fn all_of_level(brokers: &str, topic: &str, level: &str) -> Vec<Found> {
     found
 }
 
+/// Whether a transaction is open in a topic of one partition: what is committed ends before what is there.
+pub fn is_open(brokers: &str, topic: &str) -> bool {
+    let end = |level: &str| {
+        let consumer: BaseConsumer = client(brokers).set("isolation.level", level).create().unwrap();
+        consumer.fetch_watermarks(topic, 0, Duration::from_secs(10)).unwrap().1
+    };
+    // In this order: what comes in between is not taken for an open one.
+    let committed = end("read_committed");
+    let all = end("read_uncommitted");
+    committed < all
+}
+
 /// The offsets that a group has committed in a topic, summed.
 pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i64 {
     let mut config = client(brokers);
@@ -224,6 +207,25 @@ pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i6
         .iter()
         .filter_map(|one| if let Offset::Offset(at) = one.offset() { Some(at) } else { None })
         .sum()
+}
+
+/// Sets the offset of a group without members in each partition of a topic.
+pub fn put_back(brokers: &str, group: &str, topic: &str, partitions: i32, offset: i64) {
+    let mut config = client(brokers);
+    config.set("group.id", group).set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    }
+    crate::harness::until_ok("the group has the offsets", || consumer.commit(&list, CommitMode::Sync));
+}
+
+/// Takes a group without members away.
+pub fn delete_group(brokers: &str, group: &str) {
+    let admin: AdminClient<DefaultClientContext> = client(brokers).create().unwrap();
+    let gone = settled(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
+    gone.into_iter().for_each(|one| drop(one.unwrap()));
 }
 
 /// A group: its state and its members, by id and client id.

@@ -12,7 +12,7 @@ const CONFIGURATION: &str = "[req]\ndistinguished_name = name\n[name]\n\
     [ours]\ndatabase = index.txt\nnew_certs_dir = .\nserial = serial\ndefault_md = sha256\npolicy = any\n\
     [any]\ncommonName = supplied\n";
 
-/// `ca.pem`, `server.pem` and `old.pem` signed by it, and `stranger.pem`, an authority that signed none of them.
+/// `ca.pem`, `server.pem`, `client.pem` and `old.pem` signed by it, and `stranger.pem`, an authority that signed none of them.
 #[derive(Clone)]
 pub struct Papers {
     folder: Arc<tempfile::TempDir>,
@@ -31,9 +31,11 @@ impl Papers {
             "other",
             "-out stranger.pem",
         );
-        for (name, dates) in
-            [("server", "-days 90"), ("old", "-startdate 20200101000000Z -enddate 20210102000000Z")]
-        {
+        for (name, dates) in [
+            ("server", "-days 90"),
+            ("client", "-days 90"),
+            ("old", "-startdate 20200101000000Z -enddate 20210102000000Z"),
+        ] {
             this.openssl(&format!("req -new -subj /CN={name}"), name, &format!("-out {name}.csr"));
             let signed = format!("ca -batch -notext -cert ca.pem -keyfile ca.key -extensions leaf {dates}");
             this.run(&format!("{signed} -config openssl.cnf -in {name}.csr -out {name}.pem"));

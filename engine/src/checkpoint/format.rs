@@ -3,17 +3,20 @@
 //! `wpgen-checkpoint VERSION CRC32 BYTES` and a newline; the checksum and the length are those of all that follows.
 //! JSON, because at three in the morning somebody reads it with `less`; a line each, because 10 000 of them must be
 //! written in a few milliseconds and a diff should show the one that moved. An older engine must refuse what it does
-//! not know, so VERSION rises with every change of meaning; unknown keys are ignored.
+//! not know, so VERSION rises with every change of meaning; unknown keys are ignored. A snapshot is written in the oldest
+//! version that can say it: 2 is 1 with lines for partitions.
 
 use std::io::{self, Write};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Group, Input, Snapshot};
+use super::{Group, Input, Partition, Snapshot};
 
 const MAGIC: &str = "wpgen-checkpoint";
-const VERSION: u32 = 1;
+/// The version without partitions.
+const VERSION_FIRST: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why bytes are no snapshot.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +33,7 @@ enum LineOut<'a> {
     Engine { version: &'static str, next_input: u64 },
     Input(&'a Input),
     Group(&'a Group),
+    Partition(&'a Partition),
 }
 
 #[derive(Deserialize)]
@@ -38,6 +42,7 @@ enum LineIn {
     Engine { next_input: u64 },
     Input(Input),
     Group(Group),
+    Partition(Partition),
 }
 
 /// Encodes one snapshot after another. The line of an input that is as it was is taken from the encoding before: of ten
@@ -61,7 +66,8 @@ impl Encoder {
         let mut out = std::mem::take(&mut self.spare);
         out.clear();
         // The head has a fixed length, so that it can be filled in at the end without moving the rest.
-        writeln!(out, "{}", head(0, 0))?;
+        let version = if snapshot.partitions.is_empty() { VERSION_FIRST } else { VERSION };
+        writeln!(out, "{}", head(version, 0, 0))?;
         let body = out.len();
         let engine = LineOut::Engine { version: env!("CARGO_PKG_VERSION"), next_input: snapshot.next_input };
         put(&mut out, &engine)?;
@@ -86,7 +92,10 @@ impl Encoder {
         for group in &snapshot.groups {
             put(&mut out, &LineOut::Group(group))?;
         }
-        let filled = head(crc32fast::hash(&out[body..]), out.len() - body);
+        for partition in &snapshot.partitions {
+            put(&mut out, &LineOut::Partition(partition))?;
+        }
+        let filled = head(version, crc32fast::hash(&out[body..]), out.len() - body);
         out[..body - 1].copy_from_slice(filled.as_bytes());
         self.lines = lines;
         self.spare = std::mem::replace(&mut self.text, out);
@@ -94,8 +103,8 @@ impl Encoder {
     }
 }
 
-fn head(crc: u32, bytes: usize) -> String {
-    format!("{MAGIC} {VERSION} {crc:08x} {bytes:012}")
+fn head(version: u32, crc: u32, bytes: usize) -> String {
+    format!("{MAGIC} {version} {crc:08x} {bytes:012}")
 }
 
 fn put(out: &mut Vec<u8>, line: &LineOut<'_>) -> io::Result<()> {
@@ -117,6 +126,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Snapshot, Wrong> {
             LineIn::Engine { next_input } => snapshot.next_input = next_input,
             LineIn::Input(input) => snapshot.inputs.push(input),
             LineIn::Group(group) => snapshot.groups.push(group),
+            LineIn::Partition(partition) => snapshot.partitions.push(partition),
         }
     }
     check(snapshot)
@@ -132,7 +142,7 @@ fn body(bytes: &[u8]) -> Result<&[u8], Wrong> {
     };
     match version.parse::<u32>() {
         Ok(version) if version > VERSION => return Err(Wrong::Newer(version)),
-        Ok(VERSION) => {}
+        Ok(VERSION_FIRST..) => {}
         _ => return Err(broken("its version is not a known one")),
     }
     let [crc, length] = rest else { return Err(broken("its first line is not whole")) };
@@ -147,8 +157,10 @@ fn body(bytes: &[u8]) -> Result<&[u8], Wrong> {
 
 /// What the checksum cannot know: that the ids given so far are below the next one.
 fn check(snapshot: Snapshot) -> Result<Snapshot, Wrong> {
-    match snapshot.inputs.iter().find(|input| input.id >= snapshot.next_input) {
-        Some(input) => Err(Wrong::Broken(format!("input {} was never given out", input.id))),
+    let inputs = snapshot.inputs.iter().map(|input| input.id);
+    let mut ids = inputs.chain(snapshot.partitions.iter().map(|partition| partition.id));
+    match ids.find(|id| *id >= snapshot.next_input) {
+        Some(id) => Err(Wrong::Broken(format!("input {id} was never given out"))),
         None => Ok(snapshot),
     }
 }

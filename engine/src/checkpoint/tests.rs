@@ -33,7 +33,22 @@ fn rich() -> Snapshot {
         files: vec![output],
         positions: vec![(1, 7), (2, 9)],
     };
-    Snapshot { next_input: 3, inputs: vec![input(1), odd], groups: vec![group] }
+    let partition = Partition {
+        id: 3,
+        source: "k".into(),
+        group: "k_group".into(),
+        topic: "t".into(),
+        number: 11,
+        position: 70,
+        committed: Some(60),
+    };
+    let first = Partition { id: 4, committed: None, ..partition.clone() };
+    Snapshot {
+        next_input: 5,
+        inputs: vec![input(1), odd],
+        groups: vec![group],
+        partitions: vec![partition, first],
+    }
 }
 
 fn encoded(snapshot: &Snapshot) -> Vec<u8> {
@@ -77,7 +92,7 @@ fn a_folder_made_anew_is_locked_again_unless_another_engine_has_it() {
 }
 
 fn input_list(count: u64) -> Snapshot {
-    Snapshot { next_input: count, inputs: (0..count).map(input).collect(), groups: Vec::new() }
+    Snapshot { next_input: count, inputs: (0..count).map(input).collect(), ..Snapshot::default() }
 }
 
 #[test]
@@ -161,9 +176,31 @@ fn no_cut_and_no_flipped_bit_is_taken_for_a_snapshot() {
 
 #[test]
 fn an_id_beyond_the_next_one_is_refused() {
-    let snapshot = Snapshot { next_input: 5, inputs: vec![input(5)], groups: Vec::new() };
+    let snapshot = Snapshot { next_input: 5, inputs: vec![input(5)], ..Snapshot::default() };
     let error = format::decode(&encoded(&snapshot)).expect_err("5 is still to be given");
     assert_eq!(error, format::Wrong::Broken("input 5 was never given out".into()));
+    let partition = Partition { id: 7, ..Partition::default() };
+    let snapshot = Snapshot { next_input: 7, partitions: vec![partition], ..Snapshot::default() };
+    let error = format::decode(&encoded(&snapshot)).expect_err("7 is still to be given");
+    assert_eq!(error, format::Wrong::Broken("input 7 was never given out".into()));
+}
+
+#[test]
+fn an_engine_of_before_reads_what_has_no_partitions_and_refuses_what_has() {
+    let mut snapshot = rich();
+    assert!(encoded(&snapshot).starts_with(b"wpgen-checkpoint 2 "));
+    snapshot.partitions.clear();
+    assert!(encoded(&snapshot).starts_with(b"wpgen-checkpoint 1 "));
+    assert_eq!(format::decode(&encoded(&snapshot)).expect("version 1"), snapshot);
+}
+
+#[test]
+fn what_a_file_has_of_a_partition_is_known_as_long_as_the_partition_is() {
+    let group = Group { positions: vec![(3, 1), (8, 1)], ..Group::default() };
+    let partition = Partition { id: 3, ..Partition::default() };
+    let snapshot =
+        Snapshot { next_input: 9, partitions: vec![partition], groups: vec![group], ..Snapshot::default() };
+    assert_eq!(snapshot.without_forgotten().groups[0].positions, [(3, 1)]);
 }
 
 #[test]

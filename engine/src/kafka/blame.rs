@@ -37,6 +37,8 @@ pub fn code(error: RDKafkaErrorCode, text: &str) -> Option<Code> {
         | E::ClusterAuthorizationFailed
         | E::TransactionalIdAuthorizationFailed
         | E::SecurityDisabled => Code::WP202,
+        // Without a certificate of ours: TLS 1.3 says so behind the handshake.
+        E::BrokerTransportFailure if is_alert(text) => Code::WP202,
         // What hangs up as soon as it is asked something mostly wants TLS, or to know who asks.
         E::BrokerTransportFailure if text.contains("security.protocol") || text.contains("SSL handshake") => {
             Code::WP202
@@ -70,7 +72,19 @@ pub fn code(error: RDKafkaErrorCode, text: &str) -> Option<Code> {
     })
 }
 
+/// Whether the broker refuses us by an alert of TLS, as OpenSSL words it.
+fn is_alert(text: &str) -> bool {
+    text.contains("SSL alert number")
+        || text.contains("alert bad certificate")
+        || text.contains("alert certificate required")
+}
+
 fn refused(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
+    if is_alert(said) {
+        return Diagnostic::error(Code::WP202, format!("{who}: SSL handshake failed: the broker refuses us: {said}"))
+            .help("it may want a certificate of ours: config = { ssl_certificate_location = \"...\", ssl_key_location = \"...\" }")
+            .help("wpgen source test: shows the certificates, and which check fails");
+    }
     if said.contains("SSL handshake failed") || error == RDKafkaErrorCode::SSL {
         let finding = Diagnostic::error(Code::WP202, format!("{who}: SSL handshake failed: {said}"));
         return finding
@@ -128,7 +142,11 @@ fn group(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
     match error {
         RDKafkaErrorCode::GroupAuthorizationFailed => denied_group(&format!("{who}: {said}")),
         RDKafkaErrorCode::PollExceeded => {
-            Diagnostic::error(Code::WP204, format!("{who}: Max poll interval exceeded: {said}"))
+            let finding =
+                Diagnostic::error(Code::WP204, format!("{who}: Max poll interval exceeded: {said}"));
+            between_polls(said)
+                .into_iter()
+                .fold(finding, Diagnostic::note)
                 .note("the group has taken the partitions away; they come back by themselves")
                 .help("raise it: config = { max_poll_interval_ms = 300000 }")
         }
@@ -136,6 +154,14 @@ fn group(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
         _ => Diagnostic::error(Code::WP204, format!("{who}: Consumer group rebalance failed: {said}"))
             .help("raise it: config = { session_timeout_ms = 45000, heartbeat_interval_ms = 3000 }"),
     }
+}
+
+/// The time between two polls, of "(6000ms) exceeded by 255ms".
+fn between_polls(said: &str) -> Option<String> {
+    let number = |text: &str| text.split_once("ms")?.0.parse::<u64>().ok();
+    let allowed = number(said.split_once("interval (")?.1)?;
+    let over = number(said.split_once("exceeded by ")?.1)?;
+    Some(format!("{} ms went by between two polls, and {allowed} are allowed", allowed + over))
 }
 
 fn session(who: &str, said: &str) -> Diagnostic {
@@ -199,6 +225,12 @@ mod tests {
             ),
             (E::Resolve, "b:1: Failed to resolve", Code::WP201, "Failed to connect to Kafka cluster"),
             (E::SSL, "SSL handshake failed: certificate verify failed", Code::WP202, "SSL handshake failed"),
+            (
+                E::BrokerTransportFailure,
+                "b:1: sslv3 alert bad certificate (SSL alert number 42)",
+                Code::WP202,
+                "SSL handshake failed: the broker refuses us",
+            ),
             (E::Authentication, "Invalid username or password", Code::WP202, "SASL authentication failed"),
             (
                 E::BrokerTransportFailure,
@@ -219,6 +251,11 @@ mod tests {
             );
             assert!(!finding.help.is_empty(), "{finding:?}");
         }
+        let late =
+            "Application maximum poll interval (6000ms) exceeded by 255ms (adjust max.poll.interval.ms)";
+        let finding = blame("s", E::PollExceeded, late);
+        assert_eq!(finding.notes[0], "6255 ms went by between two polls, and 6000 are allowed");
+        assert_eq!(blame("s", E::PollExceeded, "late").notes.len(), 1);
         assert_eq!(blame("s", E::BadMessage, "x\n").message, "s: Kafka: x\\n");
     }
 }

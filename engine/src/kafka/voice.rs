@@ -1,8 +1,13 @@
-//! What a client of librdkafka reports: counted always, told at most once a minute for each kind, kept for those who ask.
+//! What a client of librdkafka reports: kept for those who ask, and told at most once a minute for each kind.
+//!
+//! One attempt to reach a broker that is down is reported many times: by each of librdkafka's connections, by each request
+//! that waits, by each partition. So an error of one kind is counted once in the time of an attempt ([`ATTEMPT`]), until all
+//! is well again.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -11,13 +16,35 @@ use super::blame::blame;
 use crate::diagnosis::{Code, Diagnostic, HELP};
 use crate::source::seldom::Seldom;
 
+/// librdkafka's longest pause between two attempts to connect.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
 /// The voice of one source or sink.
 pub struct Voice {
     who: String,
     errors: AtomicU64,
-    said: Mutex<HashMap<Option<Code>, Seldom>>,
+    kinds: Mutex<HashMap<Option<Code>, Kind>>,
     trouble: Mutex<Option<Trouble>>,
     rejected: Mutex<Seldom>,
+}
+
+/// What is known of errors of one kind.
+#[derive(Default)]
+struct Kind {
+    said: Seldom,
+    /// When one was counted last, since all was well.
+    counted: Option<Instant>,
+}
+
+impl Kind {
+    /// Whether this one is of an attempt that is not counted yet.
+    fn counts(&mut self, now: Instant) -> bool {
+        let counts = self.counted.is_none_or(|at| now.saturating_duration_since(at) >= ATTEMPT);
+        if counts {
+            self.counted = Some(now);
+        }
+        counts
+    }
 }
 
 /// What is in the way.
@@ -34,7 +61,7 @@ impl Voice {
         Self {
             who,
             errors: AtomicU64::new(0),
-            said: Mutex::default(),
+            kinds: Mutex::default(),
             trouble: Mutex::default(),
             rejected: Mutex::default(),
         }
@@ -48,11 +75,6 @@ impl Voice {
     /// Errors so far.
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
-    }
-
-    /// Counts an error that is told elsewhere.
-    pub fn count(&self) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What is in the way now, if anything is.
@@ -75,6 +97,7 @@ impl Voice {
         if let Some(over) = trouble.take_if(|trouble| is_over(trouble.code))
             && over.is_told
         {
+            lock(&self.kinds).entry(over.code).or_default().counted = None;
             log::info!(target: "wpgen::kafka", "{}: Kafka answers again", self.who);
         }
     }
@@ -86,8 +109,16 @@ impl Voice {
 
     /// Something failed that is a finding already.
     pub fn tell(&self, finding: Diagnostic) {
-        self.count();
-        let times = lock(&self.said).entry(finding.code).or_default().happened(1);
+        let times = {
+            let mut kinds = lock(&self.kinds);
+            let kind = kinds.entry(finding.code).or_default();
+            if !kind.counts(Instant::now()) {
+                None
+            } else {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                kind.said.happened(1)
+            }
+        };
         let code = finding.code.map(|code| format!("[{code}] ")).unwrap_or_default();
         let message = format!("{code}{}", finding.message);
         if let Some(times) = times {
@@ -127,6 +158,10 @@ impl Voice {
                 self.who
             )));
         }
+        if facility == "MAXPOLL" {
+            // The event that follows does not say by how much.
+            return self.failed(RDKafkaErrorCode::PollExceeded, &line);
+        }
         log::debug!(target: "wpgen::kafka", "{}: librdkafka: {level:?} {facility}: {line}", self.who);
     }
 }
@@ -145,9 +180,24 @@ mod tests {
         for _ in 0..3 {
             voice.failed(RDKafkaErrorCode::BrokerTransportFailure, "127.0.0.1:1/bootstrap: refused");
         }
-        assert_eq!(voice.errors(), 3);
+        assert_eq!(voice.errors(), 1, "they are of one attempt");
+        voice.failed(RDKafkaErrorCode::UnknownTopic, "t");
+        assert_eq!(voice.errors(), 2);
         assert!(voice.trouble().is_some_and(|trouble| trouble.starts_with("[WP201] source 'k'")));
         voice.well();
-        assert_eq!((voice.errors(), voice.trouble()), (3, None));
+        assert_eq!((voice.errors(), voice.trouble()), (2, None));
+    }
+
+    #[test]
+    fn each_attempt_counts_and_the_first_one_after_all_was_well() {
+        let (mut kind, now) = (Kind::default(), Instant::now());
+        let counts = [0, 1, 9, 10, 11, 20].map(|s| kind.counts(now + Duration::from_secs(s)));
+        assert_eq!(counts, [true, false, false, true, false, true]);
+        let voice = Voice::new("source 'k'".into());
+        for _ in 0..3 {
+            voice.failed(RDKafkaErrorCode::BrokerTransportFailure, "refused");
+            voice.connected();
+        }
+        assert_eq!(voice.errors(), 3);
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::checkpoint::Input;
+use crate::checkpoint::{Input, Partition, Snapshot};
 use crate::lane::Lanes;
 use crate::metrics::SourceCounters;
 use crate::shard::Shard;
@@ -51,7 +51,15 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// Changes when [`Source::inputs`] may have changed for another reason than records.
+    /// The same for a source that reads partitions.
+    fn places(&self, _low: &HashMap<u64, u64>) -> Vec<Partition> {
+        Vec::new()
+    }
+
+    /// This checkpoint is on disk.
+    fn kept(&self, _snapshot: &Snapshot) {}
+
+    /// Changes when [`Source::inputs`] or [`Source::places`] may have changed for another reason than records.
     fn revision(&self) -> u64 {
         0
     }

@@ -15,7 +15,8 @@ pub fn check(data: &[u8]) {
     let body = dial.rest();
     let file = match head {
         0 => body.to_vec(),
-        1 => with_head(2, body),
+        1 => with_head(3, body),
+        2 => with_head(2, body),
         _ => with_head(1, body),
     };
     folder::with(|folder| {
@@ -44,6 +45,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 fn comes_back(folder: &Path, mut store: Store, snapshot: Snapshot) {
     assert!(snapshot.inputs.iter().all(|input| input.id < snapshot.next_input), "an id would be given twice");
+    assert!(snapshot.partitions.iter().all(|partition| partition.id < snapshot.next_input), "the same");
     let mut snapshot = snapshot;
     // What did not change is copied from what was written before: as it was, with one more, with one less, unchanged.
     for change in [unchanged, forward, without_first, unchanged] {
@@ -67,6 +69,9 @@ fn without_first(snapshot: &mut Snapshot) {
     if !snapshot.inputs.is_empty() {
         snapshot.inputs.remove(0);
     }
+    if !snapshot.partitions.is_empty() {
+        snapshot.partitions.remove(0);
+    }
 }
 
 /// Whatever it is, its bytes are still there, and no start goes on without it.
@@ -77,7 +82,7 @@ fn refused(folder: &Path, error: &OpenError, file: &[u8]) {
             assert!(matches!(Store::open(folder), Err(OpenError::StillAside { .. })), "a start without it");
         }
         OpenError::Newer { path, version } => {
-            assert!(*version > 1 && fs::read(path).expect("it is left alone") == file);
+            assert!(*version > 2 && fs::read(path).expect("it is left alone") == file);
         }
         other => panic!("{other}"),
     }

@@ -135,6 +135,13 @@ impl Positions {
         let of = |error: &KafkaError| {
             failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), &error.to_string())
         };
+        // Who may not make topics may have been given one. A consumer makes none by asking.
+        let asking: BaseConsumer = self.reader.create().map_err(|error| of(&error))?;
+        let known = asking.fetch_metadata(Some(&self.topic), CALL_MAX).map_err(|error| of(&error))?;
+        if known.topics().iter().any(|topic| !topic.partitions().is_empty()) {
+            self.is_made = true;
+            return Ok(());
+        }
         let admin: AdminClient<DefaultClientContext> = self.admin.create().map_err(|error| of(&error))?;
         let topic = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(AS_THE_BROKER))
             .set("cleanup.policy", "compact");
@@ -168,7 +175,7 @@ impl Positions {
         };
         let consumer: BaseConsumer = self.reader.create().map_err(of)?;
         let until = Instant::now() + READ_MAX;
-        let mut ends = self.ends(&consumer).map_err(of)?;
+        let mut ends = self.ends().map_err(of)?;
         let mut wanted = TopicPartitionList::new();
         for partition in ends.keys() {
             wanted.add_partition_offset(&self.topic, *partition, Offset::Beginning).map_err(of)?;
@@ -194,8 +201,11 @@ impl Positions {
         Ok(found)
     }
 
-    /// The partitions of the topic that are not empty, and where they end.
-    fn ends(&self, consumer: &BaseConsumer) -> Result<HashMap<i32, i64>, KafkaError> {
+    /// The partitions of the topic that are not empty, and where they end. Not where what is committed ends: behind another
+    /// sink's transaction that is still open there may be positions of ours.
+    fn ends(&self) -> Result<HashMap<i32, i64>, KafkaError> {
+        let mut all = self.reader.clone();
+        let consumer: BaseConsumer = all.set("isolation.level", "read_uncommitted").create()?;
         let until = Instant::now() + CALL_MAX;
         let partitions = loop {
             let metadata = consumer.fetch_metadata(Some(&self.topic), CALL_MAX)?;

@@ -43,6 +43,9 @@ const TRANSACTION_BYTES: usize = 32 << 20;
 const QUIET: Duration = Duration::from_millis(10);
 /// How often a full queue of librdkafka's is tried again, should no report come.
 const FULL_AGAIN: Duration = Duration::from_millis(1);
+/// How often it is asked whether the transaction can still be committed, while reports are waited for: messages that are not
+/// sent any more because it cannot are not reported either.
+const PROBE: Duration = Duration::from_millis(100);
 /// How long one call of librdkafka's blocks at most; it is called again then.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
 /// The first and the longest pause before something that failed is tried again.
@@ -115,6 +118,7 @@ pub(super) struct Transactor {
     stage: Stage,
     began: Instant,
     last: Instant,
+    probed: Instant,
     pause: Duration,
     done: UnboundedSender<Reported>,
     reported: UnboundedReceiver<Reported>,
@@ -145,6 +149,7 @@ impl Transactor {
             stage: Stage::Open,
             began: now,
             last: now,
+            probed: now,
             pause: PAUSE_MIN,
             done,
             reported,
@@ -207,6 +212,10 @@ impl Transactor {
             if self.away == 0 && self.is_time() {
                 break;
             }
+            if self.away > 0 && self.probed.elapsed() >= PROBE {
+                self.probed = Instant::now();
+                probe(&producer)?;
+            }
             self.wait(is_full).await;
         }
         self.lend_offsets(&producer).await?;
@@ -268,7 +277,11 @@ impl Transactor {
         let (has_room, is_away) = (self.has_room(), self.away > 0);
         let room = self.works.interval.saturating_sub(self.began.elapsed());
         let quiet = QUIET.saturating_sub(self.last.elapsed()).min(room);
-        let look = if is_full { FULL_AGAIN } else { quiet.max(FULL_AGAIN) };
+        let look = match (is_full, is_away) {
+            (true, _) => FULL_AGAIN,
+            (false, true) => PROBE,
+            (false, false) => quiet.max(FULL_AGAIN),
+        };
         tokio::select! {
             biased;
             Some(reported) = self.reported.recv(), if is_away => self.take(reported),
@@ -280,7 +293,7 @@ impl Transactor {
                     self.last = Instant::now();
                 }
             }
-            () = tokio::time::sleep(look), if is_full || !is_away => {}
+            () = tokio::time::sleep(look) => {}
         }
     }
 
@@ -502,6 +515,15 @@ impl Transactor {
         while let Some(letter) = self.letters.recv().await {
             self.accept(letter);
         }
+    }
+}
+
+/// What keeps the open transaction from being committed, if anything does. Librdkafka tells it to who begins another one, and
+/// else that there is one already.
+fn probe(producer: &Producer<Reports>) -> Result<(), Fault> {
+    match producer.inner().begin_transaction().map_err(Fault::from) {
+        Err(fault) if fault.code != RDKafkaErrorCode::State => Err(fault),
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::book::Book;
 use super::params::{Encode, Split};
 use super::parcel::Parcel;
 use super::partition::{Letter, Partition};
@@ -62,6 +63,7 @@ impl Rules {
 /// Delivers what comes of a partition, until its end; returns when every sink has what was delivered.
 pub async fn deliver_all(
     partition: Arc<Partition>,
+    book: Arc<Book>,
     rules: Arc<Rules>,
     around: Surroundings,
     slot: Rc<Cell<u32>>,
@@ -71,7 +73,8 @@ pub async fn deliver_all(
         rules: Arc::clone(&rules),
         around: around.clone(),
         slot: Rc::clone(&slot),
-        upto: 0,
+        upto: partition.begin.unwrap_or(0),
+        book: Arc::clone(&book),
         made: Made::default(),
         bad: Seldom::default(),
     };
@@ -95,8 +98,13 @@ pub async fn deliver_all(
         }
     }
     work.until_idle().await;
-    partition.set_durable(around.shard.settle().low(slot.get()));
+    let low = around.shard.settle().low(slot.get());
+    partition.set_durable(low);
+    // What a sink has given back is another member's.
+    let given_up = around.shard.settle().unsettled(slot.get());
+    around.counters.drop_records(Reason::GivenUp, given_up);
     around.shard.settle().close(slot.get());
+    book.left(&partition, low);
     partition.leave();
 }
 
@@ -113,6 +121,7 @@ fn stretches(upto: &[u64]) -> impl Iterator<Item = Range<usize>> {
 
 struct Work {
     rules: Arc<Rules>,
+    book: Arc<Book>,
     around: Surroundings,
     origin: Origin,
     /// The window; another one after offsets went back.
@@ -148,8 +157,9 @@ impl Work {
         self.until_idle().await;
         let mut settle = self.around.shard.settle();
         settle.close(self.slot.get());
-        self.slot.set(settle.open(0, 0));
-        partition.begin_anew();
+        let id = self.book.begin_anew(partition);
+        self.slot.set(settle.open(id, 0));
+        partition.begin_anew(id);
     }
 
     async fn deliver(&mut self, partition: &Partition, parcel: &Parcel, range: Range<usize>) {
@@ -157,8 +167,12 @@ impl Work {
         else {
             return;
         };
-        if first <= self.upto {
+        let went_back = first <= self.upto;
+        if went_back {
             self.begin_anew(partition).await;
+        }
+        if went_back || self.upto == 0 {
+            self.book.found(partition, first - 1);
         }
         self.upto = upto;
         let counters = &self.around.counters;

@@ -4,6 +4,7 @@
 //! waited for, for a bounded time, and what is durable then is committed; what is not, the next member reads again.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::begin;
+use super::book::Book;
 use super::params::Start;
 use super::parcel::Parcel;
 use super::partition::Partition;
@@ -23,10 +26,15 @@ use crate::kafka::assigned::{Assigned, Membership};
 use crate::kafka::native::Diversion;
 use crate::kafka::voice::Voice;
 
+/// Between two commits at least, and behind one that failed.
+const COMMIT_PAUSE: Duration = Duration::from_millis(50);
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 /// How long what is on its way is waited for before a partition is given up. The group waits with us.
 const REVOKE_MAX: Duration = Duration::from_secs(10);
 /// Between two looks while waiting, in case a wake is missed.
 const LOOK: Duration = Duration::from_millis(20);
+/// The same for a checkpoint, which takes no longer than a sync.
+const LOOK_KEPT: Duration = Duration::from_millis(2);
 /// How long the coordinator may take to say what is committed.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -50,24 +58,30 @@ pub struct Member {
     pub voice: Arc<Voice>,
     /// Where a group without offsets begins.
     pub start: Start,
+    /// What is known of its partitions.
+    pub book: Arc<Book>,
     /// What it is in its group.
     pub membership: Arc<Membership>,
     seats: Mutex<HashMap<Place, Seat>>,
     /// The parts of the source on the shards, and whose turn it is.
     parts: Mutex<(Vec<UnboundedSender<Arc<Partition>>>, usize)>,
     diversion: OnceLock<Weak<Diversion>>,
+    /// Whether the last commit that was answered has failed.
+    commit_failed: AtomicBool,
 }
 
 impl Member {
     /// A member without partitions.
-    pub fn new(voice: Arc<Voice>, start: Start, membership: Arc<Membership>) -> Self {
+    pub fn new(voice: Arc<Voice>, start: Start, book: Arc<Book>, membership: Arc<Membership>) -> Self {
         Self {
             voice,
             start,
+            book,
             membership,
             seats: Mutex::default(),
             parts: Mutex::default(),
             diversion: OnceLock::new(),
+            commit_failed: AtomicBool::new(false),
         }
     }
 
@@ -88,10 +102,17 @@ impl Member {
         let _ = self.diversion.set(diversion);
     }
 
-    /// Offsets that are durable and not committed.
+    /// Offsets that a checkpoint has and that are not committed.
     pub fn to_commit(&self) -> Option<TopicPartitionList> {
         let seats = self.seats();
-        list(seats.values().map(|seat| &*seat.partition))
+        let is_new = |partition: &Partition, offset| partition.is_new(offset);
+        list(&self.book, seats.values().map(|seat| &*seat.partition), is_new)
+    }
+
+    /// The same, with those whose commit is not answered: what was committed last is to be known.
+    pub fn to_commit_at_last(&self) -> Option<TopicPartitionList> {
+        let seats = self.seats();
+        last(&self.book, seats.values())
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
@@ -101,16 +122,17 @@ impl Member {
             // Where the group has offsets, they count; else the beginning.
             self.voice.error(&error);
         }
+        let beginnings = begin::begin(self, consumer, list);
         let diversion = self.diversion.get().and_then(Weak::upgrade);
         let mut names = Vec::new();
-        for element in list.elements() {
+        for (element, beginning) in list.elements().iter().zip(beginnings) {
             let (topic, number): (Arc<str>, i32) = (element.topic().into(), element.partition());
             if let Some(diversion) = &diversion {
                 diversion.divert(&topic, number);
             }
             names.push(format!("{topic}/{number}"));
             let assigned = Assigned::new(Arc::clone(&topic), number, Arc::clone(&self.membership));
-            let partition = Arc::new(Partition::new(assigned, std::thread::current()));
+            let partition = Arc::new(Partition::new(assigned, beginning, std::thread::current()));
             self.seat(&partition);
             let seat = Seat { partition, building: Parcel::default(), is_paused: false };
             if let Some(before) = self.seats().insert((topic, number), seat) {
@@ -154,6 +176,9 @@ impl Member {
             std::thread::park_timeout(LOOK);
         }
         gone.iter().for_each(|seat| seat.partition.assigned.lose());
+        if !is_lost {
+            self.wait_kept(&gone, until);
+        }
         let names: Vec<String> =
             gone.iter().map(|seat| format!("{}/{}", seat.partition.topic, seat.partition.number)).collect();
         if names.is_empty() {
@@ -161,15 +186,46 @@ impl Member {
         }
         let how = if is_lost { "lost, another member has them" } else { "given up" };
         log::info!(target: "wpgen::kafka", "{}: {how}: {}", self.voice.who(), names.join(", "));
-        if let Some(offsets) = list(gone.iter().map(|seat| &*seat.partition)).filter(|_| !is_lost) {
+        if let Some(offsets) = last(&self.book, gone.iter()).filter(|_| !is_lost) {
             self.commit(consumer, &offsets, CommitMode::Sync);
+        }
+    }
+
+    /// Waits for a checkpoint with what was taken away: beyond it nothing is committed.
+    fn wait_kept(&self, gone: &[Seat], until: Instant) {
+        let is_kept = || gone.iter().all(|seat| self.book.is_kept(&seat.partition));
+        if !is_kept() {
+            self.book.ask();
+        }
+        while !is_kept() && Instant::now() < until {
+            std::thread::park_timeout(LOOK_KEPT);
+        }
+    }
+
+    /// How long after a commit the next one may follow.
+    pub fn commit_pause(&self) -> Duration {
+        if self.commit_failed.load(Ordering::Relaxed) { COMMIT_AGAIN } else { COMMIT_PAUSE }
+    }
+
+    /// The group has these.
+    fn committed(&self, offsets: &TopicPartitionList) {
+        self.commit_failed.store(false, Ordering::Relaxed);
+        for element in offsets.elements() {
+            if let (Offset::Offset(offset), Ok(())) = (element.offset(), element.error()) {
+                self.book.committed(&(element.topic().into(), element.partition()), offset);
+            }
         }
     }
 
     /// Commits offsets.
     pub fn commit(&self, consumer: &BaseConsumer<Self>, offsets: &TopicPartitionList, mode: CommitMode) {
         match consumer.commit(offsets, mode) {
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) | Ok(()) => {}
+            Ok(()) => {
+                if matches!(mode, CommitMode::Sync) {
+                    self.committed(offsets);
+                }
+            }
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
             Err(error) => {
                 self.voice.error(&error);
                 self.not_committed(offsets);
@@ -179,6 +235,7 @@ impl Member {
 
     /// They are tried again with the next ones.
     fn not_committed(&self, offsets: &TopicPartitionList) {
+        self.commit_failed.store(true, Ordering::Relaxed);
         let seats = self.seats();
         for element in offsets.elements() {
             if let Some(seat) = seats.get(&(Arc::from(element.topic()), element.partition())) {
@@ -189,16 +246,26 @@ impl Member {
 }
 
 /// The offsets to commit of some partitions, noted as committed.
-fn list<'a>(partitions: impl Iterator<Item = &'a Partition>) -> Option<TopicPartitionList> {
+fn list<'a>(
+    book: &Book,
+    partitions: impl Iterator<Item = &'a Partition>,
+    is_wanted: impl Fn(&Partition, i64) -> bool,
+) -> Option<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for partition in partitions {
         // What a sink commits in its transactions is not committed here: an older offset could come in behind a newer one.
-        let Some(offset) = partition.to_commit().filter(|_| !partition.assigned.is_taken()) else { continue };
+        let is_wanted = |offset: &i64| is_wanted(partition, *offset) && !partition.assigned.is_taken();
+        let Some(offset) = book.to_commit(partition).filter(is_wanted) else { continue };
         if list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(offset)).is_ok() {
             partition.set_committed(offset);
         }
     }
     (list.count() > 0).then_some(list)
+}
+
+/// The offsets of partitions that go away.
+fn last<'a>(book: &Book, seats: impl Iterator<Item = &'a Seat>) -> Option<TopicPartitionList> {
+    list(book, seats.map(|seat| &*seat.partition), |partition, _| !book.is_committed(partition))
 }
 
 /// Where the group has no offset, the first message that is not older than `ms`; behind the last one where all are older.
@@ -251,7 +318,10 @@ impl ConsumerContext for Member {
         let done = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.assigned(consumer, list);
-                if is_incremental { consumer.incremental_assign(list) } else { consumer.assign(list) }
+                let assigned =
+                    if is_incremental { consumer.incremental_assign(list) } else { consumer.assign(list) };
+                // One that comes back is as it was left: paused, and nobody would ever know.
+                assigned.and_then(|()| if list.count() > 0 { consumer.resume(list) } else { Ok(()) })
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 self.revoked(consumer, list);
@@ -269,7 +339,8 @@ impl ConsumerContext for Member {
 
     fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
         match result {
-            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            Ok(()) => self.committed(offsets),
+            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
             Err(error) => {
                 self.voice.error(&error);
                 self.not_committed(offsets);

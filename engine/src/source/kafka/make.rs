@@ -2,10 +2,10 @@
 //! group when the source runs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::book::Book;
 use super::deliver::Rules;
 use super::group::Member;
 use super::params::{KafkaParams, Start};
@@ -36,24 +36,33 @@ pub fn make(making: &Making<'_>, params: &KafkaParams) -> Result<Arc<dyn Source>
         encode: params.encode,
         spare: Arc::new(ArrayQueue::new(SPARE_PARCELS)),
     };
-    let made = source(rules, params, making.checkpoint_interval, making.shards);
+    let next = Arc::clone(making.next_input);
+    let group = group(&rules.key, params);
+    let persist = Some(Arc::clone(making.persist));
+    let book = Book::new(Arc::clone(&rules.key), group, making.before, next, persist);
+    let made = source(rules, params, book, making.shards);
     Ok(Arc::new(made.map_err(|finding| finding.at(making.config.place.clone()))?))
+}
+
+/// The group it is a member of.
+fn group(key: &str, params: &KafkaParams) -> String {
+    params.group_id.clone().unwrap_or_else(|| format!("{key}_group"))
 }
 
 /// A source of these rules.
 pub(super) fn source(
     rules: Rules,
     params: &KafkaParams,
-    commit_interval: Duration,
+    book: Book,
     shards: usize,
 ) -> Result<KafkaSource, Diagnostic> {
     let who = format!("source '{}'", rules.key);
-    let group = params.group_id.clone().unwrap_or_else(|| format!("{}_group", rules.key));
+    let group = group(&rules.key, params);
     let mut config = client::consumer(&params.brokers.0, &group, &params.config);
     config.set("auto.offset.reset", if params.start == Start::Latest { "latest" } else { "earliest" });
     let membership = Membership::new(group.clone());
-    let member =
-        Member::new(Arc::new(Voice::new(who.clone())), params.start.clone(), Arc::clone(&membership));
+    let voice = Arc::new(Voice::new(who.clone()));
+    let member = Member::new(voice, params.start.clone(), Arc::new(book), Arc::clone(&membership));
     let made = config.create_with_context(member).map_err(|error| unmade(&who, &error))?;
     let consumer = Consumer::new(made, membership)
         .ok_or_else(|| Diagnostic::plain(format!("{who}: librdkafka makes no queue for messages")))?;
@@ -65,7 +74,6 @@ pub(super) fn source(
         topics: params.topic.0.clone(),
         create_with: params.create_topics.then(|| client::admin(&params.brokers.0, &params.config)),
         opened: format!("kafka {brokers}, topic {topics}, group {group}"),
-        commit_interval,
         fetched_bytes: client::fetched_bytes(&config),
         shards,
     };

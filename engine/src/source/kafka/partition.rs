@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 
+use super::book::Beginning;
 use super::parcel::Parcel;
 use crate::kafka::assigned::Assigned;
 use crate::queue::Mailbox;
@@ -27,6 +28,10 @@ pub struct Partition {
     pub topic: Arc<str>,
     /// Its number.
     pub number: i32,
+    /// The offset it begins at, where that is known.
+    pub begin: Option<u64>,
+    /// Its id in the checkpoint; another one after offsets went back.
+    id: AtomicU64,
     /// The assignment, as a sink of Kafka's knows it.
     pub assigned: Arc<Assigned>,
     /// To the shard.
@@ -48,21 +53,28 @@ pub struct Partition {
 
 impl Partition {
     /// A partition that was assigned; `reader` waits for the shard at times.
-    pub fn new(assigned: Arc<Assigned>, reader: Thread) -> Self {
+    pub fn new(assigned: Arc<Assigned>, beginning: Beginning, reader: Thread) -> Self {
         Self {
             topic: Arc::clone(&assigned.topic),
             number: assigned.number,
             assigned,
+            begin: beginning.offset,
+            id: AtomicU64::new(beginning.id),
             // One more, for the end.
             mail: Mailbox::new(PARCELS_MAX + 1),
             waiting_bytes: AtomicUsize::new(0),
-            durable: AtomicU64::new(0),
+            durable: AtomicU64::new(beginning.offset.unwrap_or(0)),
             high: AtomicI64::new(-1),
             committed: AtomicI64::new(-1),
             given_up: AtomicBool::new(false),
             left: AtomicBool::new(false),
             reader,
         }
+    }
+
+    /// Its id in the checkpoint.
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Acquire)
     }
 
     /// Sends a parcel off.
@@ -123,14 +135,15 @@ impl Partition {
     }
 
     /// Offsets went back: whatever is durable next is committed.
-    pub fn begin_anew(&self) {
+    pub fn begin_anew(&self, id: u64) {
+        self.id.store(id, Ordering::Release);
         self.durable.store(0, Ordering::Release);
         self.committed.store(-1, Ordering::Relaxed);
     }
 
-    /// The offset to commit, if there is a new one.
-    pub fn to_commit(&self) -> Option<i64> {
-        self.durable().filter(|durable| *durable > self.committed.load(Ordering::Relaxed))
+    /// Whether this offset is still to be committed.
+    pub fn is_new(&self, offset: i64) -> bool {
+        offset > self.committed.load(Ordering::Relaxed)
     }
 
     /// The broker says up to where there are messages, and what the group has committed.

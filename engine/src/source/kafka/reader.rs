@@ -1,8 +1,9 @@
 //! The reader: one thread a source, which owns the consumer.
 //!
 //! In turns: serve events, take messages while there is room, send parcels off, pause partitions whose shard does not keep
-//! up, commit. It waits for messages when there is room, and for events when there is none. When the source is stopped
-//! it takes no more, waits until the shards are done with what they have, commits, and leaves the group.
+//! up, commit what a checkpoint has. It waits for messages when there is room, and for events when there is none. When the source is stopped
+//! it takes no more, waits until the shards are done with what they have and a checkpoint has it, commits, and leaves the
+//! group.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,8 +40,6 @@ pub struct Reader {
     pub topics: Vec<String>,
     /// The settings to make topics with, if those that do not exist are made.
     pub create_with: Option<rdkafka::ClientConfig>,
-    /// The longest time between a change and its commit.
-    pub commit_interval: Duration,
     /// The engine's memory.
     pub memory: Arc<Memory>,
     /// Empty parcels, for the reader to fill.
@@ -72,9 +71,9 @@ impl Reader {
                 self.take();
             }
             self.pause_and_resume();
-            if committed.elapsed() >= self.commit_interval {
+            if committed.elapsed() >= self.member.commit_pause() {
                 committed = Instant::now();
-                self.commit(CommitMode::Async);
+                self.commit();
             }
         }
         self.farewell();
@@ -193,15 +192,16 @@ impl Reader {
         }
     }
 
-    fn commit(&self, mode: CommitMode) {
+    fn commit(&self) {
         if let Some(offsets) = self.member.to_commit() {
-            self.member.commit(self.consumer.inner(), &offsets, mode);
+            self.member.commit(self.consumer.inner(), &offsets, CommitMode::Async);
         }
     }
 
     /// Takes no more, lets the shards finish, commits and leaves.
     fn farewell(self) {
         let mut committed = Instant::now();
+        let mut has_asked = false;
         loop {
             let mut seats = self.member.seats();
             // Those that come only now as well.
@@ -210,19 +210,27 @@ impl Reader {
                 seat.building = Parcel::default();
             });
             let all_left = seats.values().all(|seat| seat.partition.has_left());
+            let all_kept = all_left && seats.values().all(|seat| self.member.book.is_kept(&seat.partition));
             drop(seats);
-            if all_left || self.abandoned.is_raised() {
+            if all_kept || self.abandoned.is_raised() {
                 break;
             }
+            if all_left && !has_asked {
+                has_asked = true;
+                self.member.book.ask();
+            }
             self.serve_events(ROOM_LOOK);
-            if committed.elapsed() >= self.commit_interval {
+            if committed.elapsed() >= self.member.commit_pause() {
                 committed = Instant::now();
-                self.commit(CommitMode::Async);
+                self.commit();
             }
         }
         // What is not done by now is not committed by a sink either: this member leaves.
         self.member.seats().values().for_each(|seat| seat.partition.assigned.lose());
-        self.commit(if self.abandoned.is_raised() { CommitMode::Async } else { CommitMode::Sync });
+        if let Some(offsets) = self.member.to_commit_at_last() {
+            let mode = if self.abandoned.is_raised() { CommitMode::Async } else { CommitMode::Sync };
+            self.member.commit(self.consumer.inner(), &offsets, mode);
+        }
         log::debug!(target: "wpgen::kafka", "{}: leaves its group", self.member.voice.who());
     }
 }

@@ -1,6 +1,7 @@
 //! The engine's view of a Kafka source: a part on each shard, one reader's thread behind all of them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::group::Member;
 use super::parcel::Parcel;
 use super::partition::Partition;
 use super::reader::Reader;
+use crate::checkpoint::{self, Snapshot};
 use crate::kafka::native::Consumer;
 use crate::kafka::voice::Voice;
 use crate::memory::Use;
@@ -33,8 +35,6 @@ pub struct Settings {
     pub create_with: Option<rdkafka::ClientConfig>,
     /// For people: brokers and group.
     pub opened: String,
-    /// The longest time between a change and its commit.
-    pub commit_interval: Duration,
     /// What librdkafka may fetch ahead.
     pub fetched_bytes: usize,
     /// Shards that will run.
@@ -86,7 +86,6 @@ impl KafkaSource {
             member: Arc::clone(&self.member),
             topics: self.settings.topics.clone(),
             create_with: self.settings.create_with.clone(),
-            commit_interval: self.settings.commit_interval,
             _fetched: memory.charge(self.settings.fetched_bytes).used_for(Use::Kafka),
             memory,
             spare: Arc::clone(&self.spare),
@@ -120,11 +119,13 @@ impl KafkaSource {
                 biased;
                 () = around.shard.settled() => note_durable(&around, &open.borrow()),
                 Some(partition) = partitions.recv() => {
-                    let slot = Rc::new(Cell::new(around.shard.settle().open(0, 0)));
+                    let begin = partition.begin.unwrap_or(0);
+                    let slot = Rc::new(Cell::new(around.shard.settle().open(partition.id(), begin)));
                     open.borrow_mut().push((Rc::clone(&slot), Arc::clone(&partition)));
                     let (rules, around, open) = (Arc::clone(&self.settings.rules), around.clone(), Rc::clone(&open));
+                    let book = Arc::clone(&self.member.book);
                     tokio::task::spawn_local(async move {
-                        deliver_all(Arc::clone(&partition), rules, around, slot).await;
+                        deliver_all(Arc::clone(&partition), book, rules, around, slot).await;
                         // In the same turn: nobody asks for a window that is closed.
                         open.borrow_mut().retain(|(_, other)| !Arc::ptr_eq(other, &partition));
                     });
@@ -175,6 +176,18 @@ impl Source for KafkaSource {
 
     fn run(self: Arc<Self>, around: Surroundings) -> Part {
         Box::pin(async move { self.deliver(around).await })
+    }
+
+    fn places(&self, low: &HashMap<u64, u64>) -> Vec<checkpoint::Partition> {
+        self.member.book.places(low)
+    }
+
+    fn kept(&self, snapshot: &Snapshot) {
+        self.member.book.kept(snapshot);
+    }
+
+    fn revision(&self) -> u64 {
+        self.member.book.revision()
     }
 
     fn errors(&self) -> u64 {

@@ -12,6 +12,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::book::Book;
 use super::deliver::Rules;
 use super::make;
 use super::params::{Encode, KafkaParams, Split, Start};
@@ -55,7 +56,7 @@ fn source(params: &KafkaParams) -> Arc<KafkaSource> {
         encode: params.encode,
         spare: Arc::new(ArrayQueue::new(4)),
     };
-    Arc::new(make::source(rules, params, Duration::from_millis(20), SHARDS).unwrap())
+    Arc::new(make::source(rules, params, Book::unkept("k"), SHARDS).unwrap())
 }
 
 /// Writes to partitions in turn, and waits until the cluster has it.

@@ -66,6 +66,24 @@ pub(super) struct Cluster {
 /// A topic that is there, and how many partitions it has.
 pub(super) type Topic = (String, i32);
 
+/// Who makes a topic that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Makes {
+    /// Nobody.
+    Nobody,
+    /// The engine, when it starts.
+    Start,
+    /// The broker, for a producer, if it is configured so.
+    FirstMessage,
+}
+
+impl Makes {
+    /// Of a source that makes topics or does not.
+    pub(super) fn when(creates: bool) -> Self {
+        if creates { Self::Start } else { Self::Nobody }
+    }
+}
+
 impl Cluster {
     pub(super) fn new(
         brokers: &str,
@@ -140,13 +158,13 @@ impl Cluster {
     }
 
     /// Whether the topics are there.
-    pub(super) fn topics(&self, names: &[String], create: bool) -> Result<(Vec<Topic>, String), Diagnostic> {
+    pub(super) fn topics(&self, names: &[String], makes: Makes) -> Result<(Vec<Topic>, String), Diagnostic> {
         let all = self.client.fetch_metadata(None, WITHIN).map_err(|error| self.why(&error))?;
         let (mut found, mut words) = (Vec::new(), Vec::new());
         for name in names {
             let (topics, text) = match name.strip_prefix('^') {
                 Some(_) => matching(name, &all)?,
-                None => self.topic(name, &all, create)?,
+                None => self.topic(name, &all, makes)?,
             };
             found.extend(topics);
             words.push(text);
@@ -154,7 +172,7 @@ impl Cluster {
         Ok((found, words.join("; ")))
     }
 
-    fn topic(&self, name: &str, all: &Metadata, create: bool) -> Result<(Vec<Topic>, String), Diagnostic> {
+    fn topic(&self, name: &str, all: &Metadata, makes: Makes) -> Result<(Vec<Topic>, String), Diagnostic> {
         let one = self.client.fetch_metadata(Some(name), WITHIN).map_err(|error| self.why(&error))?;
         let topic = one.topics().iter().find(|topic| topic.name() == name);
         let error = topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
@@ -164,37 +182,22 @@ impl Cluster {
                 let count = i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
                 Ok((vec![(name.to_owned(), count)], format!("{}: {count} partitions", shown(name))))
             }
-            (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition) | None) if create => {
-                Ok((Vec::new(), format!("{} is not there; a start makes it", shown(name))))
+            (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition) | None) => {
+                self.missing(name, all, makes).map(|text| (Vec::new(), text))
             }
-            (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition) | None) => Err(self.missing(name, all)),
             (_, Some(error)) => Err(about(error, &format!("{}: {error}", shown(name)))),
         }
     }
 
-    fn missing(&self, name: &str, all: &Metadata) -> Diagnostic {
-        let names: Vec<&str> =
-            all.topics().iter().map(|topic| topic.name()).filter(|n| !n.starts_with("__")).collect();
-        let near = nearest_of(name, names.iter().copied());
-        let message = format!("Topic not found: {} (Unknown topic or partition)", shown(name));
-        let mut finding = Diagnostic::error(Code::WP203, message);
-        if names.is_empty() {
-            finding = finding
-                .note("the broker shows us no topic at all: there is none, or we have no right to see any");
-        } else if near.is_none() {
-            let some: Vec<String> = names.iter().take(SHOWN_MAX).map(|name| shown(name)).collect();
-            finding =
-                finding.note(format!("of {} topics there, the first: {}", names.len(), some.join(", ")));
+    fn missing(&self, name: &str, all: &Metadata, makes: Makes) -> Result<String, Diagnostic> {
+        if makes == Makes::Start {
+            return Ok(format!("{} is not there; a start makes it", shown(name)));
         }
-        finding = finding.note(match self.broker_says(all, "auto.create.topics.enable").as_deref() {
-            Some("true") => "the broker makes topics that are asked for (auto.create.topics.enable): a producer's first message would",
-            Some(_) => "the broker makes no topic by itself (auto.create.topics.enable = false)",
-            None => "whether the broker makes topics by itself cannot be seen with our rights",
-        });
-        finding.help_if(near.map(|near| format!("topic = \"{}\"", shown(near)))).help(format!(
-            "make it: kafka-topics.sh --create --topic {} --partitions 3, or create_topics = true",
-            shown(name)
-        ))
+        let by_itself = self.broker_says(all, "auto.create.topics.enable");
+        if makes == Makes::FirstMessage && by_itself.as_deref() == Some("true") {
+            return Ok(format!("{} is not there; the broker makes it for the first message", shown(name)));
+        }
+        Err(not_found(name, all, by_itself.as_deref(), makes))
     }
 
     /// What a broker is configured to, as far as we may know.
@@ -314,6 +317,31 @@ impl Cluster {
         };
         partitions.iter().map(lag).collect()
     }
+}
+
+/// The topic is not there, and nobody makes it.
+fn not_found(name: &str, all: &Metadata, by_itself: Option<&str>, makes: Makes) -> Diagnostic {
+    let names: Vec<&str> =
+        all.topics().iter().map(|topic| topic.name()).filter(|n| !n.starts_with("__")).collect();
+    let near = nearest_of(name, names.iter().copied());
+    let message = format!("Topic not found: {} (Unknown topic or partition)", shown(name));
+    let mut finding = Diagnostic::error(Code::WP203, message);
+    if names.is_empty() {
+        finding = finding
+            .note("the broker shows us no topic at all: there is none, or we have no right to see any");
+    } else if near.is_none() {
+        let some: Vec<String> = names.iter().take(SHOWN_MAX).map(|name| shown(name)).collect();
+        finding = finding.note(format!("of {} topics there, the first: {}", names.len(), some.join(", ")));
+    }
+    finding = finding.note(match by_itself {
+        Some("true") => "the broker makes topics that are asked for (auto.create.topics.enable): a producer's first message would",
+        Some(_) => "the broker makes no topic by itself (auto.create.topics.enable = false)",
+        None => "whether the broker makes topics by itself cannot be seen with our rights",
+    });
+    // A sink has no such parameter.
+    let or = if makes == Makes::Nobody { ", or create_topics = true" } else { "" };
+    let make = format!("make it: kafka-topics.sh --create --topic {} --partitions 3{or}", shown(name));
+    finding.help_if(near.map(|near| format!("topic = \"{}\"", shown(near)))).help(make)
 }
 
 /// The topics that a regular expression is for.

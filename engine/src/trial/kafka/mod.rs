@@ -14,7 +14,7 @@ use crate::config::kafka::ClientConfig;
 use crate::diagnosis::Diagnostic;
 use crate::sink::kafka::KafkaParams as SinkParams;
 use crate::source::kafka::KafkaParams as SourceParams;
-use cluster::Cluster;
+use cluster::{Cluster, Makes};
 use settings::Settings;
 
 /// Brokers of one entry that are tried.
@@ -25,7 +25,9 @@ pub(super) fn source(key: &str, params: &SourceParams) -> Vec<Step> {
     let group = params.group_id.clone().unwrap_or_else(|| format!("{key}_group"));
     let mut steps = Steps::default();
     let Some(cluster) = reach(&params.brokers.0, &params.config, &group, &mut steps) else { return steps.0 };
-    let Some(topics) = steps.step("topic", || cluster.topics(&params.topic.0, params.create_topics)) else {
+    let Some(topics) =
+        steps.step("topic", || cluster.topics(&params.topic.0, Makes::when(params.create_topics)))
+    else {
         return steps.0;
     };
     if steps.step("group", || cluster.group(&group, &params.config)).is_some() {
@@ -42,7 +44,7 @@ pub(super) fn sink(params: &SinkParams, source: Option<&SourceConfig>) -> Vec<St
     };
     let key = source.map_or("source", |source| &source.key);
     let topic = params.topic.as_deref().unwrap_or_default().replace("{source}", key);
-    steps.step("topic", || cluster.topics(std::slice::from_ref(&topic), false));
+    steps.step("topic", || cluster.topics(std::slice::from_ref(&topic), Makes::FirstMessage));
     steps.0
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::{Step, Steps};
 use super::settings::{Own, Settings, Tls, host_and_port};
-use super::tls::{Shaken, shake};
+use super::tls::{Shaken, alerted, shake};
 use super::wire::{self, Question};
 use crate::diagnosis::{Code, Diagnostic};
 use crate::escape::escape_outside_to;
@@ -182,6 +182,9 @@ impl Talk<'_> {
     fn versions(&mut self) -> Result<((), String), Trouble> {
         let broker = self.broker;
         let answer = self.ask(Question::Versions).map_err(|error| {
+            if let Some(finding) = alerted(broker, &error) {
+                return Trouble { finding, may_be_tls: false };
+            }
             let why = match error.kind() {
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                     "it hangs up when it is asked which requests it knows".to_owned()

@@ -9,8 +9,8 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion,
-    RootCertStore, SignatureScheme, StreamOwned,
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error,
+    ProtocolVersion, RootCertStore, SignatureScheme, StreamOwned,
 };
 
 use super::settings::{Own, Tls};
@@ -52,20 +52,28 @@ fn why(host: &str, error: &io::Error, tls: &Tls, looker: &Looker) -> Shaken {
     match inner {
         Some(Error::InvalidCertificate(why)) => Shaken::Refused(refused(host, why, tls, &looker.seen())),
         Some(Error::InvalidMessage(_)) => Shaken::NoTls("what it answers is no TLS".to_owned()),
-        Some(Error::AlertReceived(alert)) => {
-            let message = format!("{host}: SSL handshake failed: the broker refuses us: {alert:?}");
-            Shaken::Refused(
-                Diagnostic::error(Code::WP202, message)
-                    .note(looker.seen())
-                    .help("it may want a certificate of ours: config = { ssl_certificate_location = \"...\", ssl_key_location = \"...\" }"),
-            )
-        }
+        Some(Error::AlertReceived(alert)) => Shaken::Refused(turned_away(host, *alert).note(looker.seen())),
         Some(other) => Shaken::Refused(Diagnostic::error(
             Code::WP202,
             format!("{host}: SSL handshake failed: {}", escape_outside(other.to_string().as_bytes())),
         )),
         None => Shaken::NoTls(error.to_string()),
     }
+}
+
+/// The broker has refused us, by an alert. In TLS 1.3 that comes when the handshake is done on our side: what is asked first
+/// fails so.
+pub(super) fn alerted(host: &str, error: &io::Error) -> Option<Diagnostic> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::AlertReceived(alert)) => Some(turned_away(host, *alert)),
+        _ => None,
+    }
+}
+
+fn turned_away(host: &str, alert: AlertDescription) -> Diagnostic {
+    let message = format!("{host}: SSL handshake failed: the broker refuses us: {alert:?}");
+    Diagnostic::error(Code::WP202, message)
+        .help("it may want a certificate of ours: config = { ssl_certificate_location = \"...\", ssl_key_location = \"...\" }")
 }
 
 /// Why the certificate is refused, with what it says of itself.
