@@ -76,6 +76,10 @@ fn an_input_that_cannot_be_read_is_read_on_by_itself_when_it_can() {
 fn an_input_whose_disk_is_not_there_for_a_while_is_not_gone() {
     for io in BACKENDS {
         let Some((place, disk)) = from_faulty(io) else { return };
+        // However long it takes, the unfinished line waits for its end.
+        let config = std::fs::read_to_string(place.path("wpsrc.toml")).unwrap();
+        let config = config.replace("in.log\" }", "in.log\", flush_partial = \"0s\" }");
+        std::fs::write(place.path("wpsrc.toml"), config).unwrap();
         let engine = place.start();
         place.await_delivered(1000);
         let line = format!("{:099}\n", 1000);

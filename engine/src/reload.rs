@@ -50,11 +50,17 @@ pub struct Reloaded {
     pub findings: Vec<Diagnostic>,
 }
 
-/// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards.
+/// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards; `older`, as what
+/// sources ran before that wait for their turn.
 ///
 /// # Errors
 /// Why nothing was changed.
-pub fn apply(engine: &Engine, runs: &mut Config, next: &Config) -> Result<Reloaded, Diagnostics> {
+fn apply(
+    older: &[SourceConfig],
+    engine: &Engine,
+    runs: &mut Config,
+    next: &Config,
+) -> Result<Reloaded, Diagnostics> {
     let refused = |all| Diagnostics { all, dropped: 0 };
     let restarts = diff::needs_restart(runs, next);
     if !restarts.is_empty() {
@@ -68,6 +74,7 @@ pub fn apply(engine: &Engine, runs: &mut Config, next: &Config) -> Result<Reload
     let changes = diff::changes(runs, next);
     let mut work = Work {
         engine,
+        older,
         runs,
         next,
         changes,
@@ -95,6 +102,7 @@ pub fn apply(engine: &Engine, runs: &mut Config, next: &Config) -> Result<Reload
 /// A reload under way.
 struct Work<'a> {
     engine: &'a Engine,
+    older: &'a [SourceConfig],
     runs: &'a mut Config,
     next: &'a Config,
     changes: Changes,
@@ -378,6 +386,8 @@ impl Work<'_> {
         source: &SourceConfig,
         before: &Snapshot,
     ) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        let old = diff::source(self.runs, &source.key);
+        let old = old.or_else(|| self.older.iter().find(|older| older.key == source.key));
         make_source(&Making {
             config: source,
             before,
@@ -385,7 +395,7 @@ impl Work<'_> {
             host: &self.host,
             // The log goes on where it is until a restart.
             log_dir: &self.runs.log.dir,
-            goes_on: diff::source(self.runs, &source.key).map(|old| &old.params),
+            goes_on: old.map(|old| &old.params),
             unordered: unordered(self.next, &source.key),
             shards: self.engine.shards(),
             persist: &self.persist,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Reloaded, apply, diff};
 use crate::config::{Config, SourceConfig};
+use crate::diagnosis::Diagnostics;
 use crate::engine::Engine;
 
 /// How often a source is tried that could not be opened.
@@ -16,15 +17,31 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Awaited {
     sources: Vec<SourceConfig>,
+    /// As what they ran before: they go on with that, wherever a new source would begin.
+    older: Vec<SourceConfig>,
     next_try: Option<Instant>,
 }
 
 impl Awaited {
-    /// Those that `wanted` has and `runs` has not.
-    pub fn of(runs: &Config, wanted: &Config) -> Self {
-        let missing =
-            diff::sources(wanted).into_iter().filter(|source| diff::source(runs, &source.key).is_none());
-        Self { sources: missing.cloned().collect(), next_try: None }
+    /// Reloads; what is awaited from then on is what `next` has and could not be opened.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    pub fn reload(
+        &mut self,
+        engine: &Engine,
+        runs: &mut Config,
+        next: &Config,
+    ) -> Result<Reloaded, Diagnostics> {
+        let before = runs.sources.clone();
+        let done = apply(&self.older, engine, runs, next)?;
+        let is_missing = |key: &str| diff::source(runs, key).is_none();
+        self.sources = diff::sources(next).into_iter().filter(|s| is_missing(&s.key)).cloned().collect();
+        let is_awaited = |old: &SourceConfig| self.sources.iter().any(|source| source.key == old.key);
+        let older = before.into_iter().chain(std::mem::take(&mut self.older));
+        self.older = older.filter(is_awaited).collect();
+        self.next_try = None;
+        Ok(done)
     }
 
     /// Every source that is configured runs.
@@ -45,7 +62,7 @@ impl Awaited {
         self.next_try = Some(now + RETRY);
         let mut wanted = runs.clone();
         wanted.sources.extend(self.sources.iter().cloned());
-        let done = apply(engine, runs, &wanted);
+        let done = apply(&self.older, engine, runs, &wanted);
         self.sources.retain(|source| diff::source(runs, &source.key).is_none());
         // Why one cannot be opened was said by the reload that wanted it first.
         done.ok().filter(|reloaded| !reloaded.changes.sources.added.is_empty())

@@ -64,17 +64,40 @@ pub fn patiently<T>(
 ) -> io::Result<T> {
     let until = Instant::now() + RELEASE_MAX;
     loop {
-        match (bind(), address) {
-            (Err(error), Address::Inet(at))
+        match bind() {
+            Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
                     && Instant::now() < until
-                    && holders(transport, *at).is_empty() =>
+                    && is_left_behind(transport, address) =>
             {
                 std::thread::sleep(RELEASE_POLL);
             }
-            (bound, _) => return bound,
+            bound => return bound,
         }
     }
+}
+
+/// Whether no process has what is at the address.
+fn is_left_behind(transport: Transport, address: &Address) -> bool {
+    match address {
+        Address::Inet(at) => holders(transport, *at).is_empty(),
+        Address::Unix(path) => {
+            let sockets = sockets_at(path, &fs::read_to_string("/proc/net/unix").unwrap_or_default());
+            // A file that is no socket stays what it is.
+            !sockets.is_empty() && owners(&sockets).is_empty()
+        }
+    }
+}
+
+/// The inodes of the unix sockets that are bound to a path, of a kernel's table of them.
+fn sockets_at(path: &Path, table: &str) -> Vec<u64> {
+    let path = path.to_string_lossy();
+    let bound = table.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(6);
+        let (inode, at) = (words.next()?, words.next()?);
+        (at == path).then(|| inode.parse().ok())?
+    });
+    bound.collect()
 }
 
 /// Explains why `address` could not be bound; `who` is the source, as "source 'x'".
@@ -331,6 +354,25 @@ mod tests {
             assert_eq!(finding.code, Some(Code::WP302));
             assert_eq!(finding.help.len(), 3);
         }
+    }
+
+    #[test]
+    fn a_unix_socket_is_found_by_its_path_and_one_that_somebody_has_is_not_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let address = Address::Unix(path.clone());
+        assert!(!is_left_behind(Transport::Stream, &address), "nothing is there");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(sockets_at(&path, &fs::read_to_string("/proc/net/unix").unwrap()).len(), 1);
+        assert!(!is_left_behind(Transport::Stream, &address));
+        drop(listener);
+        assert!(!is_left_behind(Transport::Stream, &address), "a file that nobody listens at");
+        let table =
+            "Num RefCount Protocol Flags Type St Inode Path\n0: 00000002 00000000 00010000 0001 01 77 /a\n";
+        assert_eq!(
+            (sockets_at(Path::new("/a"), table), sockets_at(Path::new("/b"), table)),
+            (vec![77], vec![])
+        );
     }
 
     #[test]

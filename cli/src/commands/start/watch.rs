@@ -8,7 +8,7 @@ use engine::admin::Refusal;
 use engine::config::Config;
 use engine::diagnosis::{Diagnostic, Severity};
 use engine::engine::Engine;
-use engine::reload::{self, Awaited, Reloaded};
+use engine::reload::{Awaited, Reloaded};
 use engine::status::Status;
 
 use super::outside::Outside;
@@ -146,9 +146,7 @@ impl<'a> Watch<'a> {
         let next = engine::config::load(&self.runs.file, &configuration::environment());
         let next = next.map_err(Refusal::Findings)?;
         next.warnings.all.iter().for_each(log_finding);
-        let done = reload::apply(self.engine, &mut self.runs, &next.config).map_err(Refusal::Findings)?;
-        self.awaited = Awaited::of(&self.runs, &next.config);
-        Ok(done)
+        self.awaited.reload(self.engine, &mut self.runs, &next.config).map_err(Refusal::Findings)
     }
 }
 
