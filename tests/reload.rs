@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -351,4 +351,42 @@ fn a_file_that_is_changed_while_its_sink_is_down_goes_on_at_its_position() {
     engine.stop();
     all_in_order(&site.numbers("both.log"), 2000);
     assert_eq!(reader.join().unwrap(), lines(0, 2000));
+}
+
+#[test]
+fn a_source_waits_for_a_sink_that_is_not_closed_yet() {
+    let site = Site::new();
+    crate::harness::fifo(&site.path().join("pipe"));
+    let configure = |tags: &str, fsync: &str| {
+        let pipe = format!(
+            "[[sinks]]\nkey = \"down\"\nconnect = \"file_sink\"\nsources = [\"app\"]\n\
+             params = {{ path = \"pipe\", fsync = \"{fsync}\" }}\n"
+        );
+        site.configure(&(app(tags) + &pipe));
+        let path = site.path().join("wpsrc.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("workers = 2", "workers = 2\ndrain_timeout = \"200ms\"")).unwrap();
+    };
+    configure("", "interval");
+    let lines = |from: u64, to: u64| (from..to).map(|n| format!("{n:08} line\n")).collect::<String>();
+    std::fs::write(site.path().join("app.log"), lines(0, 1000)).unwrap();
+    let engine = Started::in_folder(site.path());
+    let records_in = || {
+        let status = status(site.path());
+        let app = status["sources"].as_array().unwrap().iter().find(|s| s["key"] == "app").cloned();
+        app.map_or(0, |app| app["records_in"].as_u64().unwrap())
+    };
+    until("they are on their way", || records_in() == 1000);
+    configure("\"a:1\"", "never");
+    let ran = site.reload();
+    assert!(ran.err.contains("sink 'down'"), "{}{}", ran.out, ran.err);
+    let mut file = std::fs::File::options().append(true).open(site.path().join("app.log")).unwrap();
+    file.write_all(lines(1000, 2000).as_bytes()).unwrap();
+    // Open for writing, too: it does not end between the two sinks.
+    let mut pipe = std::fs::File::options().read(true).write(true).open(site.path().join("pipe")).unwrap();
+    let mut read = vec![0; lines(0, 2000).len()];
+    let reader = std::thread::spawn(move || pipe.read_exact(&mut read).map(|()| read).unwrap());
+    until("source and sink are opened by themselves", || records_in() == 2000);
+    engine.stop();
+    assert!(reader.join().unwrap() == lines(0, 2000).as_bytes(), "no record was without its sink");
 }

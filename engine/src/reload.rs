@@ -128,6 +128,10 @@ impl Work<'_> {
             if old.any(|old| diff::is_sink_held(sink, old) || is_left(old)) {
                 continue;
             }
+            if self.is_closing(&key) {
+                self.findings.push(still_closing(sink).help("it ends by itself; reload again then"));
+                continue;
+            }
             match self.make_sink(sink, &Snapshot::default()) {
                 Ok(made) => drop(self.sinks.insert(key, made)),
                 Err(finding) => self.findings.push(finding),
@@ -180,9 +184,35 @@ impl Work<'_> {
         for key in late {
             self.exchange(&key, quiet);
         }
-        self.engine.hold(&held, false);
+        self.let_go_on();
         self.start_sources();
         self.write_down();
+    }
+
+    /// Kept sources go on, except those of which a sink is to have records that does not run: they are held back until it
+    /// does.
+    fn let_go_on(&self) {
+        let is_held = |source: &&Arc<str>| self.lacks(source).is_some();
+        let (held, free): (Vec<_>, Vec<_>) = self.changes.sources.kept.iter().partition(is_held);
+        let words = |keys: &[&Arc<str>], held| {
+            let keys: Vec<&str> = keys.iter().map(|key| &***key).collect();
+            self.engine.hold(&keys, held);
+        };
+        words(&held, true);
+        words(&free, false);
+    }
+
+    /// A sink that is configured to have records of a source, and does not run.
+    fn lacks(&self, source: &str) -> Option<&SinkConfig> {
+        let mut sinks = self.next.sinks.iter().filter(|sink| sink.enable);
+        sinks.find(|sink| {
+            diff::route(self.next, source, &sink.key).is_some() && self.engine.sink(&sink.key).is_none()
+        })
+    }
+
+    /// Whether what has this key was taken out by an earlier reload, and is not closed yet.
+    fn is_closing(&self, sink: &str) -> bool {
+        self.engine.sink(sink).is_none() && self.engine.is_leaving(sink)
     }
 
     /// Kept sources of which some sink of these takes records.
@@ -292,11 +322,14 @@ impl Work<'_> {
                 let leaving = self.engine.remove_sink(&sink, None);
                 let gone = leaving.wait(self.until());
                 if !gone {
-                    let message = format!("sink '{key}' does not close: it is not opened anew");
-                    self.findings.push(Diagnostic::plain(message).at(new.place.clone()).help("reload again"));
+                    self.findings.push(still_closing(new).help("it is opened as configured now when it has"));
                     return self.changes.sinks.fall_back(key, false);
                 }
                 Snapshot { groups: sink.groups(), ..Snapshot::default() }
+            }
+            None if self.is_closing(key) => {
+                self.findings.push(still_closing(new).help("it is opened as configured now when it has"));
+                return self.changes.sinks.fall_back(key, false);
             }
             None => Snapshot::default(),
         };
@@ -325,6 +358,15 @@ impl Work<'_> {
         let before = self.engine.snapshot();
         for key in self.new_sources() {
             let Some(new) = diff::source(self.next, &key) else { continue };
+            if let Some(sink) = self.lacks(&key) {
+                // Until then its older self tells of its positions.
+                let message = format!("source '{key}' waits for sink '{}', which does not run", sink.key);
+                self.findings.push(
+                    Diagnostic::plain(message).at(new.place.clone()).help("it is opened when that sink is"),
+                );
+                self.changes.sources.fall_back(&key, false);
+                continue;
+            }
             let made = match self.sources.remove(&key) {
                 Some(made) => Ok(made),
                 None => patiently(|| self.make_source(new, &before)),
@@ -407,6 +449,11 @@ fn still_draining(source: &SourceConfig) -> Diagnostic {
     let message =
         format!("source '{}' was stopped, and its sinks do not take the last of it yet", source.key);
     Diagnostic::plain(message).at(source.place.clone())
+}
+
+fn still_closing(sink: &SinkConfig) -> Diagnostic {
+    let message = format!("sink '{}' was taken out, and is not closed yet", sink.key);
+    Diagnostic::plain(message).at(sink.place.clone())
 }
 
 /// A sink that goes on with the file that it has had: the file is not emptied.

@@ -55,6 +55,11 @@ impl Engine {
         leaving
     }
 
+    /// Whether a sink with this key that was taken out is not closed yet.
+    pub(crate) fn is_leaving(&self, key: &str) -> bool {
+        self.shared.leaving().iter().any(|leaving| leaving.sink.status().key == key)
+    }
+
     fn numbers(&self, key: &str) -> Vec<u64> {
         let running = self.shared.running();
         let of_key = running.iter().filter(|r| r.source.key() == key && !r.stop.is_raised());

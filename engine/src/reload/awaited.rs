@@ -1,22 +1,24 @@
-//! Sources that a reload could not open: their older selves still drained, or somebody else had their port.
+//! Sources and sinks that a reload could not open: their older selves still drained or closed, somebody else had their
+//! port, or a source's sink did not run.
 //!
 //! Owns what is wanted of them and when they are tried again. Invariants: none is tried while an older self drains; a
-//! try touches nothing but these sources. An engine that awaits a source is not done, whatever its others do.
+//! try touches nothing but these. An engine that awaits a source is not done, whatever its others do.
 
 use std::time::{Duration, Instant};
 
 use super::{Reloaded, apply, diff};
-use crate::config::{Config, SourceConfig};
+use crate::config::{Config, SinkConfig, SourceConfig};
 use crate::diagnosis::Diagnostics;
 use crate::engine::Engine;
 
-/// How often a source is tried that could not be opened.
+/// How often what could not be opened is tried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Sources that are configured and do not run.
+/// What is configured and does not run.
 #[derive(Debug, Default)]
 pub struct Awaited {
     sources: Vec<SourceConfig>,
+    sinks: Vec<SinkConfig>,
     /// As what they ran before: they go on with that, wherever a new source would begin.
     older: Vec<SourceConfig>,
     next_try: Option<Instant>,
@@ -37,6 +39,8 @@ impl Awaited {
         let done = apply(&self.older, engine, runs, next)?;
         let is_missing = |key: &str| diff::source(runs, key).is_none();
         self.sources = diff::sources(next).into_iter().filter(|s| is_missing(&s.key)).cloned().collect();
+        let is_missing = |key: &str| diff::sink(runs, key).is_none();
+        self.sinks = diff::sinks(next).into_iter().filter(|s| is_missing(&s.key)).cloned().collect();
         let is_awaited = |old: &SourceConfig| self.sources.iter().any(|source| source.key == old.key);
         let older = before.into_iter().chain(std::mem::take(&mut self.older));
         self.older = older.filter(is_awaited).collect();
@@ -53,18 +57,23 @@ impl Awaited {
     pub fn open(&mut self, engine: &Engine, runs: &mut Config) -> Option<Reloaded> {
         let now = Instant::now();
         let is_early = self.next_try.is_some_and(|at| now < at);
-        if self.is_empty()
+        if self.is_empty() && self.sinks.is_empty()
             || is_early
             || !self.sources.iter().all(|source| engine.wait_source(&source.key, now))
+            || self.sinks.iter().any(|sink| engine.is_leaving(&sink.key))
         {
             return None;
         }
         self.next_try = Some(now + RETRY);
         let mut wanted = runs.clone();
         wanted.sources.extend(self.sources.iter().cloned());
+        wanted.sinks.extend(self.sinks.iter().cloned());
         let done = apply(&self.older, engine, runs, &wanted);
         self.sources.retain(|source| diff::source(runs, &source.key).is_none());
+        self.sinks.retain(|sink| diff::sink(runs, &sink.key).is_none());
         // Why one cannot be opened was said by the reload that wanted it first.
-        done.ok().filter(|reloaded| !reloaded.changes.sources.added.is_empty())
+        done.ok().filter(|Reloaded { changes, .. }| {
+            !changes.sources.added.is_empty() || !changes.sinks.added.is_empty()
+        })
     }
 }
