@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -383,10 +383,12 @@ fn a_source_waits_for_a_sink_that_is_not_closed_yet() {
     let mut file = std::fs::File::options().append(true).open(site.path().join("app.log")).unwrap();
     file.write_all(lines(1000, 2000).as_bytes()).unwrap();
     // Open for writing, too: it does not end between the two sinks.
-    let mut pipe = std::fs::File::options().read(true).write(true).open(site.path().join("pipe")).unwrap();
-    let mut read = vec![0; lines(0, 2000).len()];
-    let reader = std::thread::spawn(move || pipe.read_exact(&mut read).map(|()| read).unwrap());
+    let path = site.path().join("pipe");
+    let open = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let pipe = std::fs::File::open(&path).unwrap();
+    let reader = std::thread::spawn(move || std::io::read_to_string(pipe).unwrap());
     until("source and sink are opened by themselves", || records_in() == 2000);
     engine.stop();
-    assert!(reader.join().unwrap() == lines(0, 2000).as_bytes(), "no record was without its sink");
+    drop(open);
+    assert_eq!(reader.join().unwrap(), lines(0, 2000), "no record was without its sink");
 }
