@@ -82,6 +82,7 @@ fn apply(
         host: host::name().into(),
         sinks: HashMap::new(),
         sources: HashMap::new(),
+        undrained: Vec::new(),
         findings: Vec::new(),
     };
     work.open_ahead();
@@ -111,6 +112,8 @@ struct Work<'a> {
     /// What was opened ahead, by key.
     sinks: HashMap<Arc<str>, Arc<dyn Sink>>,
     sources: HashMap<Arc<str>, Arc<dyn Source>>,
+    /// Sources that were stopped and still have records for their sinks.
+    undrained: Vec<Arc<str>>,
     findings: Vec<Diagnostic>,
 }
 
@@ -172,6 +175,7 @@ impl Work<'_> {
 
     fn change(&mut self) {
         self.stop_sources();
+        self.leave_needed();
         let late: Vec<Arc<str>> =
             self.new_sinks().into_iter().filter(|key| !self.sinks.contains_key(key)).collect();
         let held = self.feeding(&late);
@@ -187,6 +191,26 @@ impl Work<'_> {
         self.let_go_on();
         self.start_sources();
         self.write_down();
+    }
+
+    /// Changed sinks for which a stopped source still has records stay as they are: the record that it is giving out would
+    /// be without its sink.
+    fn leave_needed(&mut self) {
+        let feeds = |sink: &Arc<str>| {
+            self.undrained.iter().any(|source| diff::route(self.runs, source, sink).is_some())
+        };
+        let needed: Vec<Arc<str>> =
+            self.changes.sinks.changed.iter().filter(|sink| feeds(sink)).cloned().collect();
+        for key in needed {
+            self.sinks.remove(&key);
+            self.changes.sinks.fall_back(&key, true);
+            if let Some(sink) = diff::sink(self.next, &key) {
+                let message = format!("sink '{key}' does not take what it was given: it is left as it is");
+                self.findings.push(
+                    Diagnostic::plain(message).at(sink.place.clone()).help("reload again when it does"),
+                );
+            }
+        }
     }
 
     /// Kept sources go on, except those of which a sink is to have records that does not run: they are held back until it
@@ -234,6 +258,7 @@ impl Work<'_> {
             if self.engine.wait_source(key, until) {
                 continue;
             }
+            self.undrained.push(Arc::clone(key));
             let Some(source) = diff::source(self.runs, key) else { continue };
             let next = match changed.contains(key) {
                 true => "it is opened as configured now when they do",

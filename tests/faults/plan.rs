@@ -270,12 +270,7 @@ impl Plan {
                 // Nothing ends a process whose disk does not answer.
                 let is_stuck = first == Strike::Sick(Some(Illness::Stalls));
                 let ends = matches!(amid, Strike::Kill { .. } | Strike::Stop { .. });
-                // Known and not mended: a sink with a rescue that is changed while its disk or peer says no may lose a batch
-                // (seed 1220 of the soak, six times of eight, and seed 329 once of four, when this was allowed).
-                let is_flawed = matches!(amid, Strike::ReloadChanged { sinks: true, .. })
-                    && self.outputs.iter().any(|output| output.rescue);
-                let is_possible = !(is_stuck && ends) && !is_flawed;
-                if is_amid && end_of(amid).is_none() && is_possible && fits(amid) {
+                if is_amid && end_of(amid).is_none() && !(is_stuck && ends) && fits(amid) {
                     self.add(amid, r, means);
                 }
                 self.add(end, r, means);
