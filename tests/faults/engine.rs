@@ -11,6 +11,9 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// Longer than its drain_timeout, which is part of its configuration.
 const END_MAX: Duration = Duration::from_secs(60);
 
+/// Longer than a reload takes that waits in each of its phases.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
+
 /// A running engine.
 pub struct Engine {
     child: Child,
@@ -53,9 +56,23 @@ impl Engine {
         self.child.id().cast_signed()
     }
 
-    /// Asks it; the answer's code and body, or nothing when it does not answer.
+    /// Asks it; the answer's code and body, or nothing when it does not answer: then what each of its threads does is
+    /// kept beside its log.
     pub fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
-        ask(&self.folder, method, path)
+        let asked = Instant::now();
+        let answer = ask(&self.folder, method, path);
+        if answer.is_none() && asked.elapsed() >= ANSWER_MAX {
+            self.keep_stacks();
+        }
+        answer
+    }
+
+    /// Where there is a debugger.
+    fn keep_stacks(&self) {
+        let Ok(file) = std::fs::File::create(self.folder.join("stacks")) else { return };
+        let mut gdb = Command::new("gdb");
+        gdb.args(["-batch", "-ex", "thread apply all backtrace", "-p", &self.pid().to_string()]);
+        let _ = gdb.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).status();
     }
 
     /// Sends it a signal.
@@ -104,7 +121,7 @@ impl Drop for Engine {
 /// Asks the engine that runs in a folder.
 pub fn ask(folder: &Path, method: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = UnixStream::connect(folder.join("data/wpgen.sock")).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(40))).ok()?;
+    stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
