@@ -4,9 +4,10 @@
 //! read is first tried without blocking (RWF_NOWAIT: the page cache answers at once) and goes to a blocking thread
 //! only when the disk must be asked.
 //!
-//! Files on FUSE are read so on the other backend too: where such a file system wants no page cache (`direct_io`), a ring
-//! that gets a part of what it asked for, as it does at the end of a file, asks for the rest at the same offset again, and
-//! fills the buffer with what it has already (Linux 6.18; fuse_direct_IO moves no position, io_read relies on it).
+//! Files on FUSE are read and written so on the other backend too: where the page cache takes no part (`direct_io`,
+//! O_DIRECT), a ring that gets a part of what it asked for, as it does at the end of a file, asks for the rest at the same
+//! offset again. A read then fills the buffer with what it has already, and a write puts the rest over what it has written
+//! (Linux 6.18; fuse_direct_IO moves no position, io_read and io_write rely on it).
 
 use std::fs::File;
 use std::io;
@@ -103,6 +104,7 @@ impl IoFile {
     /// Takes an open file for a shard.
     pub fn new(file: File, backend: Backend) -> Self {
         let inner = match backend {
+            Backend::Uring if is_on_fuse(&file) => Inner::Epoll(Arc::new(file)),
             Backend::Uring => {
                 // SAFETY: the descriptor was owned by `file` and is handed over whole.
                 let owned = unsafe { tokio_uring_file(file.into_raw_fd()) };
@@ -111,14 +113,6 @@ impl IoFile {
             Backend::Epoll => Inner::Epoll(Arc::new(file)),
         };
         Self { inner }
-    }
-
-    /// The same for a file that is to be read.
-    pub fn to_read(file: File, backend: Backend) -> Self {
-        if is_on_fuse(&file) {
-            return Self { inner: Inner::Epoll(Arc::new(file)) };
-        }
-        Self::new(file, backend)
     }
 
     /// What stat says of the open file now.

@@ -260,7 +260,7 @@ impl Follower {
         if position > 0 && !packed && !newline_before(&file, position) {
             way.lines.resume_inside_line();
         }
-        let file = IoFile::to_read(file, around.shard.io().backend());
+        let file = IoFile::new(file, around.shard.io().backend());
         let reader = Reader::new(around.clone(), file, origin, slot, way, position);
         link.position.store(position, Ordering::Relaxed);
         let (grew, failures) = (Instant::now(), Seldom::default());

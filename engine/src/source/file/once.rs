@@ -134,7 +134,7 @@ fn reader(
     if !job.packed && !fresh_range && job.position > 0 && !newline_before(&file, job.position) {
         way.lines.resume_inside_line();
     }
-    let file = IoFile::to_read(file, around.shard.io().backend());
+    let file = IoFile::new(file, around.shard.io().backend());
     let mut reader = Reader::new(around.clone(), file, origin, slot, way, position);
     if job.range {
         reader.range(job.end, fresh_range);

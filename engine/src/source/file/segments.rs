@@ -206,7 +206,7 @@ fn direct_handle(io: &Io, file: &IoFile, position: u64, end: u64) -> Option<IoFi
     }
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let opened: io::Result<File> = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
-    opened.ok().map(|direct| IoFile::to_read(direct, io.backend()))
+    opened.ok().map(|direct| IoFile::new(direct, io.backend()))
 }
 
 impl Segment {
