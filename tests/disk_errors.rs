@@ -83,22 +83,22 @@ fn an_input_whose_disk_is_not_there_for_a_while_is_not_gone() {
         let engine = place.start();
         place.await_delivered(1000);
         let line = format!("{:099}\n", 1000);
-        let (begin, end) = line.as_bytes().split_at(60);
-        let append = |bytes: &[u8]| {
-            let file = OpenOptions::new().append(true).open(place.path("in/in.log")).unwrap();
-            (&file).write_all(bytes).unwrap();
-        };
-        append(begin);
+        let (begin, rest) = line.as_bytes().split_at(60);
+        let (more, end) = rest.split_at(1);
+        let file = OpenOptions::new().append(true).open(place.path("in/in.log")).unwrap();
+        (&file).write_all(begin).unwrap();
         // It was seen, and waits for its end.
         until("the beginning of a line is read", || {
             place.metric("wpgen_source_lag_bytes{source=\"app\"}") == 0.0
         });
         let spell = disk.strike(&[On::Look, On::Open, On::Read, On::Names], EIO);
+        // Who waits for a file to grow asks its disk nothing until it does.
+        (&file).write_all(more).unwrap();
         place.await_trouble("Input/output error", || ());
         let since = Instant::now();
         until("it is away for long", || since.elapsed() > LONG);
         drop(spell);
-        append(end);
+        (&file).write_all(end).unwrap();
         place.write(1001..5000);
         place.await_delivered(5000);
         place.await_healthy();
