@@ -20,6 +20,7 @@ mod loss;
 mod map;
 mod memory;
 mod metrics;
+mod neighbours;
 mod net;
 mod refusals;
 mod relay;

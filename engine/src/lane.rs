@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::batch::{Assignment, Batch, LaneId, Origin, Run, SinkId, Ticket};
 use crate::memory::{Charge, Share};
@@ -29,6 +29,9 @@ use crate::sink::route::{Sink, Where};
 pub const CREDIT_BATCHES: u32 = 16;
 /// A wait that lasts is counted this often.
 const WAIT_STEP: Duration = Duration::from_millis(250);
+/// Inputs of a source that may hold read memory at once, on one shard: what it can keep from others while a sink takes
+/// nothing.
+const TURNS: usize = 4;
 /// Outlets with an open batch at once; beyond it the oldest is sealed early.
 const OPEN_MAX: usize = 16;
 
@@ -362,6 +365,7 @@ struct Routes {
     wants_headers: Cell<bool>,
     held: Cell<bool>,
     released: Notify,
+    turns: Semaphore,
 }
 
 impl Lanes {
@@ -378,6 +382,7 @@ impl Lanes {
             wants_headers: Cell::new(false),
             held: Cell::new(false),
             released: Notify::new(),
+            turns: Semaphore::new(TURNS),
         };
         let new = Self(Rc::new(routes));
         new.set(lanes.into_iter().collect());
@@ -407,6 +412,12 @@ impl Lanes {
     /// Whether some lane looks at parsed headers whatever the source makes of them.
     pub fn wants_headers(&self) -> bool {
         self.0.wants_headers.get()
+    }
+
+    /// Waits for the turn to read: for inputs whose records are in the memory they were read into until lanes have them.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed, so a refusal cannot be.
+        self.0.turns.acquire().await.ok()
     }
 
     /// Adds a lane: it takes part from the next run on.

@@ -2,7 +2,8 @@
 //!
 //! Read buffers are few and bounded by the shard: a reader waits for one. They are made when the first one is needed, as
 //! many as the engine's memory has room for; with io_uring they are registered with the ring while RLIMIT_MEMLOCK has
-//! room (halved on refusal, then plain).
+//! room (halved on refusal, then plain). For one that is held by a reader whose sink takes nothing another one comes, so
+//! that the shard's other files are read on.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -108,6 +109,8 @@ struct ReadBuffers {
     next: Cell<usize>,
     plain: RefCell<Vec<Arena>>,
     permits: Semaphore,
+    /// Stand-ins that have ended: so many buffers too many are lent.
+    surplus: RefCell<Vec<Charge>>,
     _charges: Vec<Charge>,
 }
 
@@ -131,6 +134,7 @@ impl ReadBuffers {
             next: Cell::new(0),
             plain: RefCell::new(Vec::new()),
             permits: Semaphore::new(count),
+            surplus: RefCell::new(Vec::new()),
             _charges: charges,
         }
     }
@@ -211,14 +215,49 @@ impl Io {
     }
 
     pub(super) fn give(&self, plain: Option<Arena>) {
-        if let Some(arena) = plain {
-            self.buffers().plain.borrow_mut().push(arena);
+        let buffers = self.buffers();
+        buffers.plain.borrow_mut().extend(plain);
+        if buffers.surplus.borrow_mut().pop().is_some() {
+            return buffers.trim();
         }
+        buffers.permits.add_permits(1);
+    }
+
+    /// One read buffer more on the shard, as long as the guard lives, in place of one that is held for long; `None` while
+    /// the engine has no memory for it.
+    pub fn stand_in(&self) -> Option<StandIn> {
+        let charge = self.inner.memory.try_charge(READ_BUFFER_BYTES)?.used_for(Use::Files);
         self.buffers().permits.add_permits(1);
+        Some(StandIn { io: self.clone(), charge: Some(charge) })
     }
 
     fn buffers(&self) -> &ReadBuffers {
         self.inner.buffers.get_or_init(|| ReadBuffers::new(self.inner.backend, &self.inner.memory))
+    }
+}
+
+impl ReadBuffers {
+    /// Frees what stand-ins have left behind.
+    fn trim(&self) {
+        self.plain.borrow_mut().truncate(self.count - self.registered_count);
+    }
+}
+
+/// A read buffer more on a shard.
+pub struct StandIn {
+    io: Io,
+    charge: Option<Charge>,
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        let buffers = self.io.buffers();
+        if buffers.permits.forget_permits(1) == 0 {
+            // All are lent: the first that comes back stays.
+            buffers.surplus.borrow_mut().extend(self.charge.take());
+        } else {
+            buffers.trim();
+        }
     }
 }
 
@@ -236,4 +275,52 @@ fn register(mut count: usize) -> (Option<FixedBufRegistry<Arena>>, usize) {
     }
     log::info!(target: "wpgen::io", "no registered read buffers: the memlock limit is too low (raise LimitMEMLOCK); plain reads cost about a tenth more");
     (None, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(io: &Io) -> Vec<ReadBuffer> {
+        std::iter::from_fn(|| io.try_read_buffer()).collect()
+    }
+
+    #[test]
+    fn a_stand_in_is_one_buffer_more_and_goes_when_all_come_back() {
+        for backend in [Backend::Uring, Backend::Epoll] {
+            let Ok(runtime) = Runtime::new(backend) else { continue };
+            runtime.block_on(async {
+                let memory = Memory::new(64 << 20);
+                let io = Io::new(backend, Arc::clone(&memory));
+                let mut held = free(&io);
+                assert_eq!(held.len(), READ_BUFFERS);
+                let least = memory.used_bytes();
+                let (one, other) = (io.stand_in(), io.stand_in());
+                assert!(memory.used_bytes() > least);
+                held.extend(free(&io));
+                assert_eq!(held.len(), READ_BUFFERS + 2);
+                drop(one);
+                drop(held.pop());
+                assert_eq!(free(&io).len(), 0, "it took the place of the one that stood in");
+                held.truncate(3);
+                drop(other);
+                drop(held);
+                assert_eq!(free(&io).len(), READ_BUFFERS);
+                assert_eq!(memory.used_bytes(), least);
+                let buffers = io.buffers();
+                assert_eq!(buffers.plain.borrow().len(), buffers.count - buffers.registered_count);
+            });
+        }
+    }
+
+    #[test]
+    fn without_memory_nothing_stands_in() {
+        let Ok(runtime) = Runtime::new(Backend::Epoll) else { return };
+        runtime.block_on(async {
+            let memory = Memory::new(READ_BUFFER_BYTES as u64 * 3 / 2);
+            let io = Io::new(Backend::Epoll, memory);
+            assert_eq!(free(&io).len(), 1);
+            assert!(io.stand_in().is_none());
+        });
+    }
 }

@@ -163,12 +163,19 @@ impl Reader {
         let near = end.min(self.until.saturating_add(1));
         let mut segments =
             Segments::new(self.around.shard.io().clone(), self.file.clone(), self.position, near);
+        let (lanes, stop) = (self.around.lanes.clone(), self.around.stop.clone());
         loop {
-            if self.around.stop.is_raised() {
-                return Ok(Ended::Stopped);
-            }
+            let turn = tokio::select! {
+                biased;
+                () = stop.raised() => return Ok(Ended::Stopped),
+                turn = segments.patiently(false, lanes.turn()) => turn,
+            };
             let since = Instant::now();
-            let next = segments.next().await;
+            let next = tokio::select! {
+                biased;
+                () = stop.raised() => return Ok(Ended::Stopped),
+                next = segments.next() => next,
+            };
             self.around
                 .counters
                 .read_wait_ns
@@ -178,9 +185,10 @@ impl Reader {
                 return Ok(Ended::AtEnd);
             }
             self.position = segments.position();
-            if self.consume(segment).await {
+            if segments.patiently(true, self.consume(segment)).await {
                 return Ok(Ended::AtEnd);
             }
+            drop(turn);
             if self.position >= near && near < end {
                 // The last line of the range goes on behind it.
                 segments.extend(end.min(self.position + crate::io::file::READ_BYTES as u64));
@@ -267,7 +275,10 @@ impl Reader {
         let mut segments = Segments::new(self.around.shard.io().clone(), self.file.clone(), 0, size);
         let mut content = vec![0u8; UNPACK_BYTES];
         self.packed = true;
-        while let Some(segment) = segments.next().await? {
+        let lanes = self.around.lanes.clone();
+        loop {
+            let _turn = segments.patiently(false, lanes.turn()).await;
+            let Some(segment) = segments.next().await? else { break };
             let packed = &segment.buffer.memory()[segment.range(0)];
             let mut at = 0;
             loop {
@@ -276,7 +287,8 @@ impl Reader {
                 }
                 let step = unpacker.step(&packed[at..], &mut content).map_err(io::Error::other)?;
                 at += step.taken;
-                if self.consume_content(&content[..step.made], unpacker.content()).await {
+                let consumed = self.consume_content(&content[..step.made], unpacker.content());
+                if segments.patiently(true, consumed).await {
                     return Ok(Ended::AtEnd);
                 }
                 if step.made == 0 && (step.taken == 0 || at == packed.len()) {

@@ -1,7 +1,7 @@
 //! Reads a stretch of a file in order, several reads ahead, and hands the segments out one by one.
 //!
 //! Depth comes from what is free: the first read of a file waits for a buffer, further ones take only what no other
-//! reader wants. A backlog that is not in the page cache is read past it (O_DIRECT), the live end through it.
+//! reader wants. What was read ahead goes back where the reader has to wait for long. A backlog that is not in the page cache is read past it (O_DIRECT), the live end through it.
 //! It knows no line and no record.
 
 use std::collections::VecDeque;
@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -18,6 +19,8 @@ use crate::pool::ALIGN;
 
 /// Reads in flight for one file.
 const DEPTH: usize = 4;
+/// A wait that lasts so long is one for a sink that takes nothing now.
+const LONG_WAIT: Duration = Duration::from_millis(100);
 /// What is read ahead of a file at most.
 pub const READ_AHEAD_BYTES: u64 = (DEPTH * READ_BYTES) as u64;
 /// A stretch shorter than this is not worth a second descriptor.
@@ -117,6 +120,23 @@ impl Segments {
                 self.ahead = self.position;
             }
             return Ok(Some(segment));
+        }
+    }
+
+    /// Waits for `work`. Where that lasts, what was read ahead goes back, and with `holding`, another buffer stands in for the
+    /// one that `work` has: the shard's other files are read on meanwhile.
+    pub async fn patiently<T>(&mut self, holding: bool, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut stand_in = None;
+        loop {
+            if let Ok(done) = tokio::time::timeout(LONG_WAIT, work.as_mut()).await {
+                return done;
+            }
+            self.abandon();
+            self.ahead = self.position;
+            if holding && stand_in.is_none() {
+                stand_in = self.io.stand_in();
+            }
         }
     }
 
