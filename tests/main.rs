@@ -22,6 +22,7 @@ mod memory;
 mod metrics;
 mod neighbours;
 mod net;
+mod outputs;
 mod refusals;
 mod relay;
 mod reload;

@@ -16,6 +16,7 @@ use crate::engine::{Engine, Keeping, Wired, Wiring};
 use crate::io::{Backend, affinity, host, probe};
 use crate::keeper::{Keeper, Persist};
 use crate::memory::Memory;
+use crate::pool::ARENA_BYTES;
 use crate::rescue::{self, Rescue, Rescued};
 use crate::sink::SinkParams;
 use crate::sink::blackhole::Blackhole;
@@ -23,7 +24,7 @@ use crate::sink::console::Stdout;
 use crate::sink::file::params::{Existing, FileParams};
 use crate::sink::file::{FileSink, OpenError, Settings};
 use crate::sink::remote::Remote;
-use crate::sink::route::{Sink, Where};
+use crate::sink::route::{Batches, Sink, Where};
 use crate::source::file::params::{Mode, Start};
 use crate::source::part::Source;
 use crate::source::syslog::Protocol;
@@ -184,11 +185,20 @@ pub(crate) fn transactional(
     None
 }
 
-/// Makes a sink that goes on with what `groups` say it has committed.
+/// What the last run left of a sink.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// What it has committed.
+    pub(crate) groups: Vec<Group>,
+    /// Whether some source that feeds it cannot send again what was not committed.
+    pub(crate) is_only_copy: bool,
+}
+
+/// Makes a sink that goes on with what `past` says it has committed.
 pub(crate) fn make_sink(
     index: usize,
     sink: &SinkConfig,
-    groups: Vec<Group>,
+    past: Past,
     persist: &Persist,
 ) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
     let id = u16::try_from(index).expect("sinks are far fewer than 65 536");
@@ -199,7 +209,7 @@ pub(crate) fn make_sink(
     match &sink.params {
         SinkParams::Blackhole(_) => Ok(Blackhole::new(id, &sink.key)),
         SinkParams::Stdout(params) => Ok(Stdout::new(id, &sink.key, params.format)),
-        SinkParams::File(params) => make_file_sink(id, sink, params, groups, persist),
+        SinkParams::File(params) => make_file_sink(id, sink, params, past, persist),
         SinkParams::Tcp(params) => made(Remote::tcp(id, &sink.key, params)),
         SinkParams::Syslog(params) => made(Remote::syslog(id, &sink.key, params)),
         #[cfg(feature = "kafka")]
@@ -254,27 +264,28 @@ pub(crate) fn warn_of_forgotten(config: &Config) {
 }
 
 /// What the last run committed of a sink. A file that is begun anew, by sources that begin anew, has no past.
-fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Vec<Group> {
+fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Past {
     let truncates = matches!(&sink.params, SinkParams::File(file) if file.existing == Existing::Truncate);
     let begins_anew = |source: &SourceConfig| matches!(&source.params, SourceParams::File(file) if file.start == Start::Beginning && file.mode == Mode::Once);
-    let mut feeding = config.sources.iter().filter(|s| s.enable && sink.sources.takes(&s.key));
-    if truncates && feeding.all(begins_anew) {
-        return Vec::new();
+    let feeding = || config.sources.iter().filter(|s| s.enable && sink.sources.takes(&s.key));
+    if truncates && feeding().all(begins_anew) {
+        return Past::default();
     }
-    before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect()
+    let groups = before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect();
+    Past { groups, is_only_copy: !feeding().all(|source| source.params.can_repeat()) }
 }
 
 fn make_file_sink(
     id: SinkId,
     sink: &SinkConfig,
     params: &FileParams,
-    before: Vec<Group>,
+    past: Past,
     persist: &Persist,
 ) -> Result<Arc<dyn Sink>, Box<Diagnostic>> {
     let at = |finding: Diagnostic| Box::new(finding.at(sink.place.clone()));
     let settings = Settings::new(params, jiff::tz::TimeZone::system())
         .ok_or_else(|| at(Diagnostic::error(Code::WP404, format!("sink '{}' has no path", sink.key))))?;
-    match FileSink::open(id, &sink.key, settings, before, Arc::clone(persist)) {
+    match FileSink::open(id, &sink.key, settings, past, Arc::clone(persist)) {
         Ok(running) => Ok(running),
         Err(error @ OpenError::Busy { .. }) => {
             let finding = Diagnostic::error(Code::WP104, format!("sink '{}': {error}", sink.key));
@@ -352,8 +363,18 @@ pub(crate) fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Di
     }
 }
 
+/// What `batch_bytes` may be at least.
+const BATCH_BYTES_MIN: u64 = 4096;
+
 fn takes(sink: &SinkConfig) -> Where {
-    Where { tags: sink.condition.tags.clone(), severity_max: sink.condition.severity_max }
+    let most = match &sink.params {
+        // A file is full to the batch.
+        SinkParams::File(file) => file.rotate.0.as_ref().and_then(|rotate| rotate.size).map(|size| size.0),
+        _ => None,
+    };
+    let bytes = most.unwrap_or(u64::MAX).max(BATCH_BYTES_MIN).min(sink.common.batch_bytes.0);
+    let bytes = usize::try_from(bytes).unwrap_or(ARENA_BYTES).min(ARENA_BYTES);
+    Where { batches: Batches { bytes, linger: sink.common.linger }, ..sink.condition.clone() }
 }
 
 /// Whether every sink that a source feeds does without order.

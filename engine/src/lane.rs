@@ -19,7 +19,6 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use crate::batch::{Assignment, Batch, LaneId, Origin, Run, SinkId, Ticket};
 use crate::memory::{Charge, Share};
 use crate::metrics::SourceCounters;
-use crate::pool::ARENA_BYTES;
 use crate::shard::Shard;
 use crate::sink::format::{Format, encode};
 use crate::sink::route::{Sink, Where};
@@ -275,7 +274,7 @@ impl Lane {
         let keep = |i: usize| self.takes.record(run, i);
         let keep: Option<&dyn Fn(usize) -> bool> = if self.takes.each_record() { Some(&keep) } else { None };
         let ends = self.sink.wants_ends().then_some(&mut batch.ends);
-        let done = encode(format, run, from, keep, &mut batch.arena, ARENA_BYTES, ends);
+        let done = encode(format, run, from, keep, &mut batch.arena, self.takes.batches.bytes, ends);
         if done.next > from {
             let upto = run.position_after(done.next - 1);
             shard.settle().attach(ticket);
@@ -285,7 +284,7 @@ impl Lane {
             batch.charge_growth();
         }
         if done.next < run.records.len()
-            || batch.arena.len() >= ARENA_BYTES
+            || batch.arena.len() >= self.takes.batches.bytes
             || batch.tickets.len() >= TICKETS_MAX
         {
             let open = encoding.open.remove(at);
@@ -294,12 +293,22 @@ impl Lane {
         done.next
     }
 
-    /// Sends what is open and older than `before_ns`; returns how many stay open.
-    pub fn seal_older(&self, shard: &Shard, before_ns: i64) -> usize {
+    /// How long an open batch waits for more.
+    pub fn linger(&self) -> Duration {
+        self.takes.batches.linger
+    }
+
+    /// Sends what has waited for long enough at `now_ns`; returns how many stay open. What is from later is from before
+    /// the clock was set back.
+    pub fn seal_older(&self, shard: &Shard, now_ns: i64) -> usize {
+        let linger_ns = i64::try_from(self.linger().as_nanos()).unwrap_or(i64::MAX);
+        let ages = now_ns.saturating_sub(linger_ns)..=now_ns;
         let mut encoding = self.encoding.borrow_mut();
         let mut i = 0;
         while i < encoding.open.len() {
-            if encoding.open[i].batch.oldest_ns <= before_ns || encoding.open[i].batch.records == 0 {
+            let batch = &encoding.open[i].batch;
+            let waits = *ages.start() < batch.oldest_ns && batch.oldest_ns <= *ages.end();
+            if !waits || batch.records == 0 {
                 let open = encoding.open.remove(i);
                 shard.send_out(open.batch, &*self.sink);
             } else {
@@ -311,7 +320,7 @@ impl Lane {
 
     /// Sends everything that is open.
     pub fn seal(&self, shard: &Shard) {
-        self.seal_older(shard, i64::MAX);
+        self.seal_older(shard, i64::MIN);
     }
 
     /// A batch of this lane came home.

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::assemble::{
-    Making, make_sink, make_source, transactional, unordered, warn_of_forgotten, with_rescue,
+    Making, Past, make_sink, make_source, transactional, unordered, warn_of_forgotten, with_rescue,
 };
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
@@ -442,8 +442,10 @@ impl Work<'_> {
             return Err(Diagnostic::plain(format!("sink '{}': there are too many sinks", sink.key)));
         };
         let next_input = self.engine.next_input().load(Ordering::Acquire);
+        // What the old one has not committed comes again, from the batches at hand.
+        let past = Past { groups: before.groups.clone(), is_only_copy: false };
         transactional(self.next, sink, usize::from(id), next_input, &self.persist)
-            .unwrap_or_else(|| make_sink(usize::from(id), sink, before.groups.clone(), &self.persist))
+            .unwrap_or_else(|| make_sink(usize::from(id), sink, past, &self.persist))
             .and_then(|made| with_rescue(&self.next.engine.data_dir, sink, made, &self.persist))
             .map_err(|finding| *finding)
     }

@@ -46,6 +46,8 @@ pub const MAILBOX_LETTERS: usize = 1 << 14;
 const POOL_BATCHES: usize = 16;
 /// How long a record waits for company when its source is idle.
 pub const LINGER: Duration = Duration::from_millis(5);
+/// Between two looks at what is open, at least.
+const LINGER_MIN: Duration = Duration::from_millis(1);
 
 /// How to reach a shard from any thread.
 #[derive(Clone)]
@@ -250,7 +252,7 @@ impl Shard {
         }
     }
 
-    /// Some lane opened a batch: it is sealed after [`LINGER`] if nothing fills it.
+    /// Some lane opened a batch: it is sealed after the time of its sink if nothing fills it.
     pub fn lingering(&self) {
         if !self.open.replace(true) {
             self.opened.notify_one();
@@ -319,10 +321,10 @@ async fn sealer(shard: Rc<Shard>) {
     loop {
         shard.opened.notified().await;
         while shard.open.replace(false) {
-            tokio::time::sleep(LINGER).await;
-            let linger_ns = i64::try_from(LINGER.as_nanos()).unwrap_or(i64::MAX);
-            let before = shard.now_ns().saturating_sub(linger_ns);
-            let open: usize = shard.all_lanes().iter().map(|lane| lane.seal_older(&shard, before)).sum();
+            let lingers = shard.all_lanes().iter().map(|lane| lane.linger()).min();
+            tokio::time::sleep(lingers.unwrap_or(LINGER).max(LINGER_MIN)).await;
+            let now_ns = shard.now_ns();
+            let open: usize = shard.all_lanes().iter().map(|lane| lane.seal_older(&shard, now_ns)).sum();
             if open > 0 {
                 shard.open.set(true);
             }

@@ -131,6 +131,20 @@ impl IoFile {
         self.as_std().set_len(len)
     }
 
+    /// The file's length as the kernel has it at hand: it asks no server and no FUSE daemon, and does not wait.
+    ///
+    /// # Errors
+    /// Those of statx.
+    pub fn len_at_hand(&self) -> io::Result<u64> {
+        // SAFETY: statx is a plain C struct of integers, for which all zeros is a valid value.
+        let mut facts: libc::statx = unsafe { std::mem::zeroed() };
+        let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+        // SAFETY: the descriptor is open, the path ends with NUL, and the struct lives through the call.
+        let asked =
+            unsafe { libc::statx(self.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_SIZE, &raw mut facts) };
+        if asked == 0 { Ok(facts.stx_size) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// A second handle that a blocking thread may use.
     ///
     /// # Errors

@@ -217,10 +217,11 @@ impl Io {
     pub(super) fn give(&self, plain: Option<Arena>) {
         let buffers = self.buffers();
         buffers.plain.borrow_mut().extend(plain);
-        if buffers.surplus.borrow_mut().pop().is_some() {
-            return buffers.trim();
+        // What was made for a stand-in is not kept.
+        buffers.plain.borrow_mut().truncate(buffers.count - buffers.registered_count);
+        if buffers.surplus.borrow_mut().pop().is_none() {
+            buffers.permits.add_permits(1);
         }
-        buffers.permits.add_permits(1);
     }
 
     /// One read buffer more on the shard, as long as the guard lives, in place of one that is held for long; `None` while
@@ -236,13 +237,6 @@ impl Io {
     }
 }
 
-impl ReadBuffers {
-    /// Frees what stand-ins have left behind.
-    fn trim(&self) {
-        self.plain.borrow_mut().truncate(self.count - self.registered_count);
-    }
-}
-
 /// A read buffer more on a shard.
 pub struct StandIn {
     io: Io,
@@ -255,8 +249,6 @@ impl Drop for StandIn {
         if buffers.permits.forget_permits(1) == 0 {
             // All are lent: the first that comes back stays.
             buffers.surplus.borrow_mut().extend(self.charge.take());
-        } else {
-            buffers.trim();
         }
     }
 }

@@ -18,7 +18,7 @@ params! {
         /// Bytes kept in `data_dir/rescue` for this sink; the oldest stay.
         rescue_bytes: Size = "1GiB", in 1048576..=(1 << 50);
         /// A batch is sent when it has this many bytes.
-        batch_bytes: Size = "512KiB", in 4096..=(8 << 20);
+        batch_bytes: Size = "1MiB", in 4096..=(1 << 20);
         /// A batch is sent after this time, however full it is.
         linger: Duration = "5ms", in 0..=60_000;
     }

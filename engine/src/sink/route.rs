@@ -3,10 +3,12 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::batch::{Columns, Origin, Run, ShardId, SinkId};
 use crate::checkpoint::Group;
-use crate::shard::{Intake, Shard};
+use crate::pool::ARENA_BYTES;
+use crate::shard::{Intake, LINGER, Shard};
 use crate::sink::format::Format;
 use crate::status::SinkStatus;
 
@@ -98,6 +100,23 @@ pub struct Where {
     pub tags: Vec<(String, String)>,
     /// Severity at most (0 emergency to 7 debug): records that say less are not taken; a record without one is.
     pub severity_max: Option<u8>,
+    /// In what batches.
+    pub batches: Batches,
+}
+
+/// When a batch for a sink is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batches {
+    /// When it has this many bytes: a record that would make it longer comes into the next one.
+    pub bytes: usize,
+    /// Or when its first record has waited for so long.
+    pub linger: Duration,
+}
+
+impl Default for Batches {
+    fn default() -> Self {
+        Self { bytes: ARENA_BYTES, linger: LINGER }
+    }
 }
 
 impl Where {

@@ -34,3 +34,13 @@ kinds! {
         Mqtt(mqtt::MqttParams) = "mqtt", false;
     }
 }
+
+impl SourceParams {
+    /// Whether what was received and is not delivered can be had again after a crash.
+    pub fn can_repeat(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Kafka(_) => true,
+            Self::Syslog(_) | Self::Tcp(_) | Self::Mqtt(_) => false,
+        }
+    }
+}

@@ -34,6 +34,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::assemble::Past;
 use crate::batch::{Batch, Origin, ShardId, SinkId, Verdict};
 use crate::checkpoint::Group;
 use crate::keeper::Persist;
@@ -48,6 +49,7 @@ use ledger::Ledger;
 use owner::{Around, Home, Owner};
 use params::Existing;
 use place::{Opened, Regular};
+use recover::Rest;
 
 pub use ledger::Trouble;
 pub use place::OpenError;
@@ -72,21 +74,22 @@ struct Table {
 }
 
 impl FileSink {
-    /// The sink with the key `key` in the configuration. `before` is what the last checkpoint has of it; its files are
-    /// cut to their committed lengths here. A path without values or dates is opened at once.
+    /// The sink with the key `key` in the configuration. `past` is what the last checkpoint has of it; its files are
+    /// cut to their committed lengths here, where what is behind comes again. A path without values or dates is opened at once.
     ///
     /// # Errors
     /// An output that another engine writes, or that cannot be opened.
-    pub fn open(
+    pub(crate) fn open(
         id: SinkId,
         key: &str,
         settings: Settings,
-        before: Vec<Group>,
+        past: Past,
         persist: Persist,
     ) -> Result<Arc<Self>, OpenError> {
         let mut table = Table::default();
-        for mut group in before {
-            recover::recover(&mut group)?;
+        let rest = if past.is_only_copy { Rest::Keep } else { Rest::Cut };
+        for mut group in past.groups {
+            recover::recover(&mut group, rest)?;
             table.before.insert(group.key.clone(), group);
         }
         let table = Mutex::new(table);

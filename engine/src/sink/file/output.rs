@@ -76,16 +76,17 @@ impl Owner {
     /// Makes a locked file ours: what it holds is settled first, then the checkpoint has it, then it may be written.
     async fn take_over(&mut self, path: &str, mut regular: Regular) -> std::io::Result<FileOutput> {
         let (dev, ino) = (regular.dev, regular.ino);
+        let first_time = remember(&mut self.opened, path);
+        if first_time && self.around.settings.rotate.is_some() {
+            self.packer.tidy(path.into());
+        }
         if self.around.ledger.committed_len(dev, ino).is_none_or(|committed| committed != regular.len) {
-            let first_time = remember(&mut self.opened, path);
             let known = self.around.ledger.committed_len(dev, ino).is_some();
             if first_time && !known && self.around.settings.existing == Existing::Truncate {
                 regular.empty()?;
             }
             self.around.ledger.announce(Path::new(path), dev, ino, regular.len);
             self.persist().await;
-        } else {
-            remember(&mut self.opened, path);
         }
         self.around.ledger.goes_on(regular.len, self.taken);
         let backend = self.around.backend;

@@ -175,6 +175,10 @@ impl Owner {
             }
             self.packer.closed(closed);
         }
+        if self.was_cut() {
+            // Opened again, it is in the checkpoint at the length it has now before anything is written.
+            self.close().await;
+        }
         if self.current.is_none() {
             self.open(&path).await;
         }
@@ -200,6 +204,18 @@ impl Owner {
             }
             _ => (self.around.home)(job.batch, Verdict::Delivered),
         }
+    }
+
+    /// Whether somebody else has cut the file that is open.
+    fn was_cut(&mut self) -> bool {
+        let Some(Output { path, kind: Kind::File(file) }) = &mut self.current else { return false };
+        let Some(went) = file.writer.notice_cut() else { return false };
+        log::warn!(
+            target: "wpgen::sink",
+            "output {path}: somebody cut it by {went} bytes, records go behind what is left; to have it rotated without \
+             a loss, let it be renamed and send SIGHUP, or use `rotate`"
+        );
+        true
     }
 
     /// Something failed: waits before the next attempt; `true` when there is to be none, for a rescue has what is here.

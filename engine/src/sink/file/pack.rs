@@ -6,10 +6,11 @@
 //! locked and left alone; one that is being packed is locked too, so that its owner waits and begins a new one.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use super::place::sync_folder;
+use super::rotate::{existing, numbered};
 use super::settings::Packing;
 use crate::lock::try_lock;
 
@@ -56,6 +57,46 @@ pub(super) fn pack(path: &Path, packing: Packing) -> io::Result<PathBuf> {
     Ok(packed)
 }
 
+/// Finishes what a crash cut short of the rotated files of `path`: packs those that are not, and removes those whose packed
+/// file is whole, which has the other's name only then.
+pub(super) fn tidy(path: &Path, packing: Packing) -> io::Result<()> {
+    for number in (1..).take_while(|number| existing(path, *number).is_some()) {
+        let plain = numbered(path, number, "");
+        if !plain.is_file() {
+            continue;
+        }
+        let packed = numbered(path, number, packing.ending());
+        if !packed.exists() {
+            pack(&plain, packing)?;
+        } else if is_same(&plain, &packed, packing)? {
+            fs::remove_file(&plain)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a packed file holds what a plain one does.
+fn is_same(plain: &Path, packed: &Path, packing: Packing) -> io::Result<bool> {
+    let (mut plain, packed) = (BufReader::new(File::open(plain)?), File::open(packed)?);
+    match packing {
+        Packing::Gzip => is_equal(&mut plain, BufReader::new(flate2::read::MultiGzDecoder::new(packed))),
+        Packing::Zstd => is_equal(&mut plain, BufReader::new(zstd::stream::Decoder::new(packed)?)),
+    }
+}
+
+/// Whether two readers give the same bytes.
+fn is_equal(one: &mut impl BufRead, mut other: impl BufRead) -> io::Result<bool> {
+    loop {
+        let (a, b) = (one.fill_buf()?, other.fill_buf()?);
+        let len = a.len().min(b.len());
+        if len == 0 || a[..len] != b[..len] {
+            return Ok(a.is_empty() && b.is_empty());
+        }
+        one.consume(len);
+        other.consume(len);
+    }
+}
+
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -66,6 +107,31 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 mod tests {
     use super::*;
     use std::io::Read;
+
+    #[test]
+    fn what_a_crash_cut_short_is_finished() {
+        for packing in [Packing::Gzip, Packing::Zstd] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("out.log");
+            let aside = |number: u32, ending: &str| numbered(&path, number, ending);
+            for number in 1..6 {
+                fs::write(aside(number, ""), format!("{number}\n").repeat(50_000)).unwrap();
+            }
+            // Packed, and removed; packed only; not packed; packed, and something else is there.
+            pack(&aside(1, ""), packing).unwrap();
+            for number in [2, 4] {
+                let kept = fs::read(aside(number, "")).unwrap();
+                pack(&aside(number, ""), packing).unwrap();
+                fs::write(aside(number, ""), if number == 2 { &kept } else { &kept[2..] }).unwrap();
+            }
+            tidy(&path, packing).unwrap();
+            let there = |ending: &str| -> Vec<u32> {
+                (1..7).filter(|number| aside(*number, ending).exists()).collect()
+            };
+            assert_eq!(there(packing.ending()), [1, 2, 3, 4, 5]);
+            assert_eq!(there(""), [4]);
+        }
+    }
 
     #[test]
     fn what_is_packed_twice_under_one_name_is_all_there() {

@@ -1,11 +1,12 @@
 //! Packs closed files beside the owner, on a thread of its own: it may take minutes, and nothing waits for it but the
 //! next rotation and the engine's end.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pack::pack;
+use super::pack::{pack, tidy};
 use super::settings::Packing;
 
 /// Between two looks while waiting.
@@ -39,11 +40,20 @@ impl Packer {
 
     /// Packs a file.
     pub(super) fn pack(&self, path: PathBuf) {
+        self.work(path, |path, packing| pack(path, packing).map(drop));
+    }
+
+    /// Finishes what a crash cut short: of the file at `path`, rotated ones that are not packed yet, or are and still there.
+    pub(super) fn tidy(&self, path: PathBuf) {
+        self.work(path, tidy);
+    }
+
+    fn work(&self, path: PathBuf, work: fn(&Path, Packing) -> io::Result<()>) {
         let Some(packing) = self.packing else { return };
         let working = Arc::clone(&self.working);
         let name = path.display().to_string();
         let work = move || {
-            if let Err(error) = pack(&path, packing) {
+            if let Err(error) = work(&path, packing) {
                 log::warn!(target: "wpgen::sink", "{} stays as it is, packing failed: {error}", path.display());
             }
             drop(working);

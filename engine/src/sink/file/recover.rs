@@ -1,25 +1,35 @@
 //! What a start does with the files of the run before: each is cut to what the checkpoint says is committed.
 //!
-//! What lies behind that was written and never accounted for, and will be sent again. A file is ours when device and
+//! What lies behind that was written and never accounted for, and will be sent again. Where a source cannot send again
+//! (sockets), the file may hold the only copy: then whole lines stay. A file is ours when device and
 //! inode are those of the checkpoint, at its path or, after a rotation that a crash cut short, under a name beside it
 //! that begins with the same name. Anything else is left alone, and so is a file that another engine has locked.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::place::OpenError;
 use crate::checkpoint::{Group, Output};
 use crate::lock::{locker, try_lock};
 
+/// What becomes of bytes that no checkpoint has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// They go: their records come again.
+    Cut,
+    /// Whole lines stay: records among them may be the only copy.
+    Keep,
+}
+
 /// Cuts the files of a group, and takes out of it those that are no more at their path: they are finished.
-pub(super) fn recover(group: &mut Group) -> Result<(), OpenError> {
+pub(super) fn recover(group: &mut Group, rest: Rest) -> Result<(), OpenError> {
     let mut still_there = Vec::new();
     for output in std::mem::take(&mut group.files) {
         match find(&output) {
             Some(found) => {
-                let len = cut(&found, &output)?;
+                let len = cut(&found, &output, rest)?;
                 if found == output.path {
                     still_there.push(Output { committed_len: len, ..output });
                 }
@@ -51,9 +61,9 @@ fn find(output: &Output) -> Option<PathBuf> {
 }
 
 /// Cuts the file and returns the length it has then.
-fn cut(path: &Path, output: &Output) -> Result<u64, OpenError> {
+fn cut(path: &Path, output: &Output, rest: Rest) -> Result<u64, OpenError> {
     let io = |error: io::Error| OpenError::Io { path: path.to_owned(), error };
-    let file: File = OpenOptions::new().write(true).open(path).map_err(io)?;
+    let file: File = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
     if !try_lock(&file).map_err(io)? {
         return Err(OpenError::Busy { path: path.to_owned(), holder: locker(&file) });
     }
@@ -67,10 +77,39 @@ fn cut(path: &Path, output: &Output) -> Result<u64, OpenError> {
         );
         return Ok(len);
     }
+    let stays = match rest {
+        Rest::Cut => output.committed_len,
+        Rest::Keep => whole_lines(&file, output.committed_len, len).map_err(io)?,
+    };
+    if stays > output.committed_len {
+        log::info!(
+            target: "wpgen::sink",
+            "output {}: {} bytes that no checkpoint has stay, because not every source of it can send again; what files \
+             and Kafka gave among them comes twice",
+            path.display(),
+            stays - output.committed_len
+        );
+    }
     // Also when it has this length: that gives back the blocks reserved behind it.
-    file.set_len(output.committed_len).map_err(io)?;
+    file.set_len(stays).map_err(io)?;
     file.sync_all().map_err(io)?;
-    Ok(output.committed_len)
+    Ok(stays)
+}
+
+/// Where the last line of `[from, len)` ends; `from` where there is none.
+fn whole_lines(file: &File, from: u64, len: u64) -> io::Result<u64> {
+    let mut piece = vec![0; 64 << 10];
+    let mut end = len;
+    while end > from {
+        let begin = end.saturating_sub(piece.len() as u64).max(from);
+        let piece = &mut piece[..usize::try_from(end - begin).unwrap_or_default()];
+        file.read_exact_at(piece, begin)?;
+        if let Some(at) = memchr::memrchr(b'\n', piece) {
+            return Ok(begin + at as u64 + 1);
+        }
+        end = begin;
+    }
+    Ok(from)
 }
 
 #[cfg(test)]
@@ -84,7 +123,7 @@ mod tests {
 
     fn recovered(output: Output) -> Vec<Output> {
         let mut group = Group { files: vec![output], ..Group::default() };
-        recover(&mut group).unwrap();
+        recover(&mut group, Rest::Cut).unwrap();
         group.files
     }
 
@@ -112,6 +151,26 @@ mod tests {
     }
 
     #[test]
+    fn whole_lines_of_what_cannot_come_again_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.log");
+        let long = "x".repeat(100 << 10);
+        for (rest, stays) in [
+            (String::new(), 0),
+            ("one\ntw".to_owned(), 4),
+            ("torn".to_owned(), 0),
+            (format!("one\n{long}"), 4),
+            (format!("{long}\n"), long.len() + 1),
+        ] {
+            fs::write(&path, format!("committed\n{rest}")).unwrap();
+            let mut group = Group { files: vec![output(&path, 10)], ..Group::default() };
+            recover(&mut group, Rest::Keep).unwrap();
+            assert_eq!(group.files[0].committed_len, 10 + stays as u64);
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("committed\n{}", &rest[..stays]));
+        }
+    }
+
+    #[test]
     fn a_file_that_somebody_cut_is_taken_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.log");
@@ -127,7 +186,7 @@ mod tests {
         let other = OpenOptions::new().write(true).open(&path).unwrap();
         assert!(try_lock(&other).unwrap());
         let mut group = Group { files: vec![output(&path, 1)], ..Group::default() };
-        assert!(matches!(recover(&mut group), Err(OpenError::Busy { .. })));
+        assert!(matches!(recover(&mut group, Rest::Cut), Err(OpenError::Busy { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "abc");
     }
 }

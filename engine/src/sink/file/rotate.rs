@@ -62,12 +62,14 @@ pub(super) fn put_aside(path: &Path, keep: u32) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-fn existing(path: &Path, number: u32) -> Option<(PathBuf, &'static str)> {
+/// The rotated file of a number, packed or not, and its ending.
+pub(super) fn existing(path: &Path, number: u32) -> Option<(PathBuf, &'static str)> {
     let found = ENDINGS.into_iter().map(|ending| (numbered(path, number, ending), ending));
     found.into_iter().find(|(name, _)| fs::symlink_metadata(name).is_ok())
 }
 
-fn numbered(path: &Path, number: u32, ending: &str) -> PathBuf {
+/// What the rotated file of a number is called.
+pub(super) fn numbered(path: &Path, number: u32, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}{ending}"));
     name.into()

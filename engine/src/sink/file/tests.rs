@@ -85,6 +85,10 @@ struct Rig {
     sent_batches: usize,
 }
 
+fn past(groups: Vec<Group>) -> Past {
+    Past { groups, is_only_copy: false }
+}
+
 impl Rig {
     fn new(settings: Settings, backend: Backend) -> Self {
         Self::after(settings, backend, Vec::new())
@@ -92,7 +96,7 @@ impl Rig {
 
     fn after(settings: Settings, backend: Backend, before: Vec<Group>) -> Self {
         let persist: Persist = Arc::new(|| Box::pin(async { Ok(()) }));
-        let sink = FileSink::open(3, "sink", settings, before, persist).unwrap();
+        let sink = FileSink::open(3, "sink", settings, past(before), persist).unwrap();
         Self::of(sink, backend)
     }
 
@@ -293,7 +297,7 @@ fn a_file_is_in_a_checkpoint_before_its_first_byte() {
     let settings = settings(path.to_str().unwrap());
     Runtime::new(Backend::Epoll).unwrap().block_on(async {
         let mut rig =
-            Rig::of(FileSink::open(0, "sink", settings, Vec::new(), persist).unwrap(), Backend::Epoll);
+            Rig::of(FileSink::open(0, "sink", settings, Past::default(), persist).unwrap(), Backend::Epoll);
         rig.send(&mut Dice(1), 100);
         rig.end().await;
     });
@@ -473,7 +477,7 @@ fn outlets_get_numbers_owners_and_groups() {
     let key = |source: &str| format!("{}/{source}.log", dir.path().display());
     let persist: Persist = Arc::new(|| Box::pin(async { Ok(()) }));
     let before = Group { sink: "k".into(), key: key("gone"), positions: vec![(1, 9)], ..Group::default() };
-    let sink = FileSink::open(0, "k", settings(&template), vec![before.clone()], persist).unwrap();
+    let sink = FileSink::open(0, "k", settings(&template), past(vec![before.clone()]), persist).unwrap();
     let number = |source: &str| {
         sink.outlet(&Origin {
             source: source.into(),
@@ -502,7 +506,8 @@ fn a_second_engine_on_one_output_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("out.log");
     let persist: Persist = Arc::new(|| Box::pin(async { Ok(()) }));
-    let open = || FileSink::open(0, "k", settings(path.to_str().unwrap()), Vec::new(), Arc::clone(&persist));
+    let open =
+        || FileSink::open(0, "k", settings(path.to_str().unwrap()), Past::default(), Arc::clone(&persist));
     let first = open().unwrap();
     assert!(matches!(open().map(|_| ()), Err(OpenError::Busy { .. })));
     drop(first);

@@ -22,6 +22,8 @@ pub(super) trait Medium: Clone + 'static {
     async fn allocate_keep_size(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Sets the length, and gives back what was reserved behind it.
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// The length as the kernel has it at hand.
+    fn len(&self) -> io::Result<u64>;
 }
 
 impl Medium for IoFile {
@@ -35,6 +37,10 @@ impl Medium for IoFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         Self::truncate(self, len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.len_at_hand()
     }
 }
 
@@ -125,8 +131,18 @@ impl<M: Medium> Writer<M> {
         Ok(())
     }
 
+    /// Where somebody else has cut the file, as logrotate's copytruncate does, it goes on at the end that it has now, and not
+    /// behind a hole. Returns how many bytes went.
+    pub(super) fn notice_cut(&mut self) -> Option<u64> {
+        let len = self.cached.len().ok().filter(|len| *len < self.visible)?;
+        let went = self.visible - len;
+        (self.visible, self.reserved) = (len, len);
+        Some(went)
+    }
+
     /// Forgets what is behind `len`, in the file too.
     pub(super) fn cut(&mut self, len: u64) -> io::Result<()> {
+        let len = self.cached.len().map_or(len, |now| len.min(now));
         self.cached.truncate(len)?;
         (self.visible, self.reserved) = (len, len);
         self.forget_pending();
@@ -157,8 +173,9 @@ impl<M: Medium> Writer<M> {
                 Ok(n - pending_len)
             }
             Ok(n) => {
-                // Shorter than what was pending, which is still there: the file goes back to where it stood.
+                // Shorter than what was pending, which is still there: it is written again, through the page cache.
                 self.visible -= n as u64;
+                self.direct = None;
                 Ok(0)
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
@@ -233,7 +250,13 @@ mod tests {
             offset: u64,
         ) -> (io::Result<usize>, Arena) {
             let mut bytes = self.bytes.borrow_mut();
-            assert_eq!(offset, bytes.len() as u64, "no gap, and nothing twice");
+            assert!(offset <= bytes.len() as u64, "no gap");
+            let offset = usize::try_from(offset).unwrap();
+            assert!(
+                bytes[offset..].iter().eq(arena.memory()[range.clone()].iter().take(bytes.len() - offset)),
+                "nothing twice, but for the beginning of a write that came to little"
+            );
+            bytes.truncate(offset);
             let n = match self.words.borrow_mut().pop() {
                 Some(Word::Error(number)) => return (Err(io::Error::from_raw_os_error(number)), arena),
                 Some(Word::Short(n)) => n.min(range.len()),
@@ -241,6 +264,10 @@ mod tests {
             };
             bytes.extend_from_slice(&arena.memory()[range][..n]);
             (Ok(n), arena)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.borrow().len() as u64)
         }
 
         async fn allocate_keep_size(&self, _offset: u64, _len: u64) -> io::Result<()> {
@@ -301,6 +328,38 @@ mod tests {
         let (mut job, bytes) = job(300_000, 0);
         run(writer.append(&mut job)).unwrap();
         assert!(*cached.bytes.borrow() == bytes && writer.direct.is_none());
+    }
+
+    #[test]
+    fn a_direct_write_that_comes_to_less_than_was_pending_is_no_endless_one() {
+        let disk = Disk::default();
+        let mut writer = Writer::new(disk.clone(), Some(disk.clone()), 0);
+        let (mut first, few) = job(1000, 0);
+        run(writer.append(&mut first)).unwrap();
+        *disk.words.borrow_mut() = vec![Word::Short(512)];
+        let (mut next, many) = job(300_000, 1000);
+        run(writer.append(&mut next)).unwrap();
+        assert!(*disk.bytes.borrow() == [few, many].concat());
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_cut_has_no_hole() {
+        let disk = Disk::default();
+        let mut writer = Writer::new(disk.clone(), Some(disk.clone()), 0);
+        let (mut first, bytes) = job(5000, 0);
+        run(writer.append(&mut first)).unwrap();
+        run(writer.flush()).unwrap();
+        assert_eq!(writer.notice_cut(), None);
+        disk.truncate(0).unwrap();
+        assert_eq!(writer.notice_cut(), Some(5000));
+        let (mut next, more) = job(300_000, 5000 % BLOCK);
+        run(writer.append(&mut next)).unwrap();
+        run(writer.flush()).unwrap();
+        assert!(*disk.bytes.borrow() == more);
+        assert_eq!(bytes.len(), 5000);
+        disk.truncate(100).unwrap();
+        writer.cut(4000).unwrap();
+        assert_eq!(writer.standing(), Standing { visible: 100, pending: 0 });
     }
 
     #[test]
