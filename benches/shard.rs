@@ -83,7 +83,8 @@ impl Source for Runs {
                     received_ns: 1_700_000_000_000_000_000,
                     positions: Positions::Linear { base: n * bytes, upto: (n + 1) * bytes },
                 };
-                deliver(&around.shard, &around.lanes, slot, &run, (n + 1) * bytes).await;
+                let Some(entered) = around.lanes.enter(&around.stop).await else { return };
+                deliver(&around, &entered, slot, &run, (n + 1) * bytes).await;
             }
             around.lanes.seal(&around.shard);
             around.shard.settle().close(slot);

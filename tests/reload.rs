@@ -392,3 +392,107 @@ fn a_source_waits_for_a_sink_that_is_not_closed_yet() {
     drop(open);
     assert_eq!(reader.join().unwrap(), lines(0, 2000), "no record was without its sink");
 }
+
+/// A sink whose file cannot be opened again, and how it is held back.
+struct Missing {
+    site: Site,
+}
+
+impl Missing {
+    /// The source `app` with this tag, and its only sink, whose file cannot be opened anew: what stands in its folder's
+    /// place is no folder.
+    fn configure(&self, tags: &str, path: &str, fsync: &str) {
+        let sink = format!(
+            "[[sinks]]\nkey = \"gone\"\nconnect = \"file_sink\"\nsources = [\"app\", \"net\"]\n\
+             params = {{ path = \"{path}\", fsync = \"{fsync}\" }}\n"
+        );
+        self.site.configure(&(app(tags) + &sink));
+    }
+
+    fn append(&self, from: u64, to: u64) {
+        let path = self.site.path().join("app.log");
+        let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
+        let lines: String = (from..to).map(|n| format!("{n:08} line\n")).collect();
+        file.write_all(lines.as_bytes()).unwrap();
+    }
+
+    fn set_up() -> (Self, Started) {
+        let missing = Self { site: Site::new() };
+        missing.configure("", "dir/gone.log", "interval");
+        missing.append(0, 1000);
+        let engine = Started::in_folder(missing.site.path());
+        until("the sink has them", || missing.site.numbers("dir/gone.log").len() == 1000);
+        (missing, engine)
+    }
+
+    fn lag_bytes(&self) -> u64 {
+        let status = status(self.site.path());
+        let app = status["sources"].as_array().unwrap().iter().find(|source| source["key"] == "app").cloned();
+        app.unwrap()["lag_bytes"].as_u64().unwrap()
+    }
+
+    /// A reload takes the sink out, and neither the new one nor the old one can be opened.
+    fn take_out(&self) {
+        std::fs::rename(self.site.path().join("dir"), self.site.path().join("away")).unwrap();
+        std::fs::write(self.site.path().join("dir"), "").unwrap();
+        self.configure("", "dir/gone.log", "never");
+        let ran = self.site.reload();
+        assert!(ran.err.contains("sink 'gone'"), "{}{}", ran.out, ran.err);
+        assert_eq!(status(self.site.path())["sinks"].as_array().unwrap().len(), 1);
+    }
+
+    fn bring_back(&self) {
+        std::fs::remove_file(self.site.path().join("dir")).unwrap();
+        std::fs::rename(self.site.path().join("away"), self.site.path().join("dir")).unwrap();
+    }
+}
+
+#[test]
+fn a_source_that_waits_for_a_sink_can_be_stopped_and_the_next_start_reads_on() {
+    let (missing, engine) = Missing::set_up();
+    missing.take_out();
+    missing.append(1000, 2000);
+    until("they are seen", || missing.lag_bytes() >= 14_000);
+    engine.stop();
+    missing.bring_back();
+    // A start that reads on where the one before came to.
+    let path = missing.site.path().join("wpsrc.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(path, config.replace(", start = \"beginning\"", "")).unwrap();
+    let engine = Started::in_folder(missing.site.path());
+    until("the rest is there", || missing.site.numbers("dir/gone.log").len() >= 2000);
+    engine.stop();
+    all_in_order(&missing.site.numbers("dir/gone.log"), 2000);
+}
+
+#[test]
+fn a_source_that_waits_for_a_sink_can_be_changed() {
+    let (missing, engine) = Missing::set_up();
+    missing.take_out();
+    missing.append(1000, 2000);
+    until("they are seen", || missing.lag_bytes() >= 14_000);
+    missing.configure("\"a:1\"", "there.log", "never");
+    let out = missing.site.reload_well();
+    assert!(out.contains("changed app"), "{out}");
+    until("it goes on", || missing.site.numbers("there.log").len() >= 1000);
+    engine.stop();
+    let numbers = missing.site.numbers("there.log");
+    assert!(numbers.iter().copied().eq(1000..2000), "{} of them", numbers.len());
+}
+
+#[test]
+fn what_a_stream_gave_before_a_stop_and_no_sink_could_take_is_told() {
+    let (missing, engine) = Missing::set_up();
+    missing.take_out();
+    let before = status(missing.site.path())["sources"][0]["bytes_in"].as_u64();
+    let mut stream = TcpStream::connect(("127.0.0.1", missing.site.port)).unwrap();
+    stream.write_all(b"00000000 a message\n00000001 a message\n").unwrap();
+    until("it is received", || status(missing.site.path())["sources"][0]["bytes_in"].as_u64() > before);
+    engine.signal(libc::SIGTERM);
+    let ran = engine.end();
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("not everything that was taken could be delivered"), "{}", ran.err);
+    let log = std::fs::read_to_string(missing.site.path().join("logs/wpgen.log")).unwrap();
+    assert!(log.contains("what it had received is lost (2 records so far)"), "{log}");
+    assert!(missing.site.numbers("kept.log").is_empty());
+}

@@ -402,6 +402,40 @@ fn without_a_rescue_what_a_peer_was_given_follows_to_its_new_address_in_order() 
 }
 
 #[test]
+fn what_an_heir_has_inherited_and_not_begun_with_goes_on_to_the_next_one_in_order() {
+    for io in ["uring", "epoll"] {
+        // Before the first heir begins, and after.
+        for drain_timeout in ["50ms", "1500ms"] {
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path();
+            let without = |port| {
+                configure(folder, io, &tcp(port, ""));
+                let config = std::fs::read_to_string(folder.join("wpsrc.toml")).unwrap();
+                let config = config.replace("rescue = true\n", "");
+                let drain = format!("[engine]\ndrain_timeout = \"{drain_timeout}\"\n");
+                std::fs::write(folder.join("wpsrc.toml"), config.replace("[engine]\n", &drain)).unwrap();
+            };
+            without(free_port());
+            write(folder, 0..1000);
+            let engine = Started::in_folder(folder);
+            until("all of it is on its way", || figures(folder).0["records_in"] == 1000);
+            let port = free_port();
+            for port in [free_port(), port] {
+                without(port);
+                assert_eq!(run(folder, &["source", "reload"]).code, Some(0));
+            }
+            write(folder, 1000..2000);
+            let peer = Peer::listen(port);
+            peer.await_last(1999);
+            await_acknowledged(folder, 2000);
+            engine.stop();
+            assert_eq!(repeated(&peer.lines(), 2000), 0, "nobody had any of it");
+            peer.end();
+        }
+    }
+}
+
+#[test]
 fn a_rescue_that_is_switched_off_sends_what_it_has_and_keeps_no_more() {
     const LINES: usize = 50_000;
     let folder = tempfile::tempdir().unwrap();

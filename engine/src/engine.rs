@@ -23,7 +23,7 @@ use crate::io::{Backend, Io};
 use crate::keeper::{Duty, Keeper, KeeperState};
 use crate::lane::CREDIT_BATCHES;
 use crate::memory::{Memory, Share};
-use crate::metrics::{Counter, REASONS, SourceCounters};
+use crate::metrics::{Counter, REASONS, Reason, SourceCounters};
 use crate::pool::ARENA_BYTES;
 use crate::process::Usage;
 use crate::queue::Mailbox;
@@ -281,6 +281,12 @@ impl Shared {
         self.links.iter().all(|_| answer())
     }
 
+    /// Records that sources lost which were stopped while a sink of theirs did not run.
+    fn lost(&self) -> u64 {
+        let counters = self.newest().into_iter().flat_map(|running| running.counters.clone());
+        counters.map(|counters| counters.dropped[Reason::NoSink as usize].get()).sum()
+    }
+
     fn bytes(&self) -> u64 {
         self.newest().iter().flat_map(|r| &r.counters).map(|c| c.bytes.get()).sum()
     }
@@ -495,8 +501,9 @@ impl Engine {
     /// whether all of it was settled within `at_most`, and the last status.
     pub fn drain(mut self, at_most: Duration) -> (bool, Status) {
         let until = Instant::now() + at_most;
-        self.shared.running().iter().for_each(|running| running.stop());
-        let mut settled = self.parts.wait(at_most);
+        let (running, lost) = (self.shared.running(), self.shared.lost());
+        running.iter().for_each(|running| running.stop());
+        let mut settled = self.parts.wait(at_most) && self.shared.lost() == lost;
         self.shared.order_all(|shard| shard.seal_all());
         settled &= self.wait_for(until, |shard| shard.settle().is_all_idle());
         self.shared.order_all(|shard| shard.close_intakes());

@@ -22,6 +22,8 @@ use crate::metrics::SourceCounters;
 use crate::shard::Shard;
 use crate::sink::format::{Format, encode};
 use crate::sink::route::{Sink, Where};
+use crate::source::part::Surroundings;
+use crate::source::stop::Stop;
 
 /// Batches of one source that may be out at one sink, on one shard: enough to write one while the next is synced and
 /// the third is filled.
@@ -375,6 +377,8 @@ struct Routes {
     held: Cell<bool>,
     released: Notify,
     turns: Semaphore,
+    /// It was stopped while it was held: a run was refused, and so is each one after it.
+    refusing: Cell<bool>,
 }
 
 impl Lanes {
@@ -392,6 +396,7 @@ impl Lanes {
             held: Cell::new(false),
             released: Notify::new(),
             turns: Semaphore::new(TURNS),
+            refusing: Cell::new(false),
         };
         let new = Self(Rc::new(routes));
         new.set(lanes.into_iter().collect());
@@ -471,23 +476,66 @@ impl Lanes {
         self.now().iter().all(|lane| lane.is_idle())
     }
 
-    async fn enter(&self) -> Rc<[Rc<Lane>]> {
-        while self.0.held.get() {
-            self.0.released.notified().await;
+    /// Waits until runs may begin. `None` when the source was stopped before that: nothing of it may be given out any
+    /// more, for what comes behind a gap would be taken for all of it.
+    pub async fn enter(&self, stop: &Stop) -> Option<Entered> {
+        while self.0.held.get() && !self.0.refusing.get() {
+            let released = self.0.released.notified();
+            tokio::select! {
+                () = released => {}
+                () = stop.raised() => self.0.refusing.set(self.0.held.get()),
+            }
         }
-        self.now()
+        (!self.0.refusing.get()).then(|| Entered(self.now()))
     }
 }
 
+/// The lanes that a source's next runs go to; while there is one, the source is not still.
+pub struct Entered(Rc<[Rc<Lane>]>);
+
 /// Hands a run to every lane and settles what no sink takes. Waits while a sink has no credit left for this source.
-pub async fn deliver(shard: &Shard, lanes: &Lanes, slot: u32, run: &Run<'_>, upto: u64) {
-    let now = lanes.enter().await;
+pub async fn deliver(around: &Surroundings, entered: &Entered, slot: u32, run: &Run<'_>, upto: u64) {
+    let Surroundings { shard, lanes, .. } = around;
     let records = u32::try_from(run.records.len()).expect("a run is one buffer");
     let ticket = shard.settle().begin(slot, upto, records);
-    for lane in &*now {
+    for lane in &*entered.0 {
         lane.push(shard, run, &ticket).await;
     }
     let moved = shard.settle().sealed(&ticket);
     lanes.counters().delivered.add(moved.delivered);
     lanes.counters().rejected.add(moved.rejected);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+
+    #[test]
+    fn a_source_that_is_stopped_while_it_is_held_gives_out_nothing_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let lanes = Lanes::new([], Arc::default(), Share::new(&Memory::unlimited()));
+        let stop = Stop::default();
+        runtime.block_on(async {
+            assert!(lanes.enter(&stop).await.is_some());
+            lanes.hold();
+            let (refused, ()) = tokio::join!(lanes.enter(&stop), async { stop.raise() });
+            assert!(refused.is_none());
+            // What comes now stands behind a gap.
+            lanes.release();
+            assert!(lanes.enter(&stop).await.is_none());
+        });
+    }
+
+    #[test]
+    fn a_source_that_is_stopped_gives_out_its_last_while_nobody_holds_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let lanes = Lanes::new([], Arc::default(), Share::new(&Memory::unlimited()));
+        let stop = Stop::default();
+        stop.raise();
+        let entered = runtime.block_on(lanes.enter(&stop));
+        assert!(entered.is_some() && !lanes.is_still());
+        drop(entered);
+        assert!(lanes.is_still());
+    }
 }

@@ -51,7 +51,7 @@ pub struct Reloaded {
 }
 
 /// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards; `older`, as what
-/// sources ran before that wait for their turn.
+/// sources ran before that wait for their turn; `whole`, what is configured, of which `next` may be a part.
 ///
 /// # Errors
 /// Why nothing was changed.
@@ -60,6 +60,7 @@ fn apply(
     engine: &Engine,
     runs: &mut Config,
     next: &Config,
+    whole: &Config,
 ) -> Result<Reloaded, Diagnostics> {
     let refused = |all| Diagnostics { all, dropped: 0 };
     let restarts = diff::needs_restart(runs, next);
@@ -77,6 +78,7 @@ fn apply(
         older,
         runs,
         next,
+        whole,
         changes,
         persist,
         host: host::name().into(),
@@ -106,6 +108,8 @@ struct Work<'a> {
     older: &'a [SourceConfig],
     runs: &'a mut Config,
     next: &'a Config,
+    /// What is configured: `next`, and what waits for its turn.
+    whole: &'a Config,
     changes: Changes,
     persist: Persist,
     host: Arc<str>,
@@ -228,9 +232,9 @@ impl Work<'_> {
 
     /// A sink that is configured to have records of a source, and does not run.
     fn lacks(&self, source: &str) -> Option<&SinkConfig> {
-        let mut sinks = self.next.sinks.iter().filter(|sink| sink.enable);
+        let mut sinks = self.whole.sinks.iter().filter(|sink| sink.enable);
         sinks.find(|sink| {
-            diff::route(self.next, source, &sink.key).is_some() && self.engine.sink(&sink.key).is_none()
+            diff::route(self.whole, source, &sink.key).is_some() && self.engine.sink(&sink.key).is_none()
         })
     }
 
@@ -444,7 +448,7 @@ impl Work<'_> {
         let next_input = self.engine.next_input().load(Ordering::Acquire);
         // What the old one has not committed comes again, from the batches at hand.
         let past = Past { groups: before.groups.clone(), is_only_copy: false };
-        transactional(self.next, sink, usize::from(id), next_input, &self.persist)
+        transactional(self.whole, sink, usize::from(id), next_input, &self.persist)
             .unwrap_or_else(|| make_sink(usize::from(id), sink, past, &self.persist))
             .and_then(|made| with_rescue(&self.next.engine.data_dir, sink, made, &self.persist))
             .map_err(|finding| *finding)
@@ -465,7 +469,7 @@ impl Work<'_> {
             // The log goes on where it is until a restart.
             log_dir: &self.runs.log.dir,
             goes_on: old.map(|old| &old.params),
-            unordered: unordered(self.next, &source.key),
+            unordered: unordered(self.whole, &source.key),
             shards: self.engine.shards(),
             persist: &self.persist,
         })

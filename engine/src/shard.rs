@@ -71,6 +71,8 @@ pub struct Shard {
     memory: Arc<Memory>,
     pool: RefCell<Pool>,
     intakes: RefCell<HashMap<(SinkId, u32), Rc<Intake>>>,
+    /// Lanes to sinks that left, of which an heir has batches, by the heir.
+    inherited: RefCell<HashMap<SinkId, Vec<Rc<Lane>>>>,
     settled: Notify,
     open: Cell<bool>,
     opened: Notify,
@@ -91,6 +93,7 @@ impl Shard {
             pool: RefCell::new(Pool::new(POOL_BATCHES, Arc::clone(&memory))),
             memory,
             intakes: RefCell::default(),
+            inherited: RefCell::default(),
             settled: Notify::new(),
             open: Cell::new(false),
             opened: Notify::new(),
@@ -244,6 +247,7 @@ impl Shard {
     }
 
     fn opened_intake(&self, sink: SinkId, outlet: u32, intake: &Rc<Intake>) {
+        intake.opened();
         let sink = self.sinks.borrow().get(&sink).cloned();
         let Some(sink) = sink else { return };
         let (intake, me) = (Rc::clone(intake), SELF.with(|s| s.borrow().clone()));

@@ -1,6 +1,6 @@
 //! The engine under test: the real program, started and struck, and asked over its socket.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,8 +11,10 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// Longer than its drain_timeout, which is part of its configuration.
 const END_MAX: Duration = Duration::from_secs(60);
 
-/// Longer than a reload takes that waits in each of its phases.
-const ANSWER_MAX: Duration = Duration::from_secs(40);
+/// Longer than the engine lets anybody wait for a reload, which is longer than a reload lasts.
+const ANSWER_MAX: Duration = Duration::from_secs(45);
+/// How long the end of an engine that has closed its connections may take to be seen.
+const SEEN_MAX: Duration = Duration::from_secs(1);
 
 /// A running engine.
 pub struct Engine {
@@ -39,7 +41,7 @@ impl Engine {
         let child = command.spawn().map_err(|error| format!("the engine does not start: {error}"))?;
         let mut engine = Self { child, folder: folder.to_owned() };
         let deadline = Instant::now() + START_MAX;
-        while engine.ask("GET", "/health/live").is_none() {
+        while ask(folder, "GET", "/health/live").is_err() {
             if let Some(status) = engine.child.try_wait().unwrap() {
                 return Err(format!("the engine ended at its start: {status}"));
             }
@@ -56,15 +58,31 @@ impl Engine {
         self.child.id().cast_signed()
     }
 
-    /// Asks it; the answer's code and body, or nothing when it does not answer: then what each of its threads does is
-    /// kept beside its log.
-    pub fn ask(&self, method: &str, path: &str) -> Option<(u16, String)> {
+    /// Has it do something; the answer's code and body. While it lives and does not answer, what each of its threads does
+    /// is kept beside its log.
+    ///
+    /// # Errors
+    /// What came in the place of an answer, after how long, and what became of the engine.
+    pub fn post(&mut self, path: &str) -> Result<(u16, String), String> {
         let asked = Instant::now();
-        let answer = ask(&self.folder, method, path);
-        if answer.is_none() && asked.elapsed() >= ANSWER_MAX {
-            self.keep_stacks();
-        }
-        answer
+        ask(&self.folder, "POST", path).map_err(|error| {
+            let (took, deadline) = (asked.elapsed(), Instant::now() + SEEN_MAX);
+            let ended = loop {
+                let ended = self.ended();
+                if ended.is_some() || took >= ANSWER_MAX || Instant::now() > deadline {
+                    break ended;
+                }
+                std::thread::sleep(Duration::from_millis(5)); // between two looks
+            };
+            let fate = ended.map_or_else(
+                || {
+                    self.keep_stacks();
+                    "it runs, and what its threads do is in 'stacks'".to_owned()
+                },
+                |how| format!("it has ended: {how}"),
+            );
+            format!("no answer to {path} after {took:?}: {:?}: {error}; {fate}", error.kind())
+        })
     }
 
     /// Where there is a debugger.
@@ -119,12 +137,21 @@ impl Drop for Engine {
 }
 
 /// Asks the engine that runs in a folder.
-pub fn ask(folder: &Path, method: &str, path: &str) -> Option<(u16, String)> {
-    let mut stream = UnixStream::connect(folder.join("data/wpgen.sock")).ok()?;
-    stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+///
+/// # Errors
+/// It does not answer.
+pub fn ask(folder: &Path, method: &str, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = UnixStream::connect(folder.join("data/wpgen.sock"))?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n")?;
     let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    stream.read_to_string(&mut text)?;
+    let answer = text.split_once("\r\n\r\n").and_then(|(head, body)| {
+        let code = head.split(' ').nth(1)?.parse().ok()?;
+        Some((code, body.to_owned()))
+    });
+    answer.ok_or_else(|| {
+        let message = format!("the connection ended after {} bytes, which are no answer", text.len());
+        io::Error::new(io::ErrorKind::UnexpectedEof, message)
+    })
 }

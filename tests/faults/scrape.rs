@@ -128,7 +128,7 @@ fn look(shared: &Shared, folder: &Path) {
         return;
     }
     let at = Instant::now();
-    let Some((200, text)) = ask(folder, "GET", "/metrics") else { return };
+    let Ok((200, text)) = ask(folder, "GET", "/metrics") else { return };
     let samples = parse(&text);
     let mut seen = shared.seen.lock().unwrap();
     if shared.life.load(Ordering::Acquire) != life {

@@ -105,7 +105,9 @@ fn rounds(seed: u64, length: Duration, means: Means, place: &Place) -> Result<(O
             .and_then(|()| stage.judge())
             .map_err(why)?;
         sum.add(outcome);
-        stage.next_round(&idle, place, 0)?;
+        let to_rest =
+            |wrong: Wrong| why(std::iter::once("it goes to rest:".to_owned()).chain(wrong).collect());
+        stage.next_round(&idle, place, 0).map_err(to_rest)?;
         all.push(at_rest(&stage, base).map_err(why)?);
         clear(place);
         if Instant::now() >= until {

@@ -356,8 +356,8 @@ impl Stage {
             self.configure();
         }
         while self.reload_again {
-            let answer = self.engine().ask("POST", "/api/reload");
-            self.reload_again = !matches!(answer, Some((200, _)));
+            let answer = self.post_reload();
+            self.reload_again = !matches!(answer, Ok((200, _)));
             if self.reload_again && Instant::now() > deadline {
                 return Err(vec![format!("a reload once nothing holds on: {answer:?}")]);
             }
@@ -371,10 +371,15 @@ impl Stage {
         self.rounds.sinks += u32::from(sinks);
         self.rounds.hasty = self.holds;
         self.configure();
-        match self.engine().ask("POST", "/api/reload") {
-            Some((200, _)) => Ok(()),
+        match self.post_reload() {
+            Ok((200, _)) => Ok(()),
             // What cannot be drained now cannot be changed now; the engine says so, and asks for another reload.
-            Some((409, _)) if self.holds => {
+            Ok((409, _)) if self.holds => {
+                self.reload_again = true;
+                Ok(())
+            }
+            // Nor can anything while a worker waits for a disk.
+            Ok((400, body)) if self.holds && body.contains("does not answer") => {
                 self.reload_again = true;
                 Ok(())
             }
@@ -382,14 +387,18 @@ impl Stage {
         }
     }
 
+    fn post_reload(&mut self) -> Result<(u16, String), String> {
+        self.engine.as_mut().expect("an engine is up between two steps").post("/api/reload")
+    }
+
     fn reload_bad(&mut self) -> Result<(), Wrong> {
         let path = self.folder.join("wpsrc.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("[engine]", "[engine]\nnonsense = 1")).unwrap();
-        let answer = self.engine().ask("POST", "/api/reload");
+        let answer = self.post_reload();
         self.configure();
         match answer {
-            Some((code, _)) if code != 200 => Ok(()),
+            Ok((code, _)) if code != 200 => Ok(()),
             other => Err(vec![format!("a reload of nonsense: {other:?}")]),
         }
     }

@@ -17,6 +17,7 @@ use tokio::task::LocalSet;
 
 use super::bufring::{BUFFER_BYTES, Lease};
 use super::listen::{Address, Listening};
+use super::poller::{Kind, Token};
 use super::stream::{Closed, Conn, StreamConsumer, StreamOptions, StreamSource, Streams};
 use crate::memory::Memory;
 
@@ -432,6 +433,26 @@ fn unix_streams_and_removed_sources() {
             until("closed by us", || *checker.closed.borrow() == [Closed::ByUs]).await;
             until("the peer sees it", || sender.write_all(b"x").is_err()).await;
             until("no one listens", || UnixStream::connect(&path).is_err()).await;
+        });
+    }
+}
+
+#[test]
+fn a_listener_whose_last_word_is_a_connection_lets_go_of_its_port() {
+    for place in [On::RingInTokio, On::RingInUring] {
+        on(place, |streams| async move {
+            let (_checker, source, at) = checked(&streams, StreamOptions::default());
+            streams.stop_listening(source);
+            let (slot, generation) = {
+                let core = streams.core.borrow();
+                let (slot, listener) = core.listeners.iter().next().expect("its request is still out");
+                (slot as u32, listener.generation)
+            };
+            let token = Token { kind: Kind::Accept, slot, generation };
+            let fd = std::fs::File::open("/dev/null").unwrap().into();
+            streams.accepted(token, fd, false);
+            assert!(streams.core.borrow().listeners.is_empty());
+            until("nobody has the port", || TcpStream::connect(at).is_err()).await;
         });
     }
 }

@@ -265,7 +265,7 @@ impl Streams {
         }
     }
 
-    fn accepted(&self, token: Token, fd: OwnedFd, goes_on: bool) {
+    pub(super) fn accepted(&self, token: Token, fd: OwnedFd, goes_on: bool) {
         let (consumer, source, placed, seat) = {
             let core = &mut *self.core.borrow_mut();
             let Some(listener) = core.listeners.get(token.slot as usize) else { return };
@@ -282,6 +282,10 @@ impl Streams {
             if leaving {
                 // No seat is left for it; the peer finds its connection closed.
                 placed.flatten().iter().for_each(|_| listening.closed(seat));
+                if !goes_on {
+                    // That was the last word of the request; no end is told after it.
+                    core.listeners.remove(token.slot as usize);
+                }
                 return;
             }
             (consumer, source, placed, (listening, seat))

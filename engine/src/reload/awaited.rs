@@ -1,8 +1,9 @@
 //! Sources and sinks that a reload could not open: their older selves still drained or closed, somebody else had their
 //! port, or a source's sink did not run.
 //!
-//! Owns what is wanted of them and when they are tried again. Invariants: none is tried while an older self drains; a
-//! try touches nothing but these. An engine that awaits a source is not done, whatever its others do.
+//! Owns what is wanted of them and when they are tried again. Invariants: none is tried while an older self drains or
+//! closes, nor a source before its sinks; a try touches nothing but these, and what one waits for keeps no other one
+//! waiting. An engine that awaits a source is not done, whatever its others do.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ impl Awaited {
         next: &Config,
     ) -> Result<Reloaded, Diagnostics> {
         let before = runs.sources.clone();
-        let done = apply(&self.older, engine, runs, next)?;
+        let done = apply(&self.older, engine, runs, next, next)?;
         let is_missing = |key: &str| diff::source(runs, key).is_none();
         self.sources = diff::sources(next).into_iter().filter(|s| is_missing(&s.key)).cloned().collect();
         let is_missing = |key: &str| diff::sink(runs, key).is_none();
@@ -53,25 +54,43 @@ impl Awaited {
         self.sources.is_empty()
     }
 
-    /// Opens what can be opened by now; `runs` says what runs afterwards. `None` as long as nothing has changed.
-    pub fn open(&mut self, engine: &Engine, runs: &mut Config) -> Option<Reloaded> {
+    /// Opens what can be opened by now, sinks first; `runs` says what runs afterwards. What came of it, where something
+    /// has changed.
+    pub fn open(&mut self, engine: &Engine, runs: &mut Config) -> Vec<Reloaded> {
         let now = Instant::now();
         let is_early = self.next_try.is_some_and(|at| now < at);
-        if self.is_empty() && self.sinks.is_empty()
-            || is_early
-            || !self.sources.iter().all(|source| engine.wait_source(&source.key, now))
-            || self.sinks.iter().any(|sink| engine.is_leaving(&sink.key))
-        {
-            return None;
+        if self.is_empty() && self.sinks.is_empty() || is_early {
+            return Vec::new();
         }
-        self.next_try = Some(now + RETRY);
-        let mut wanted = runs.clone();
-        wanted.sources.extend(self.sources.iter().cloned());
-        wanted.sinks.extend(self.sinks.iter().cloned());
-        let done = apply(&self.older, engine, runs, &wanted);
+        let sinks = self.sinks.iter().filter(|sink| !engine.is_leaving(&sink.key));
+        let sinks: Vec<SinkConfig> = sinks.cloned().collect();
+        let mut done = Vec::new();
+        for sink in sinks {
+            self.next_try = Some(now + RETRY);
+            let mut wanted = runs.clone();
+            wanted.sinks.push(sink);
+            done.extend(self.open_wanted(engine, runs, &wanted));
+        }
+        let lacks = |source: &SourceConfig| self.sinks.iter().any(|sink| sink.sources.takes(&source.key));
+        let is_ready = |source: &&SourceConfig| !lacks(source) && engine.wait_source(&source.key, now);
+        let sources: Vec<SourceConfig> = self.sources.iter().filter(is_ready).cloned().collect();
+        if !sources.is_empty() {
+            self.next_try = Some(now + RETRY);
+            let mut wanted = runs.clone();
+            wanted.sources.extend(sources);
+            done.extend(self.open_wanted(engine, runs, &wanted));
+        }
+        done
+    }
+
+    /// Opens what `wanted` has more than what runs. Why one cannot be opened was said by the reload that wanted it first.
+    fn open_wanted(&mut self, engine: &Engine, runs: &mut Config, wanted: &Config) -> Option<Reloaded> {
+        let mut whole = runs.clone();
+        whole.sources.extend(self.sources.iter().cloned());
+        whole.sinks.extend(self.sinks.iter().cloned());
+        let done = apply(&self.older, engine, runs, wanted, &whole);
         self.sources.retain(|source| diff::source(runs, &source.key).is_none());
         self.sinks.retain(|sink| diff::sink(runs, &sink.key).is_none());
-        // Why one cannot be opened was said by the reload that wanted it first.
         done.ok().filter(|Reloaded { changes, .. }| {
             !changes.sources.added.is_empty() || !changes.sinks.added.is_empty()
         })

@@ -16,6 +16,8 @@ use crate::batch::Batch;
 pub struct Intake {
     queue: RefCell<VecDeque<Box<Batch>>>,
     arrived: Notify,
+    opened: Cell<bool>,
+    open: Notify,
     closed: Cell<bool>,
     ended: Cell<bool>,
     end: Notify,
@@ -88,6 +90,19 @@ impl Intake {
     pub fn all_given_back(&self) {
         self.recall.set(Recall::Done);
         self.recalled.notify_waiters();
+    }
+
+    /// Its owner begins.
+    pub(super) fn opened(&self) {
+        self.opened.set(true);
+        self.open.notify_waiters();
+    }
+
+    /// Waits until its owner has begun: until then it may be given more than what it was sent.
+    pub(super) async fn until_opened(&self) {
+        while !self.opened.get() {
+            self.open.notified().await;
+        }
     }
 
     /// Puts batches in front of all others.

@@ -194,20 +194,27 @@ impl Shard {
         self.add_sink(sink);
     }
 
-    /// Gives an heir what the sink before it does not deliver soon, and lets it begin.
-    async fn hand_over(self: Rc<Self>, from: SinkId, to: SinkId, lanes: Vec<Rc<Lane>>) {
+    /// Gives an heir what the sink before it does not deliver soon, and lets it begin. That is what the sink was given, and
+    /// what it inherited: it may have begun with that a moment ago, or not yet.
+    async fn hand_over(self: Rc<Self>, from: SinkId, to: SinkId, mut lanes: Vec<Rc<Lane>>) {
+        let intake = |sink| self.intakes.borrow().get(&(sink, ONLY_OUTLET)).cloned();
+        if let Some(old) = intake(from) {
+            old.until_opened().await;
+        }
+        lanes.extend(self.inherited.borrow_mut().remove(&from).unwrap_or_default());
         let delivered = async {
             while !lanes.iter().all(|lane| lane.is_idle()) {
                 self.settled().await;
             }
         };
         let is_delivered = tokio::time::timeout(GRACE, delivered).await.is_ok();
-        let intake = |sink| self.intakes.borrow().get(&(sink, ONLY_OUTLET)).cloned();
         let Some(heir) = intake(to) else { return };
+        lanes.retain(|lane| !lane.is_idle());
         if let Some(old) = intake(from).filter(|_| !is_delivered) {
             let mut batches = old.recall().await;
             batches.iter_mut().for_each(|batch| batch.sink = to);
             heir.put_first(batches.into_iter());
+            self.inherited.borrow_mut().insert(to, lanes);
         }
         self.opened_intake(to, ONLY_OUTLET, &heir);
     }
@@ -226,6 +233,7 @@ impl Shard {
                 shard.intakes.borrow_mut().remove(&key);
             }
             shard.sinks.borrow_mut().remove(&id);
+            shard.inherited.borrow_mut().remove(&id);
             if leaving.owners_left.fetch_sub(1, Ordering::AcqRel) == 1 {
                 leaving.set_gone();
             }

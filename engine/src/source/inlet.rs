@@ -84,6 +84,7 @@ pub struct Inlet {
     rate: Option<Arc<Rate>>,
     started: Instant,
     bad: Seldom,
+    lost: Seldom,
 }
 
 impl Inlet {
@@ -110,6 +111,7 @@ impl Inlet {
             rate: rules.rate.clone(),
             started: Instant::now(),
             bad: Seldom::default(),
+            lost: Seldom::default(),
             around,
         }
     }
@@ -165,6 +167,9 @@ impl Inlet {
     pub async fn give(&mut self, framed: Framed<'_>) {
         let Framed { bytes, records, peers, sender: Sender { peer, subject }, mut verbatim, base, upto } =
             framed;
+        let Some(entered) = self.around.lanes.enter(&self.around.stop).await else {
+            return self.lose(records.len() as u64);
+        };
         let received_ns = self.around.shard.now_ns();
         self.around.counters.records.add(records.len() as u64);
         if let Some(headers) = &mut self.headers {
@@ -201,9 +206,22 @@ impl Inlet {
                 received_ns,
                 positions: Positions::Linear { base, upto },
             };
-            deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
+            deliver(&self.around, &entered, self.slot, &run, upto).await;
             from = to;
         }
+    }
+
+    /// The source was stopped while a sink of it did not run, and nobody can send these once more.
+    #[cold]
+    fn lose(&self, records: u64) {
+        self.drop_records(Reason::NoSink, records);
+        let Some(times) = self.lost.happened(records) else { return };
+        log::error!(
+            target: "wpgen::source",
+            "source '{}' was stopped while it waited for a sink that does not run: what it had received is lost ({times} \
+             records so far); the log says why that sink was not opened",
+            self.key
+        );
     }
 
     #[cold]

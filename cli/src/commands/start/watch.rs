@@ -136,7 +136,7 @@ impl<'a> Watch<'a> {
 
     /// Opens what a reload could not, once it can be.
     fn open_awaited(&mut self) {
-        if let Some(Reloaded { changes, .. }) = self.awaited.open(self.engine, &mut self.runs) {
+        for Reloaded { changes, .. } in self.awaited.open(self.engine, &mut self.runs) {
             log::info!(target: "wpgen::reload", "what the last reload could not open yet is open: {changes}");
             self.outside.alerts().configure(&self.runs.sources);
         }

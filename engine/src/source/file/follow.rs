@@ -283,7 +283,7 @@ impl Follower {
             }
             if gone && self.grew.elapsed() >= LINGER {
                 Box::pin(self.reader.finish()).await;
-                return self.leave(true).await;
+                return self.leave(!self.reader.was_refused()).await;
             }
             if failed { self.pause(RETRY).await } else { self.rest(gone).await }
         }
@@ -480,6 +480,7 @@ impl Follower {
                 false
             }
         };
+        let end = end && !self.reader.was_refused();
         self.note(end);
         self.leave(end).await;
     }

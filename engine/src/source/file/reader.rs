@@ -19,7 +19,7 @@ use super::unpack::{Packing, Unpacker, WINDOW_BYTES_MAX};
 use crate::batch::{Columns, Origin, Positions, Run};
 use crate::io::IoFile;
 use crate::io::file::READ_HEAD;
-use crate::lane::deliver;
+use crate::lane::{Entered, deliver};
 use crate::memory::Use;
 use crate::metrics::Reason;
 use crate::source::part::Surroundings;
@@ -71,6 +71,8 @@ pub struct Reader {
     packed: bool,
     /// What the engine's memory was told of unfinished lines and groups.
     told_bytes: usize,
+    /// The source was stopped while its sinks were not there: what follows `handed` was not taken.
+    refused: bool,
 }
 
 impl Drop for Reader {
@@ -105,6 +107,7 @@ impl Reader {
             newlines: Counted::default(),
             packed: false,
             told_bytes: 0,
+            refused: false,
         }
     }
 
@@ -126,6 +129,11 @@ impl Reader {
     /// Position behind what was given out: when every sink has it up to there, the reader's work is settled.
     pub fn handed(&self) -> u64 {
         self.handed
+    }
+
+    /// Whether something of it was read and not taken, for the source was stopped while it was held back.
+    pub fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whether something was read that is not given out yet: an unfinished line, or lines that wait to be joined.
@@ -228,12 +236,23 @@ impl Reader {
 
     /// Gives out the group that multiline holds: nothing more will come of it.
     async fn give_out_group(&mut self) {
+        if !self.stage.is_holding() {
+            return;
+        }
+        let Some(entered) = self.enter().await else { return };
         let Self { around, stage, slot, origin, .. } = self;
         let Some(staged) = stage.flush(origin, around.shard.now_ns(), &around.counters) else { return };
         if let Some(upto) = staged.upto {
             self.handed = upto;
-            deliver(&around.shard, &around.lanes, *slot, &staged.run, upto).await;
+            deliver(around, &entered, *slot, &staged.run, upto).await;
         }
+    }
+
+    /// Waits until runs may begin; `None` when none may any more.
+    async fn enter(&mut self) -> Option<Entered> {
+        let entered = self.around.lanes.enter(&self.around.stop).await;
+        self.refused |= entered.is_none();
+        entered
     }
 
     /// Forgets what is unfinished and goes to `position`.
@@ -390,6 +409,8 @@ impl Reader {
     }
 
     async fn deliver(&mut self, bytes: &[u8], verbatim: bool, base: u64, upto: u64) {
+        // Before anything is counted: what is not taken is read again.
+        let Some(entered) = self.enter().await else { return };
         let from = self.counted.unwrap_or_else(|| base + u64::from(self.lines.spans()[0].start));
         self.around.counters.bytes.add(upto.saturating_sub(from));
         self.counted = Some(upto);
@@ -406,7 +427,7 @@ impl Reader {
         if self.stage.is_plain() {
             self.around.counters.records.add(run.records.len() as u64);
             self.handed = upto;
-            return deliver(&self.around.shard, &self.around.lanes, self.slot, &run, upto).await;
+            return deliver(&self.around, &entered, self.slot, &run, upto).await;
         }
         let Self { around, stage, .. } = self;
         let mut next = 0;
@@ -416,7 +437,7 @@ impl Reader {
             next = staged.next;
             if let Some(upto) = staged.upto {
                 self.handed = upto;
-                deliver(&around.shard, &around.lanes, self.slot, &staged.run, upto).await;
+                deliver(around, &entered, self.slot, &staged.run, upto).await;
             }
             if stop {
                 around.stop.raise();

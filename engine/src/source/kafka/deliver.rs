@@ -175,6 +175,8 @@ impl Work {
             self.book.found(partition, first - 1);
         }
         self.upto = upto;
+        // What is not taken is read again: its offsets are not stored.
+        let Some(entered) = self.around.lanes.enter(&self.around.stop).await else { return };
         let counters = &self.around.counters;
         counters.bytes.add(parcel.spans[range.clone()].iter().map(|span| span.len() as u64).sum());
         let as_it_is = self.rules.split == Split::None && self.rules.encode == Encode::Text;
@@ -207,7 +209,7 @@ impl Work {
             received_ns: self.around.shard.now_ns(),
             positions: Positions::Each(each),
         };
-        deliver(&self.around.shard, &self.around.lanes, self.slot.get(), &run, upto).await;
+        deliver(&self.around, &entered, self.slot.get(), &run, upto).await;
     }
 
     #[cold]
