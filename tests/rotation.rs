@@ -269,6 +269,20 @@ fn few_that_grow_among_many(io: &str) {
     engine.stop();
 }
 
+/// Between a rename and the new file there is none: that is no error.
+fn missing_for_a_while(io: &str) {
+    let site = site(io, "in/app.log");
+    let engine = site.start();
+    let log = || String::from_utf8(site.read("logs/wpgen.log")).unwrap();
+    until("it is said", || log().contains("[WP101] file not found"));
+    fs::write(site.path("in/app.log"), "one\n").unwrap();
+    until("it is read", || lines_out(&site) == 1);
+    assert_eq!(status(site.folder())["sources"][0]["errors"], 0);
+    engine.stop();
+    let said = log().lines().find(|line| line.contains("WP101")).unwrap().to_owned();
+    assert!(said.contains("WARN") && !said.contains("near names"), "{said}");
+}
+
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         /// Through io_uring, where it is allowed.
@@ -289,4 +303,5 @@ on_both!(
     gzipped_after_it_was_renamed,
     stopped_during_a_rotation,
     few_that_grow_among_many,
+    missing_for_a_while,
 );
