@@ -28,6 +28,21 @@ fn joining() -> Settings {
 }
 
 #[test]
+fn a_record_bears_the_machines_name_unless_the_configuration_says_better() {
+    let of = |tags: &[(&str, &str)]| {
+        let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings { tags, ..settings(&[]) }.origin(Path::new("/var/log/app.log"))
+    };
+    let tagged = |origin: &crate::batch::Origin, name: &str| origin.tag(name).map(str::to_owned);
+    let plain = of(&[("env", "prod")]);
+    let expected = [("host", "host"), ("env", "prod"), ("source_type", "file"), ("source_name", "app.log")];
+    for (name, value) in expected {
+        assert_eq!(tagged(&plain, name).as_deref(), Some(value));
+    }
+    assert_eq!(tagged(&of(&[("host", "web7")]), "host").as_deref(), Some("web7"));
+}
+
+#[test]
 fn groups_are_records_across_reads_and_the_last_one_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
