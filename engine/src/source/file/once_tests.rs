@@ -172,7 +172,7 @@ fn compressed_content_goes_on_behind_a_line_that_was_given_out_without_its_end()
 }
 
 #[test]
-fn what_comes_before_damage_is_kept_and_the_damage_told() {
+fn what_comes_before_a_cut_is_kept_and_the_cut_told() {
     let dir = tempfile::tempdir().unwrap();
     let text = text(0..50_000);
     let whole = gzip(text.as_bytes());
@@ -185,6 +185,13 @@ fn what_comes_before_damage_is_kept_and_the_damage_told() {
         told.len() == 1 && told[0].contains(&format!("cut off at byte {} (", whole.len() / 2)),
         "{told:?}"
     );
+    assert!(
+        outcome.text.ends_with('\n') && text.starts_with(&outcome.text),
+        "the torn line is not given out"
+    );
+    fs::write(&path, &whole).unwrap();
+    let rest = read(settings(&outcome.inputs), &[&path]);
+    assert!(outcome.text + &rest.text == text && rest.inputs[0].done, "the next run begins at it");
     let named = read(Settings { compression: Compression::Zstd, ..settings(&[]) }, &[&path]);
     assert_eq!((named.text.as_str(), named.status.sources[0].errors), ("", 1), "it is not zstd");
     assert!(logged(&path)[1].contains("compression = \"zstd\""));
