@@ -161,6 +161,49 @@ fn a_source_that_changes_goes_on_at_its_position_and_a_sink_at_its_end() {
     all_in_order(&site.numbers("all.log"), written);
 }
 
+/// A file source that is switched off goes on where it was once it is switched on, by a reload and by a restart; one that
+/// is configured no more is forgotten, and that is said.
+#[test]
+fn a_source_that_is_switched_off_and_on_goes_on_where_it_was() {
+    let site = Site::new();
+    let input = site.path().join("app.log");
+    let append = |numbers: std::ops::Range<u64>| {
+        let text: String = numbers.map(|n| format!("{n:08}\n")).collect();
+        let mut file = std::fs::File::options().create(true).append(true).open(&input).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    let app = |enable: bool| {
+        format!(
+            "[[sources]]\nkey = \"app\"\nconnect = \"file_src\"\nenable = {enable}\nparams = {{ path = \"app.log\" }}\n"
+        ) + &sink("all", "")
+    };
+    let all_are_there = |many: usize| until("all are there", || site.numbers("all.log").len() >= many);
+    append(0..100);
+    site.configure(&app(true));
+    let engine = Started::in_folder(site.path());
+    all_are_there(100);
+    site.configure(&app(false));
+    site.reload_well();
+    append(100..200);
+    site.configure(&app(true));
+    site.reload_well();
+    all_are_there(200);
+    site.configure(&app(false));
+    site.reload_well();
+    engine.stop();
+    Started::in_folder(site.path()).stop();
+    site.configure(&app(true));
+    let engine = Started::in_folder(site.path());
+    append(200..300);
+    all_are_there(300);
+    site.configure("");
+    site.reload_well();
+    engine.stop();
+    all_in_order(&site.numbers("all.log"), 300);
+    let log = std::fs::read_to_string(site.path().join("logs/wpgen.log")).unwrap();
+    assert_eq!(log.matches("source 'app' is configured no more").count(), 1, "{log}");
+}
+
 #[test]
 fn what_is_wrong_changes_nothing_and_is_told() {
     let site = Site::new();

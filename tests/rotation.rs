@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -269,6 +270,57 @@ fn few_that_grow_among_many(io: &str) {
     engine.stop();
 }
 
+/// Between a rename and the new file there is none: that is no error.
+fn missing_for_a_while(io: &str) {
+    let site = site(io, "in/app.log");
+    let engine = site.start();
+    let log = || String::from_utf8(site.read("logs/wpgen.log")).unwrap();
+    until("it is said", || log().contains("[WP101] file not found"));
+    fs::write(site.path("in/app.log"), "one\n").unwrap();
+    until("it is read", || lines_out(&site) == 1);
+    assert_eq!(status(site.folder())["sources"][0]["errors"], 0);
+    engine.stop();
+    let said = log().lines().find(|line| line.contains("WP101")).unwrap().to_owned();
+    assert!(said.contains("WARN") && !said.contains("near names"), "{said}");
+}
+
+/// A compressed file that is still being written: nothing torn of it is a record, and its rest is read, by this run and by
+/// the next one.
+fn compressed_while_it_is_read(io: &str) {
+    let text: String = (0..20_000).map(|n| format!("line {n} of a log that is packed\n")).collect();
+    let site = site(io, "in/*.gz");
+    let plain = site.path("whole");
+    fs::write(&plain, &text).unwrap();
+    assert!(Command::new("gzip").arg(&plain).status().unwrap().success());
+    let packed = site.read("whole.gz");
+    let path = site.path("in/app.gz");
+    fs::write(&path, &packed[..packed.len() / 3]).unwrap();
+    let log = || String::from_utf8(site.read("logs/wpgen.log")).unwrap();
+    let cut = |bytes: usize| format!("app.gz is cut off at byte {bytes} (");
+    let is_whole = || {
+        let out = site.read("out");
+        out.is_empty() || (text.as_bytes().starts_with(&out) && out.ends_with(b"\n"))
+    };
+    let engine = site.start();
+    until("it is said", || log().contains(&cut(packed.len() / 3)));
+    until("what is whole of it is there", || lines_out(&site) > 100);
+    assert!(is_whole(), "nothing torn");
+    let mut file = File::options().append(true).open(&path).unwrap();
+    file.write_all(&packed[packed.len() / 3..packed.len() / 2]).unwrap();
+    let before = lines_out(&site);
+    until("more of it is there", || lines_out(&site) > before);
+    engine.stop();
+    assert!(is_whole(), "nothing torn");
+    assert_eq!(log().matches("is cut off at").count(), 1, "said once");
+    let engine = site.start();
+    until("it is said again", || log().contains(&cut(packed.len() / 2)));
+    fs::write(&path, &packed).unwrap();
+    until("all of it is there", || lines_out(&site) == 20_000);
+    assert_eq!(status(site.folder())["sources"][0]["errors"], 0);
+    engine.stop();
+    assert!(site.read("out") == text.as_bytes());
+}
+
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         /// Through io_uring, where it is allowed.
@@ -289,4 +341,6 @@ on_both!(
     gzipped_after_it_was_renamed,
     stopped_during_a_rotation,
     few_that_grow_among_many,
+    missing_for_a_while,
+    compressed_while_it_is_read,
 );

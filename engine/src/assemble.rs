@@ -12,7 +12,7 @@ use crate::batch::SinkId;
 use crate::checkpoint::{self, Group, Snapshot, Store};
 use crate::config::{Config, SinkConfig, SourceConfig, top::IoMode};
 use crate::diagnosis::{Code, Diagnostic};
-use crate::engine::{Engine, Keeping, Wired, Wiring};
+use crate::engine::{Aside, Engine, Keeping, Wired, Wiring};
 use crate::io::{Backend, affinity, host, probe};
 use crate::keeper::{Keeper, Persist};
 use crate::memory::Memory;
@@ -75,7 +75,8 @@ pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
     }
     let allowed = affinity::allowed();
     let cpus = (0..workers).map(|i| (workers <= allowed.len()).then(|| allowed[i])).collect();
-    let keeping = Some(Keeping { keeper, store, interval: config.engine.checkpoint_interval });
+    let aside = Aside::new(config, &before);
+    let keeping = Some(Keeping { keeper, store, interval: config.engine.checkpoint_interval, aside });
     let memory = Memory::new(config.engine.memory_limit.0);
     let wiring = Wiring { cpus, backend, sinks, sources, keeping, next_input, memory };
     Engine::start(wiring)

@@ -3,6 +3,7 @@
 //! The engine owns the shard threads and the list of what runs. Draining goes with the stream: sources stop, lanes seal,
 //! sinks write and sync, verdicts come home, the checkpoint is written, shards end. It prints nothing and never exits.
 
+mod aside;
 mod rewire;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+pub use self::aside::Aside;
 use crate::batch::ShardId;
 use crate::checkpoint::{Input, Partition, Snapshot, Store};
 use crate::config::units::Size;
@@ -59,6 +61,8 @@ pub struct Keeping {
     pub store: Store,
     /// The longest time between a change and its checkpoint.
     pub interval: Duration,
+    /// What sources that are switched off are to go on with.
+    pub aside: Aside,
 }
 
 /// A source and where its records go.
@@ -101,6 +105,11 @@ impl Running {
             first.errors.add(self.source.errors());
         }
         self.counters.clone()
+    }
+
+    /// It has ended, and is to be forgotten then.
+    fn is_over(&self) -> bool {
+        self.leaving.load(Ordering::Acquire) && self.has_ended()
     }
 
     /// A part has ended, nobody asked for it, and the source has no end.
@@ -165,6 +174,8 @@ struct Shared {
     sinks: Mutex<Vec<Arc<dyn Sink>>>,
     /// Sinks that are configured no more and not closed yet.
     leaving: Mutex<Vec<Arc<Leaving>>>,
+    /// What sources tell of that are switched off.
+    aside: Mutex<Aside>,
     next_input: Arc<AtomicU64>,
     /// Sources started so far.
     numbers: AtomicU64,
@@ -175,9 +186,7 @@ struct Shared {
 
 impl Shared {
     fn running(&self) -> Vec<Arc<Running>> {
-        let mut running = lock(&self.running);
-        running.retain(|r| !(r.leaving.load(Ordering::Acquire) && r.has_ended()));
-        running.clone()
+        lock(&self.running).iter().filter(|r| !r.is_over()).cloned().collect()
     }
 
     /// One source a key: one that still drains behind its successor is counted with that.
@@ -241,10 +250,15 @@ impl Shared {
     }
 
     fn gather(&self, next_input: u64) -> Snapshot {
+        let (all, mut aside) = self.all_and_aside();
+        let (over, running): (Vec<_>, Vec<_>) = all.into_iter().partition(|r| r.is_over());
         let low = self.ask_all(|shard| shard.settle().positions().collect::<Vec<_>>());
         let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
-        let inputs: Vec<Input> = self.running().iter().flat_map(|r| r.source.inputs(&low)).collect();
-        let partitions: Vec<Partition> = self.running().iter().flat_map(|r| r.source.places(&low)).collect();
+        self.put_aside(&over, &low, &mut aside);
+        let mut inputs: Vec<Input> = running.iter().flat_map(|r| r.source.inputs(&low)).collect();
+        aside.retain(|input| !running.iter().any(|r| r.source.key() == input.source));
+        inputs.append(&mut aside);
+        let partitions: Vec<Partition> = running.iter().flat_map(|r| r.source.places(&low)).collect();
         // What a sink that leaves has committed counts until it is closed.
         let leaving = self.leaving().into_iter().map(|leaving| Arc::clone(&leaving.sink));
         let groups = leaving.chain(self.sinks()).flat_map(|sink| sink.groups()).collect();
@@ -379,6 +393,7 @@ impl Engine {
             running: Mutex::default(),
             sinks: Mutex::default(),
             leaving: Mutex::default(),
+            aside: Mutex::default(),
             next_input: wiring.next_input,
             numbers: AtomicU64::new(0),
             keeper: OnceLock::new(),
@@ -446,7 +461,8 @@ impl Engine {
     }
 
     fn keep(&mut self, keeping: Keeping) -> io::Result<()> {
-        let Keeping { mut keeper, store, interval } = keeping;
+        let Keeping { mut keeper, store, interval, aside } = keeping;
+        *lock(&self.shared.aside) = aside;
         let shared = || Arc::clone(&self.shared);
         let (gather, bytes, activity, kept) = (shared(), shared(), shared(), shared());
         let duty = Duty {
@@ -494,7 +510,9 @@ impl Engine {
         let running = Arc::new(Running { source, counters, number, stop, parts_left, stopping, leaving });
         let mut all = lock(&self.shared.running);
         all.retain(|r| r.source.key() != running.source.key() || !r.has_ended());
+        let key = running.source.key().to_owned();
         all.push(running);
+        self.shared.take_back(&key);
     }
 
     /// Stops taking, lets the sinks have everything that was taken, writes the checkpoint, ends the shards. Returns

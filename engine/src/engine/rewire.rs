@@ -111,8 +111,8 @@ impl Engine {
     /// The same for all that are not configured.
     pub(crate) fn forget_sources_without(&self, is_configured: impl Fn(&str) -> bool) {
         for running in self.shared.running().iter().filter(|running| !is_configured(running.source.key())) {
-            if running.stop.is_raised() {
-                running.leaving.store(true, Ordering::Release);
+            if running.stop.is_raised() && !running.leaving.swap(true, Ordering::AcqRel) {
+                self.tell_if_forgotten(running);
             }
         }
     }

@@ -146,7 +146,11 @@ impl<'a> Watch<'a> {
         let next = engine::config::load(&self.runs.file, &configuration::environment());
         let next = next.map_err(Refusal::Findings)?;
         next.warnings.all.iter().for_each(log_finding);
-        self.awaited.reload(self.engine, &mut self.runs, &next.config).map_err(Refusal::Findings)
+        self.engine.begin_reload(&next.config);
+        let done = self.awaited.reload(self.engine, &mut self.runs, &next.config);
+        let done = done.map_err(Refusal::Findings)?;
+        self.engine.end_reload(&next.config);
+        Ok(done)
     }
 }
 

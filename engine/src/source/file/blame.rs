@@ -103,7 +103,7 @@ pub fn missing(path: &Path) -> Finding {
         message: format!("file not found: {} (os error 2)", path.display()),
         notes,
         help,
-        is_absence: false,
+        is_absence: true,
     }
 }
 
@@ -112,7 +112,7 @@ pub fn unmatched(pattern: &Path, root: &Path) -> Finding {
     if !root.is_dir() {
         let finding = missing(root);
         let message = format!("no file matches {} (os error 2)", pattern.display());
-        return Finding { message, is_absence: true, ..finding };
+        return Finding { message, ..finding };
     }
     let notes = vec![format!("the folder {} is there, but nothing in it matches", root.display())];
     let message = format!("no file matches {}", pattern.display());
@@ -147,6 +147,8 @@ fn near_names(folder: &Path, wanted: &Path) -> Vec<String> {
     let Some(wanted) = wanted.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    // A file that is made at this moment is not what was meant instead.
+    let names = names.filter(|name| name != wanted);
     let limit = (wanted.chars().count() / 3).max(2);
     let mut near: Vec<(usize, String)> =
         names.map(|name| (distance(wanted, &name), name)).filter(|(far, _)| *far <= limit).collect();
@@ -346,6 +348,7 @@ mod tests {
         fs::write(folder.path().join("unrelated.txt"), "").expect("written");
         let finding = missing(&folder.path().join("App.lgo"));
         assert!(finding.message.ends_with("App.lgo (os error 2)"), "{}", finding.message);
+        assert!(finding.is_absence, "who follows it waits for it");
         let help = told(&finding);
         assert!(help.contains("No such file or directory (os error 2)"), "{help}");
         assert!(
@@ -353,6 +356,15 @@ mod tests {
             "{help}"
         );
         assert!(help.ends_with("near names there: app.log"), "{help}");
+    }
+
+    #[test]
+    fn a_file_that_came_meanwhile_is_not_near_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("app.log");
+        fs::write(&path, "").expect("written");
+        let finding = missing(&path);
+        assert_eq!(finding.help, Vec::<String>::new());
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use self::alike::{Alike, is_rotated, name_of, will_be_packed};
 use self::known::{Known, State, joined};
 use super::identity::{Fingerprint, Seen, Verdict};
+use super::unpack::Packing;
 use crate::checkpoint::Input;
 
 /// How many inputs without a file are remembered; the longest gone is forgotten first.
@@ -411,7 +412,7 @@ impl Catalog {
         if let Some(waited) = waited {
             waiting.since_ms = waited.since_ms;
         }
-        if seen.size == 0 && will_be_packed(&seen.path) {
+        if will_be_packed(&seen.path) && Packing::may_follow(&seen.head) {
             return Place::Wait(waiting, IN_FLIGHT_MS);
         }
         if seen.packed.is_some() {

@@ -35,6 +35,8 @@ const LINGER: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_secs(5);
 /// How often a file that no watch speaks of is looked at.
 const POLL: Duration = Duration::from_millis(100);
+/// How long a compressed file that was cut off must rest before it is read on: it is unpacked from its beginning.
+const PACKED_REST: Duration = Duration::from_secs(1);
 /// Between two attempts to read what cannot be read: nothing else tells when it can.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -442,7 +444,7 @@ impl Follower {
 
     /// Gives the file and its window back.
     async fn leave(&mut self, end: bool) {
-        let deleted = self.reader.file().metadata().is_ok_and(|meta| meta.nlink() == 0);
+        let deleted = self.is_deleted();
         self.retire(self.id, self.reader.slot());
         left(&self.followed, &self.link, self.id, end, deleted);
     }
@@ -460,29 +462,89 @@ impl Follower {
         });
     }
 
-    /// Reads compressed content once, to its end.
+    /// Reads compressed content to its end. A file that is cut off is still being written: its rest is waited for, and the
+    /// line that it ends in is not given out.
     async fn unpack(&mut self, path: &Path) {
-        let end = match Box::pin(self.reader.read_packed()).await {
-            Ok(Ended::AtEnd) => {
-                Box::pin(self.reader.finish()).await;
-                true
+        let mut told = false;
+        let end = loop {
+            let tried = self.size();
+            let error = match Box::pin(self.reader.read_packed()).await {
+                Ok(Ended::AtEnd) => {
+                    Box::pin(self.reader.finish()).await;
+                    break true;
+                }
+                Ok(Ended::Stopped) => break false,
+                Err(error) => error,
+            };
+            match Corrupt::of(&error) {
+                Some(corrupt) if corrupt.is_cut => {
+                    if !std::mem::replace(&mut told, true) {
+                        self.tell_cut(path, corrupt);
+                    }
+                    match self.rest_of_packed(tried).await {
+                        Rest::Came => {
+                            let handed = self.reader.handed();
+                            self.reader.seek(handed);
+                            continue;
+                        }
+                        Rest::IsElsewhere => break false,
+                        Rest::Never => {}
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    self.failed(&error);
+                    self.pause(AGAIN).await;
+                    break false;
+                }
             }
-            Ok(Ended::Stopped) => false,
-            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Corrupt>()) => {
-                self.settings.failed(&self.around, path, &error);
-                // There is no more of it than what came before the damage.
-                Box::pin(self.reader.finish()).await;
-                true
-            }
-            Err(error) => {
-                self.failed(&error);
-                self.pause(AGAIN).await;
-                false
-            }
+            self.settings.failed(&self.around, path, &error);
+            // There is no more of it than what came before the damage.
+            Box::pin(self.reader.finish()).await;
+            break true;
         };
         let end = end && !self.reader.was_refused();
         self.note(end);
         self.leave(end).await;
+    }
+
+    fn tell_cut(&self, path: &Path, corrupt: &Corrupt) {
+        log::warn!(
+            target: "wpgen::file",
+            "source '{}': {} is cut off at byte {} ({} bytes of content before it): waiting for its rest",
+            self.settings.key, path.display(), corrupt.packed, corrupt.content
+        );
+    }
+
+    fn size(&self) -> u64 {
+        self.reader.file().metadata().map_or(0, |meta| meta.len())
+    }
+
+    /// Waits until a file that was cut off at `tried` bytes has other ones, and has rested with them.
+    async fn rest_of_packed(&mut self, tried: u64) -> Rest {
+        self.reader.rest();
+        let mut before = tried;
+        loop {
+            self.pause(PACKED_REST).await;
+            if self.around.stop.is_raised() {
+                return Rest::IsElsewhere;
+            }
+            self.renamed();
+            let size = self.size();
+            if size != tried && size == before {
+                let seen = observe::file(&self.reader.file().as_std(), &self.link.path(), false);
+                let holds = seen.is_ok_and(|seen| self.followed.catalog().holds(self.id, &seen, 0));
+                return if holds { Rest::Came } else { Rest::IsElsewhere };
+            }
+            if size == before && self.is_deleted() {
+                return Rest::Never;
+            }
+            before = size;
+        }
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.reader.file().metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
     /// Tells the catalogue how far a packed file was read.
@@ -494,6 +556,16 @@ impl Follower {
             catalog.hand_back(self.id, self.reader.handed());
         }
     }
+}
+
+/// What becomes of a compressed file that is cut off.
+enum Rest {
+    /// There is more of it now.
+    Came,
+    /// There will be none: nobody can find the file any more.
+    Never,
+    /// Not here: the source stops, or the file holds something else.
+    IsElsewhere,
 }
 
 async fn sleep(time: Option<Duration>) {

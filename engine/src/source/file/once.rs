@@ -106,8 +106,9 @@ async fn read(settings: &Rc<Settings>, around: &Surroundings, job: Job) {
         Ok(Ended::Stopped) => {}
         Err(error) => {
             settings.failed(around, &job.path, &error);
-            if error.get_ref().is_some_and(|inner| inner.is::<Corrupt>()) {
-                // There is no more of it than what came before the damage.
+            if Corrupt::of(&error).is_some_and(|corrupt| !corrupt.is_cut) {
+                // There is no more of it than what came before the damage. Of one that is cut off there may be: the next
+                // run begins at its last line.
                 reader.finish().await;
             }
         }

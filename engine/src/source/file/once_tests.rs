@@ -28,6 +28,21 @@ fn joining() -> Settings {
 }
 
 #[test]
+fn a_record_bears_the_machines_name_unless_the_configuration_says_better() {
+    let of = |tags: &[(&str, &str)]| {
+        let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings { tags, ..settings(&[]) }.origin(Path::new("/var/log/app.log"))
+    };
+    let tagged = |origin: &crate::batch::Origin, name: &str| origin.tag(name).map(str::to_owned);
+    let plain = of(&[("env", "prod")]);
+    let expected = [("host", "host"), ("env", "prod"), ("source_type", "file"), ("source_name", "app.log")];
+    for (name, value) in expected {
+        assert_eq!(tagged(&plain, name).as_deref(), Some(value));
+    }
+    assert_eq!(tagged(&of(&[("host", "web7")]), "host").as_deref(), Some("web7"));
+}
+
+#[test]
 fn groups_are_records_across_reads_and_the_last_one_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("app.log");
@@ -157,7 +172,7 @@ fn compressed_content_goes_on_behind_a_line_that_was_given_out_without_its_end()
 }
 
 #[test]
-fn what_comes_before_damage_is_kept_and_the_damage_told() {
+fn what_comes_before_a_cut_is_kept_and_the_cut_told() {
     let dir = tempfile::tempdir().unwrap();
     let text = text(0..50_000);
     let whole = gzip(text.as_bytes());
@@ -170,6 +185,13 @@ fn what_comes_before_damage_is_kept_and_the_damage_told() {
         told.len() == 1 && told[0].contains(&format!("cut off at byte {} (", whole.len() / 2)),
         "{told:?}"
     );
+    assert!(
+        outcome.text.ends_with('\n') && text.starts_with(&outcome.text),
+        "the torn line is not given out"
+    );
+    fs::write(&path, &whole).unwrap();
+    let rest = read(settings(&outcome.inputs), &[&path]);
+    assert!(outcome.text + &rest.text == text && rest.inputs[0].done, "the next run begins at it");
     let named = read(Settings { compression: Compression::Zstd, ..settings(&[]) }, &[&path]);
     assert_eq!((named.text.as_str(), named.status.sources[0].errors), ("", 1), "it is not zstd");
     assert!(logged(&path)[1].contains("compression = \"zstd\""));

@@ -47,7 +47,9 @@ impl Settings {
     /// A file's part of what every record carries.
     pub fn origin(&self, path: &Path) -> Origin {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut tags = self.tags.clone();
+        // First: a tag of the configuration may say better what host the files are from.
+        let mut tags = vec![("host".to_owned(), self.host.to_string())];
+        tags.extend_from_slice(&self.tags);
         tags.extend([
             ("source_type".to_owned(), "file".to_owned()),
             ("source_path".to_owned(), path.to_string_lossy().into_owned()),

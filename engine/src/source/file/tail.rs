@@ -386,7 +386,7 @@ impl Coordinator {
         for finding in &found.findings {
             if self.said.insert(finding.message.clone()) {
                 if finding.is_absence {
-                    // Whoever follows a pattern waits for its files: nothing has failed.
+                    // Whoever follows a file waits for it: nothing has failed.
                     log::warn!(target: "wpgen::file", "source '{}': {finding}", self.key);
                     continue;
                 }

@@ -35,6 +35,12 @@ impl Packing {
             _ => None,
         }
     }
+
+    /// Whether a file that holds `head` and nothing more may be recognised when there is more of it.
+    pub fn may_follow(head: &[u8]) -> bool {
+        let zstd: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+        FIXED.starts_with(head) || (head.len() < zstd.len() && zstd.starts_with(head))
+    }
 }
 
 /// What one step did.
@@ -55,6 +61,8 @@ pub struct Corrupt {
     pub content: u64,
     /// What is wrong.
     pub reason: String,
+    /// Whether the file ends too early, and is well as far as it goes: more of it may come.
+    pub is_cut: bool,
 }
 
 impl fmt::Display for Corrupt {
@@ -64,6 +72,13 @@ impl fmt::Display for Corrupt {
 }
 
 impl std::error::Error for Corrupt {}
+
+impl Corrupt {
+    /// What is wrong with a compressed file, if that is what an error says.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
 
 /// Unpacks one file.
 pub struct Unpacker {
@@ -120,7 +135,10 @@ impl Unpacker {
             Inner::Gzip(gzip) => gzip.is_between(),
             Inner::Zstd { inside, .. } => !inside,
         };
-        if whole { Ok(()) } else { Err(self.corrupt("the compressed file is cut off".into())) }
+        if whole {
+            return Ok(());
+        }
+        Err(Corrupt { is_cut: true, ..self.corrupt("the compressed file is cut off".into()) })
     }
 
     /// How much content there was so far.
@@ -129,7 +147,7 @@ impl Unpacker {
     }
 
     fn corrupt(&self, reason: String) -> Corrupt {
-        Corrupt { packed: self.packed, content: self.content, reason }
+        Corrupt { packed: self.packed, content: self.content, reason, is_cut: false }
     }
 }
 

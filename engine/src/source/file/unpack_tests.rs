@@ -91,7 +91,7 @@ fn a_cut_is_told_at_every_byte_and_what_was_before_it_is_kept() {
             let fault = fault.unwrap_or_else(|| panic!("{packing:?} cut at {cut}"));
             assert!(content.starts_with(&got));
             assert_eq!((fault.packed, fault.content), (cut as u64, got.len() as u64));
-            assert!(fault.reason.contains("cut off"), "{fault}");
+            assert!(fault.is_cut && fault.reason.contains("cut off"), "{fault}");
         }
     }
 }

@@ -78,7 +78,7 @@ impl Alike {
     }
 }
 
-/// Whether an empty file is one that a compressor has just made: what is in it cannot be told yet.
+/// Whether a file with next to nothing in it is one that a compressor has just made: what is in it cannot be told yet.
 pub(super) fn will_be_packed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz" || extension == "zst")
 }
