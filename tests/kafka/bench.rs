@@ -207,7 +207,9 @@ impl Bench {
     fn tool(&self, mode: &[&str], topic: &str, settings: &[&str]) -> (Turn, String) {
         let mut tool = Command::new(&self.tool);
         tool.args(mode).args(["-t", topic, "-b", &self.brokers, "-c", &self.messages.to_string()]);
-        settings.iter().for_each(|setting| drop(tool.args(["-X", setting])));
+        settings.iter().for_each(|setting| {
+            tool.args(["-X", setting]);
+        });
         let (began, before) = (Instant::now(), cpu_seconds_ended());
         let ran = tool.output().unwrap();
         let turn = Turn { seconds: began.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds_ended() - before };
