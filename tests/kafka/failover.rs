@@ -9,7 +9,7 @@ use crate::broker::Broker;
 use crate::cluster::{Cluster, OF_GROUPS, OF_TRANSACTIONS};
 use crate::exactly::{self, await_committed, exactly_once, numbers};
 use crate::flow::{await_all, place, seeds, while_giving};
-use crate::harness::{Random, Started, until};
+use crate::harness::{Random, Started, status, until, until_ok};
 use crate::oracle::{Sender, all_of, all_there, committed_each, end, key, make_topic, message, own_name};
 use crate::stage::{Stage, Words};
 
@@ -62,11 +62,12 @@ fn strike(cluster: &Cluster, node: &Broker, random: &mut Random, mut goes_on: im
 }
 
 /// Waits until a group has gone on in each partition of a topic.
-fn group_goes_on(brokers: &str, group: &str, topic: &str) {
+fn group_goes_on(stage: &Stage, brokers: &str, group: &str, topic: &str) {
     let before = committed_each(brokers, group, topic, PARTITIONS);
-    until("offsets of each partition are committed", || {
+    until_ok("offsets of each partition are committed", || {
         let now = committed_each(brokers, group, topic, PARTITIONS);
-        now.iter().zip(&before).all(|(now, before)| now > before)
+        let goes_on = now.iter().zip(&before).all(|(now, before)| now > before);
+        if goes_on { Ok(()) } else { Err(format!("{before:?}, {now:?}: {}", status(stage.site.folder()))) }
     });
 }
 
@@ -93,9 +94,9 @@ fn written_and_read(cluster: &Cluster, whom: Whom, seed: u64) {
         A_SECOND,
         |numbers| append(&mut file, numbers),
         || {
-            group_goes_on(&brokers, &group, &topic);
+            group_goes_on(&reader, &brokers, &group, &topic);
             let node = whom.of(cluster, &topic);
-            strike(cluster, node, &mut random, || group_goes_on(&brokers, &group, &topic));
+            strike(cluster, node, &mut random, || group_goes_on(&reader, &brokers, &group, &topic));
         },
     );
     await_all(&[&reader], written);
@@ -129,14 +130,14 @@ fn in_transactions(cluster: &Cluster, whom: Whom, seed: u64) {
         append(&mut file, numbers);
     };
     let given = while_giving(A_SECOND, give, || {
-        group_goes_on(&brokers, &group, &from);
+        group_goes_on(&piping, &brokers, &group, &from);
         let node = whom.of(cluster, &from);
         strike(cluster, node, &mut random, || {
             let before = end(&brokers, &of_files, "read_committed");
             until("transactions of the file are committed", || {
                 end(&brokers, &of_files, "read_committed") > before
             });
-            group_goes_on(&brokers, &group, &from);
+            group_goes_on(&piping, &brokers, &group, &from);
         });
     });
     sender.flush();
@@ -165,6 +166,28 @@ fn the_coordinator_of_the_group_is_killed_and_offsets_go_on_being_committed() {
 fn the_coordinator_of_transactions_is_killed_and_nothing_is_there_twice() {
     let Some(cluster) = Cluster::shared() else { return };
     in_transactions(&cluster, Whom::OfTransactions, 3);
+}
+
+#[test]
+fn an_engine_starts_that_must_know_its_positions_while_their_leader_is_dead() {
+    const EACH: u64 = 1000;
+    let Some(cluster) = Cluster::shared() else { return };
+    let (brokers, to) = (cluster.brokers(), own_name("failover-start"));
+    make_topic(&brokers, &to, 1);
+    let stage = Stage::writing(&brokers, &to, "transactional = true");
+    let _words = Words(&stage);
+    let mut file = growing(&stage);
+    let mut run = |from: u64| {
+        append(&mut file, from..from + EACH);
+        let engine = stage.start();
+        until("all is delivered", || stage.source()["delivered"].as_u64() == Some(EACH));
+        engine.stop();
+    };
+    run(0);
+    let node = cluster.leader("wpgen-state");
+    node.kill();
+    run(EACH);
+    exactly_once(&brokers, &to, 2 * EACH);
 }
 
 /// As many as are asked for: the others strike at each of these once.
