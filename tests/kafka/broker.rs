@@ -1,8 +1,10 @@
-//! A real Apache Kafka: one node that is broker and controller, in a folder and on ports of its own.
+//! A real Apache Kafka: a node that is broker and controller, in a folder and on ports of its own; alone, or one of several
+//! that are a cluster.
 //!
 //! Its listeners: `plain`; `sasl`, where `good` may do everything and `poor` nothing (PLAIN and SCRAM-SHA-256);
 //! `trusted`, TLS with a certificate of the authority in [`Broker::authority`]; `expired`, TLS with one that has ended;
-//! `secret`, TLS with SCRAM-SHA-512 in it; `mutual`, TLS that asks for a certificate of that authority.
+//! `secret`, TLS with SCRAM-SHA-512 in it; `mutual`, TLS that asks for a certificate of that authority; and one that it says
+//! is at the port [`Broker::front`], where a test may listen and pass on what it wants ([`crate::front`]).
 //! Nobody makes topics by asking for them.
 //!
 //! Its programs are fetched by Maven into the build's folder, once. Where that cannot be done, or there is no Java, the
@@ -27,6 +29,8 @@ pub const SESSION_MS_MIN: u32 = 3000;
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
 /// Java takes its time on a machine that is busy.
 const START_PATIENCE: Duration = Duration::from_secs(180);
+/// For a cluster: a node that is dead is missed within seconds.
+const SOON_MISSED: &str = "broker.heartbeat.interval.ms=500\nbroker.session.timeout.ms=3000\n";
 /// Ports that are asked for before it is given up.
 const STARTS_MAX: usize = 3;
 
@@ -40,16 +44,30 @@ struct Ports {
     secret: u16,
     mutual: u16,
     controller: u16,
+    front: u16,
+    behind: u16,
 }
 
 impl Ports {
-    /// Free ones; held all at once, so that no two are the same.
-    fn free() -> Self {
-        let held: Vec<TcpListener> = (0..7).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let port = |i: usize| held[i].local_addr().unwrap().port();
-        let (secret, mutual) = (port(5), port(6));
-        let (plain, sasl, trusted, expired, controller) = (port(0), port(1), port(2), port(3), port(4));
-        Self { plain, sasl, trusted, expired, secret, mutual, controller }
+    /// Free ones of so many nodes; held all at once, so that no two are the same.
+    fn free(nodes: usize) -> Vec<Self> {
+        let mut held = Vec::new();
+        let mut port = || {
+            held.push(TcpListener::bind("127.0.0.1:0").unwrap());
+            held.last().unwrap().local_addr().unwrap().port()
+        };
+        let node = |_| Self {
+            plain: port(),
+            sasl: port(),
+            trusted: port(),
+            expired: port(),
+            secret: port(),
+            mutual: port(),
+            controller: port(),
+            front: port(),
+            behind: port(),
+        };
+        (0..nodes).map(node).collect()
     }
 }
 
@@ -58,6 +76,9 @@ pub struct Broker {
     folder: tempfile::TempDir,
     papers: Papers,
     ports: Ports,
+    /// Its number in its cluster.
+    node: usize,
+    heap: &'static str,
     child: Mutex<Option<Child>>,
 }
 
@@ -70,17 +91,33 @@ impl Broker {
 
     /// One that a test has for itself, because it strikes it.
     pub fn start() -> Option<Self> {
+        Self::start_several(1, "-Xmx512m")?.pop()
+    }
+
+    /// So many that are one cluster, with numbers from 1 on.
+    pub fn start_several(nodes: usize, heap: &'static str) -> Option<Vec<Self>> {
         libraries()?;
         let papers = Papers::new();
         for _ in 0..STARTS_MAX {
-            let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-            let broker =
-                Self { folder, papers: papers.clone(), ports: Ports::free(), child: Mutex::new(None) };
-            broker.configure();
-            broker.format();
-            broker.spawn();
-            if broker.stands() {
-                return Some(broker);
+            let ports = Ports::free(nodes);
+            let voter = |(ports, node): (&Ports, usize)| format!("{node}@127.0.0.1:{}", ports.controller);
+            let voters = ports.iter().zip(1..).map(voter).collect::<Vec<_>>().join(",");
+            let placed = |(ports, node)| {
+                let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+                Self { folder, papers: papers.clone(), ports, node, heap, child: Mutex::new(None) }
+            };
+            let brokers: Vec<Self> = ports.iter().copied().zip(1..).map(placed).collect();
+            std::thread::scope(|scope| {
+                for broker in &brokers {
+                    scope.spawn(|| {
+                        broker.configure(&voters, nodes);
+                        broker.format();
+                        broker.spawn();
+                    });
+                }
+            });
+            if brokers.iter().all(Self::stands) {
+                return Some(brokers);
             }
         }
         panic!("no broker stands after {STARTS_MAX} starts");
@@ -116,6 +153,16 @@ impl Broker {
         format!("localhost:{}", self.ports.mutual)
     }
 
+    /// The port that it says it listens on to who comes to [`Broker::behind`]; nobody does, unless a test.
+    pub fn front(&self) -> u16 {
+        self.ports.front
+    }
+
+    /// Where anybody may do everything, and is sent to [`Broker::front`] for it.
+    pub fn behind(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.behind)
+    }
+
     /// Certificate and key of a client that the authority has signed.
     pub fn client(&self) -> (PathBuf, PathBuf) {
         (self.papers.path("client.pem"), self.papers.path("client.key"))
@@ -126,11 +173,11 @@ impl Broker {
         self.papers.path("ca.pem")
     }
 
-    /// Lets a user read a topic, and no group.
-    pub fn let_read(&self, user: &str, topic: &str) {
+    /// Lets a user do something with a thing, both as `kafka-acls.sh` calls them: `Read` with `--topic` and its name.
+    pub fn allow(&self, user: &str, operation: &str, thing: [&str; 2]) {
         let mut java = java("-Xmx128m");
         java.args(["org.apache.kafka.tools.AclCommand", "--add", "--bootstrap-server", &self.plain()]);
-        java.args(["--allow-principal", &format!("User:{user}"), "--operation", "Read", "--topic", topic]);
+        java.args(["--allow-principal", &format!("User:{user}"), "--operation", operation]).args(thing);
         let ran = java.output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     }
@@ -141,6 +188,11 @@ impl Broker {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Whether it has been started, and not killed.
+    pub fn is_up(&self) -> bool {
+        self.child.lock().unwrap().is_some()
     }
 
     /// Starts it anew, on the same ports with the same logs.
@@ -173,7 +225,7 @@ impl Broker {
 
     fn spawn(&self) {
         let log = fs::File::create(self.folder.path().join("log")).unwrap();
-        let mut java = java("-Xmx512m");
+        let mut java = java(self.heap);
         java.arg("kafka.Kafka").arg(self.properties()).stdout(log.try_clone().unwrap()).stderr(log);
         *self.child.lock().unwrap() = Some(spawn_for_all(java));
     }
@@ -194,18 +246,23 @@ impl Broker {
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     }
 
-    fn configure(&self) {
-        let Ports { plain, sasl, trusted, expired, secret, mutual, controller } = self.ports;
+    fn configure(&self, voters: &str, nodes: usize) {
+        let Ports { plain, sasl, trusted, expired, secret, mutual, controller, front, behind } = self.ports;
+        let node = self.node;
+        // What has been acknowledged is on all nodes but one.
+        let kept_min = (nodes - 1).max(1);
+        let patience = if nodes > 1 { SOON_MISSED } else { "" };
         let logs = self.folder.path().join("logs").display().to_string();
         let (good, old) = (self.papers.keystore("server"), self.papers.keystore("old"));
         let trusts = self.authority().display().to_string();
         let text = format!(
             "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TRUSTED://localhost:{trusted},EXPIRED://localhost:{expired},SECRET://localhost:{secret},MUTUAL://localhost:{mutual},CONTROLLER://127.0.0.1:{controller}
-listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TRUSTED:SSL,EXPIRED:SSL,SECRET:SASL_SSL,MUTUAL:SSL,CONTROLLER:PLAINTEXT
+listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TRUSTED://localhost:{trusted},EXPIRED://localhost:{expired},SECRET://localhost:{secret},MUTUAL://localhost:{mutual},FRONT://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TRUSTED://localhost:{trusted},EXPIRED://localhost:{expired},SECRET://localhost:{secret},MUTUAL://localhost:{mutual},FRONT://127.0.0.1:{front}
+listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TRUSTED:SSL,EXPIRED:SSL,SECRET:SASL_SSL,MUTUAL:SSL,FRONT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAIN
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_good=\"{PASSWORD}\" user_poor=\"{PASSWORD}\";
@@ -230,14 +287,16 @@ auto.create.topics.enable=false
 delete.topic.enable=true
 num.partitions=1
 offsets.topic.num.partitions=1
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={nodes}
 transaction.state.log.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={nodes}
+transaction.state.log.min.isr={kept_min}
+default.replication.factor={nodes}
+min.insync.replicas={kept_min}
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms={SESSION_MS_MIN}
 connections.max.idle.ms=600000
-"
+{patience}"
         );
         fs::write(self.properties(), text).unwrap();
     }

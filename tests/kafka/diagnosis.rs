@@ -1,4 +1,4 @@
-//! WP201 to WP205, provoked for real, as `source test` and `connectors test` tell them.
+//! WP201 to WP206, provoked for real, as `source test` and `connectors test` tell them.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -307,7 +307,7 @@ fn wp204_a_group_that_we_may_not_use() {
     let Some(broker) = Broker::shared() else { return };
     let topic = own_name("half");
     make_topic(&broker.plain(), &topic, 1);
-    broker.let_read("poor", &topic);
+    broker.allow("poor", "Read", ["--topic", &topic]);
     Trial::source(&broker.sasl(), &topic, &signed(PLAIN, "poor", PASSWORD)).fails(
         "[WP204]",
         &["no right to the group (GROUP_AUTHORIZATION_FAILED)", "kafka-acls.sh", "--group GROUP"],
@@ -343,6 +343,48 @@ fn wp205_a_sink_that_stalls_while_messages_come() {
         told.unwrap_or_else(|why| std::panic::resume_unwind(why));
     });
     Stage::kill(engine);
+}
+
+#[test]
+fn wp206_a_transactional_id_that_we_may_not_use() {
+    let Some(broker) = Broker::shared() else { return };
+    let (from, to, group, id) = (own_name("from"), own_name("to"), own_name("group"), own_name("id"));
+    make_topic(&broker.plain(), &from, 1);
+    make_topic(&broker.plain(), &to, 1);
+    for (operation, thing) in
+        [("Read", ["--topic", &from]), ("Write", ["--topic", &to]), ("Read", ["--group", &group])]
+    {
+        broker.allow("poor", operation, thing);
+    }
+    let denied = signed(PLAIN, "poor", PASSWORD);
+    let more = format!("{denied}\ntransactional_id = \"{id}\"");
+    let words = [
+        "WP206",
+        "no right to the transactional.id (TRANSACTIONAL_ID_AUTHORIZATION_FAILED)",
+        "--transactional-id ID",
+    ];
+    // What takes files must know what it has of them, and does not start.
+    let filed = Stage::writing(&broker.sasl(), &to, &format!("transactional = true\n{more}"));
+    let ran = run(filed.site.folder(), &["source", "start"]);
+    assert_ne!(ran.code, Some(0));
+    assert!(words.iter().all(|word| ran.err.contains(word)), "{}", ran.err);
+    let stage = Stage::piping(&broker.sasl(), (&from, &denied), &group, &to, &more);
+    let engine = stage.start();
+    Sender::new(&broker.plain(), &from).numbers(0, 10);
+    until_ok("it says so", || {
+        let log = stage.log();
+        if words.iter().all(|word| log.contains(word)) { Ok(()) } else { Err(log) }
+    });
+    let state = run(stage.site.folder(), &["source", "status", "--json"]).out;
+    assert!(state.contains("WP206"), "{state}");
+    broker.allow("poor", "Write", ["--transactional-id", &id]);
+    until_ok("it goes on by itself", || {
+        let found = committed(&broker.plain(), &group, &from, 1);
+        if found == 10 { Ok(()) } else { Err(stage.log()) }
+    });
+    engine.stop();
+    let told = stage.log().matches("WP206").count();
+    assert!(told <= 3, "told seldom, and not {told} times: {}", stage.log());
 }
 
 #[test]

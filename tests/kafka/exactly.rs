@@ -13,17 +13,18 @@ use crate::oracle::{
     Found, Sender, all_of, all_of_level, all_there, committed, in_key_order, is_open, make_topic, members,
     message, number_of, own_name,
 };
-use crate::stage::Stage;
+use crate::stage::{Stage, Words};
 
 const PARTITIONS: i32 = 12;
 const SESSION: &str = "config = { session_timeout_ms = 6000, heartbeat_interval_ms = 1000 }";
 
-fn numbers(found: &[Found]) -> Vec<u64> {
+/// The numbers of messages of ours.
+pub fn numbers(found: &[Found]) -> Vec<u64> {
     found.iter().map(|one| number_of(one.payload.as_deref().unwrap())).collect()
 }
 
 /// Everything that is committed of a topic of one partition: each of `0..upto` once, and in the order of its key.
-fn exactly_once(brokers: &str, topic: &str, upto: u64) {
+pub fn exactly_once(brokers: &str, topic: &str, upto: u64) {
     until("no transaction is open", || !is_open(brokers, topic));
     let numbers = numbers(&all_of(brokers, topic));
     all_there(&numbers, upto, 0);
@@ -31,35 +32,25 @@ fn exactly_once(brokers: &str, topic: &str, upto: u64) {
 }
 
 /// Messages that are in a topic, aborted ones as well.
-fn with_aborted(brokers: &str, topic: &str) -> u64 {
+pub fn with_aborted(brokers: &str, topic: &str) -> u64 {
     all_of_level(brokers, topic, "read_uncommitted").len() as u64
 }
 
 /// Topics `from` and `to`, and a group.
-fn places(brokers: &str, what: &str) -> (String, String, String) {
+pub fn places(brokers: &str, what: &str) -> (String, String, String) {
     let (from, group) = place(brokers, what);
     let to = own_name(&format!("{what}-to"));
     make_topic(brokers, &to, 1);
     (from, to, group)
 }
 
-fn await_committed(stage: &Stage, brokers: &str, group: &str, topic: &str, sent: u64) {
+/// Waits until a group has committed so many messages of a topic.
+pub fn await_committed(stage: &Stage, brokers: &str, group: &str, topic: &str, sent: u64) {
     until_ok("all is committed", || {
         let found = committed(brokers, group, topic, PARTITIONS);
         let status = || crate::harness::status(stage.site.folder());
         if found == sent as i64 { Ok(()) } else { Err(format!("{found} of {sent}: {}", status())) }
     });
-}
-
-/// What an engine said, where a test fails.
-struct Words<'a>(&'a Stage);
-
-impl Drop for Words<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.0.log());
-        }
-    }
 }
 
 /// An engine between two topics, killed again and again while messages come.

@@ -1,6 +1,7 @@
 //! Messages from Kafka into files and from files into Kafka, while engines and brokers are killed.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -50,33 +51,40 @@ fn in_equals_out_by_key_order_and_what_is_durable_is_committed() {
     all_there(&stage.numbers(), MESSAGES + 10, 0);
 }
 
-/// Sends numbered messages from 0 on until it is told to end; how many.
-fn sending(brokers: &str, topic: &str, a_second: u64, ending: &AtomicBool) -> u64 {
-    let (sender, began, mut next) = (Sender::new(brokers, topic), Instant::now(), 0);
-    while !ending.load(Ordering::Relaxed) {
-        let due = began.elapsed().as_millis() as u64 * a_second / 1000;
-        for number in next..due.max(next) {
-            sender.send(Some(key(number).as_bytes()), Some(message(number).as_bytes()));
+/// Messages a second that are sent while something is struck.
+const A_SECOND: u64 = 20_000;
+
+/// Gives numbers from 0 on, so many a second, while `strikes` are made; how many there were in the end.
+pub fn while_giving(a_second: u64, mut give: impl FnMut(Range<u64>) + Send, strikes: impl FnOnce()) -> u64 {
+    let ending = AtomicBool::new(false);
+    let until_ended = || {
+        let (began, mut next) = (Instant::now(), 0);
+        while !ending.load(Ordering::Relaxed) {
+            let due = (began.elapsed().as_millis() as u64 * a_second / 1000).max(next);
+            give(next..due);
+            next = due;
+            std::thread::sleep(Duration::from_millis(2));
         }
-        next = due.max(next);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    sender.flush();
-    next
+        next
+    };
+    std::thread::scope(|scope| {
+        let giver = scope.spawn(until_ended);
+        // Also when a strike fails: the scope waits for the giver.
+        let struck = std::panic::catch_unwind(std::panic::AssertUnwindSafe(strikes));
+        ending.store(true, Ordering::Relaxed);
+        let given = giver.join().unwrap();
+        struck.unwrap_or_else(|why| std::panic::resume_unwind(why));
+        given
+    })
 }
 
 /// Sends while `strikes` are made; how many messages there are in the end.
 pub fn while_sending(brokers: &str, topic: &str, strikes: impl FnOnce()) -> u64 {
-    let ending = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(|| sending(brokers, topic, 20_000, &ending));
-        // Also when a strike fails: the scope waits for the sender.
-        let struck = std::panic::catch_unwind(std::panic::AssertUnwindSafe(strikes));
-        ending.store(true, Ordering::Relaxed);
-        let sent = sender.join().unwrap();
-        struck.unwrap_or_else(|why| std::panic::resume_unwind(why));
-        sent
-    })
+    let sender = Sender::new(brokers, topic);
+    let send = |number| sender.send(Some(key(number).as_bytes()), Some(message(number).as_bytes()));
+    let sent = while_giving(A_SECOND, |numbers| numbers.for_each(send), strikes);
+    sender.flush();
+    sent
 }
 
 /// Waits until each of `0..upto` is in one of the outputs, as long as more of them come.

@@ -10,10 +10,14 @@
 mod bench;
 mod broker;
 mod cli;
+mod cluster;
 mod diagnosis;
+mod endings;
 mod exactly;
+mod failover;
 mod faults;
 mod flow;
+mod front;
 #[allow(dead_code, reason = "a part of what the other tests use")]
 #[path = "../harness.rs"]
 mod harness;

@@ -7,6 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
@@ -14,6 +15,8 @@ use crate::harness::PATIENCE;
 
 /// Keys that numbered messages have, in turns.
 pub const KEYS: u64 = 97;
+/// The broker's own number of replicas.
+const AS_THE_BROKER: i32 = -1;
 
 /// One that no other test of this process, or of another, has.
 pub fn own_name(what: &str) -> String {
@@ -35,7 +38,7 @@ fn settled<T>(work: impl Future<Output = T>) -> T {
 /// Makes a topic with settings of its own.
 pub fn make_topic_with(brokers: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> = client(brokers).create().unwrap();
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(AS_THE_BROKER));
     let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let made = settled(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
     made.into_iter().for_each(|one| drop(one.unwrap()));
@@ -180,18 +183,54 @@ pub fn all_of_level(brokers: &str, topic: &str, level: &str) -> Vec<Found> {
 
 /// Whether a transaction is open in a topic of one partition: what is committed ends before what is there.
 pub fn is_open(brokers: &str, topic: &str) -> bool {
-    let end = |level: &str| {
-        let consumer: BaseConsumer = client(brokers).set("isolation.level", level).create().unwrap();
-        consumer.fetch_watermarks(topic, 0, Duration::from_secs(10)).unwrap().1
-    };
     // In this order: what comes in between is not taken for an open one.
-    let committed = end("read_committed");
-    let all = end("read_uncommitted");
+    let committed = end(brokers, topic, "read_committed");
+    let all = end(brokers, topic, "read_uncommitted");
     committed < all
+}
+
+/// Where a topic of one partition ends, for who reads it with an `isolation.level`.
+pub fn end(brokers: &str, topic: &str, level: &str) -> i64 {
+    // Its leader may be another one by now, or not there yet; a client goes on asking the one that it knows.
+    crate::harness::until_ok("its end is told", || {
+        let consumer: BaseConsumer = client(brokers).set("isolation.level", level).create().unwrap();
+        consumer.fetch_watermarks(topic, 0, Duration::from_secs(3)).map(|(_, end)| end)
+    })
+}
+
+/// The node that leads a partition of a topic.
+pub fn leader(brokers: &str, topic: &str, partition: i32) -> usize {
+    let consumer: BaseConsumer = client(brokers).create().unwrap();
+    crate::harness::until_ok("its leader is told", || {
+        let told =
+            consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).map_err(|e| e.to_string())?;
+        let mut partitions = told.topics().iter().flat_map(|topic| topic.partitions());
+        let found = partitions.find(|found| found.id() == partition);
+        found
+            .and_then(|found| usize::try_from(found.leader()).ok())
+            .ok_or_else(|| "nobody leads it".to_owned())
+    })
+}
+
+/// Partitions of all topics that not all of so many nodes have as it is now.
+pub fn lagging(brokers: &str, nodes: usize) -> Result<Vec<String>, String> {
+    let consumer: BaseConsumer = client(brokers).create().unwrap();
+    let told = consumer.fetch_metadata(None, Duration::from_secs(10)).map_err(|error| error.to_string())?;
+    let lags = |topic: &MetadataTopic| {
+        let name = topic.name().to_owned();
+        let behind = topic.partitions().iter().filter(|partition| partition.isr().len() < nodes);
+        behind.map(|partition| format!("{name} {}", partition.id())).collect::<Vec<_>>()
+    };
+    Ok(told.topics().iter().flat_map(lags).collect())
 }
 
 /// The offsets that a group has committed in a topic, summed.
 pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i64 {
+    committed_each(brokers, group, topic, partitions).iter().sum()
+}
+
+/// The offset that a group has committed in each partition of a topic; 0 where it has none.
+pub fn committed_each(brokers: &str, group: &str, topic: &str, partitions: i32) -> Vec<i64> {
     let mut config = client(brokers);
     config.set("group.id", group).set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create().unwrap();
@@ -202,11 +241,8 @@ pub fn committed(brokers: &str, group: &str, topic: &str, partitions: i32) -> i6
     let found = crate::harness::until_ok("offsets are told", || {
         consumer.committed_offsets(asked.clone(), Duration::from_secs(10))
     });
-    found
-        .elements()
-        .iter()
-        .filter_map(|one| if let Offset::Offset(at) = one.offset() { Some(at) } else { None })
-        .sum()
+    let at = |offset| if let Offset::Offset(at) = offset { at } else { 0 };
+    found.elements().iter().map(|one| at(one.offset())).collect()
 }
 
 /// Sets the offset of a group without members in each partition of a topic.

@@ -103,3 +103,14 @@ impl Stage {
         String::from_utf8_lossy(&self.site.read("logs/wpgen.log")).into_owned()
     }
 }
+
+/// What an engine said, where a test fails.
+pub struct Words<'a>(pub &'a Stage);
+
+impl Drop for Words<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.log());
+        }
+    }
+}

@@ -18,6 +18,7 @@ pub fn blame(who: &str, error: RDKafkaErrorCode, text: &str) -> Diagnostic {
         Some(Code::WP202) => refused(who, error, &said),
         Some(Code::WP203) => topic(who, error, &said),
         Some(Code::WP204) => group(who, error, &said),
+        Some(Code::WP206) => denied_id(&format!("{who}: {said}")),
         Some(code) => Diagnostic::error(code, format!("{who}: Failed to connect to Kafka cluster: {said}"))
             .help("correct 'brokers', or start the broker; it is tried again all the time")
             .help("wpgen source test: tells for each broker the step that fails"),
@@ -35,7 +36,6 @@ pub fn code(error: RDKafkaErrorCode, text: &str) -> Option<Code> {
         | E::UnsupportedSASLMechanism
         | E::IllegalSASLState
         | E::ClusterAuthorizationFailed
-        | E::TransactionalIdAuthorizationFailed
         | E::SecurityDisabled => Code::WP202,
         // Without a certificate of ours: TLS 1.3 says so behind the handshake.
         E::BrokerTransportFailure if is_alert(text) => Code::WP202,
@@ -58,6 +58,7 @@ pub fn code(error: RDKafkaErrorCode, text: &str) -> Option<Code> {
         | E::RebalanceInProgress
         | E::AssignmentLost
         | E::Fenced => Code::WP204,
+        E::TransactionalIdAuthorizationFailed => Code::WP206,
         E::BrokerTransportFailure
         | E::AllBrokersDown
         | E::Resolve
@@ -101,9 +102,7 @@ fn refused(who: &str, error: RDKafkaErrorCode, said: &str) -> Diagnostic {
     if said.contains("mechanism handshake failed") || error == RDKafkaErrorCode::UnsupportedSASLMechanism {
         return finding.help("config = { sasl_mechanisms = \"...\" }: one of those that the broker supports");
     }
-    if error == RDKafkaErrorCode::ClusterAuthorizationFailed
-        || error == RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-    {
+    if error == RDKafkaErrorCode::ClusterAuthorizationFailed {
         return finding.help(
             "the user is known, but an ACL is missing: kafka-acls.sh --add --allow-principal User:NAME",
         );
@@ -168,6 +167,15 @@ fn session(who: &str, said: &str) -> Diagnostic {
     Diagnostic::error(Code::WP204, format!("{who}: Consumer group rebalance failed: {said}"))
         .note("the broker takes session_timeout_ms from its group.min.session.timeout.ms to group.max.session.timeout.ms only")
         .help("config = { session_timeout_ms = 45000, heartbeat_interval_ms = 3000 }")
+}
+
+/// An ACL keeps us from a transactional.id; `what` names it.
+pub fn denied_id(what: &str) -> Diagnostic {
+    let message = format!("{what}: no right to the transactional.id (TRANSACTIONAL_ID_AUTHORIZATION_FAILED)");
+    Diagnostic::error(Code::WP206, message)
+        .note("the broker knows who we are, and its ACLs do not let that user write in transactions of this id")
+        .help("kafka-acls.sh --bootstrap-server HOST:PORT --add --allow-principal User:NAME --operation Write --operation Describe --transactional-id ID")
+        .help("or give 'transactional_id' one that it may use")
 }
 
 /// Another producer has taken the transactional.id of `who`.
@@ -242,6 +250,7 @@ mod tests {
             (E::TopicAuthorizationFailed, "t", Code::WP203, "no right"),
             (E::PollExceeded, "by 12 ms", Code::WP204, "Max poll interval exceeded"),
             (E::GroupAuthorizationFailed, "g", Code::WP204, "Consumer group rebalance failed"),
+            (E::TransactionalIdAuthorizationFailed, "i", Code::WP206, "no right to the transactional.id"),
         ] {
             let finding = blame("source 'k'", error, text);
             assert_eq!(finding.code, Some(row), "{finding:?}");

@@ -111,7 +111,11 @@ CPU, network); on a single one, from a key that gets most of the messages.",
     },
     Entry {
         code: Code::WP206,
-        phrases: &["transactional producer fenced", "another producer uses the transactional.id"],
+        phrases: &[
+            "transactional producer fenced",
+            "another producer uses the transactional.id",
+            "no right to the transactional.id",
+        ],
         symptom: "Kafka 事务被隔离",
         english: Words {
             finds: "the transactional.id that another producer has taken, and what the broker said",
@@ -119,7 +123,8 @@ CPU, network); on a single one, from a key that gets most of the messages.",
             explain: "\
 A transactional.id belongs to one producer: a newer one of the same id puts the older one out, so that a program
 that was thought dead cannot write on. The sink stops, and its sources wait; what is committed stays, and what was
-open is aborted. Two engines share an id when one runs on a copy of the other's data folder, or both are given it.",
+open is aborted. Two engines share an id when one runs on a copy of the other's data folder, or both are given it.
+Where the broker has ACLs, an id has them as well: the user needs Write and Describe on it (--transactional-id).",
         },
         chinese: Words {
             finds: "被另一个生产者占用的 transactional.id，以及 broker 的答复",
@@ -127,7 +132,7 @@ open is aborted. Two engines share an id when one runs on a copy of the other's 
             explain: "\
 一个 transactional.id 只属于一个生产者：同一 id 的新生产者会隔离旧的，以免被认为已死的程序继续写入。
 本输出停止，它的输入等待；已提交的保留，未提交的回滚。两个引擎共用一个 id，多半是其中一个用了另一个 data_dir 的拷贝，
-或两边配置了同一个 id。",
+或两边配置了同一个 id。broker 启用 ACL 时，id 也受其控制：用户需要它的 Write 和 Describe 权限（--transactional-id）。",
         },
         fails: "transactional_id = \"archive\"      # on two machines",
         works: "transactional_id = \"archive-host1\"",

@@ -212,12 +212,21 @@ fn recall(
         }
         std::thread::sleep(RECALL_AGAIN);
     }
-    positions.make().and_then(|()| positions.read()).map_err(|finding| finding.note(asking)).and_then(
-        |found| match found.keys().max().filter(|input| **input >= next_input) {
-            None => Ok(found),
-            Some(input) => Err(older(producer.voice.who(), &positions.topic, *input, next_input)),
-        },
-    )
+    let found = loop {
+        match positions.make().and_then(|()| positions.read()) {
+            Ok(found) => break found,
+            // Whoever led the topic may have died, and nobody be chosen yet.
+            Err(finding) if finding.code == Some(Code::WP201) && Instant::now() < until => {
+                log::debug!(target: "wpgen::kafka", "{}", finding.message);
+                std::thread::sleep(RECALL_AGAIN);
+            }
+            Err(finding) => return Err(finding.note(asking)),
+        }
+    };
+    match found.keys().max().filter(|input| **input >= next_input) {
+        None => Ok(found),
+        Some(input) => Err(older(producer.voice.who(), &positions.topic, *input, next_input)),
+    }
 }
 
 fn older(who: &str, topic: &str, input: u64, next_input: u64) -> Diagnostic {
