@@ -62,6 +62,10 @@ impl Awaited {
         if self.is_empty() && self.sinks.is_empty() || is_early {
             return Vec::new();
         }
+        if engine.answers(now + RETRY).is_err() {
+            self.next_try = Some(Instant::now() + RETRY);
+            return Vec::new();
+        }
         let sinks = self.sinks.iter().filter(|sink| !engine.is_leaving(&sink.key));
         let sinks: Vec<SinkConfig> = sinks.cloned().collect();
         let mut done = Vec::new();
