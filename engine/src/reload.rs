@@ -54,13 +54,20 @@ pub struct Reloaded {
     pub findings: Vec<Diagnostic>,
 }
 
-/// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards; `older`, as what
-/// sources ran before that wait for their turn; `whole`, what is configured, of which `next` may be a part.
+/// As what sources and sinks ran before that wait for their turn: they go on with that, wherever a new one would begin.
+#[derive(Debug, Default)]
+struct Older {
+    sources: Vec<SourceConfig>,
+    sinks: Vec<SinkConfig>,
+}
+
+/// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards; `whole`, what is
+/// configured, of which `next` may be a part.
 ///
 /// # Errors
 /// Why nothing was changed.
 fn apply(
-    older: &[SourceConfig],
+    older: &Older,
     engine: &Engine,
     runs: &mut Config,
     next: &Config,
@@ -118,7 +125,7 @@ fn apply(
 /// A reload under way.
 struct Work<'a> {
     engine: &'a Engine,
-    older: &'a [SourceConfig],
+    older: &'a Older,
     runs: &'a mut Config,
     next: &'a Config,
     /// What is configured: `next`, and what waits for its turn.
@@ -154,7 +161,12 @@ impl Work<'_> {
                 self.findings.push(still_closing(sink).help("it ends by itself; reload again then"));
                 continue;
             }
-            match self.make_sink(sink, &Snapshot::default()) {
+            let had_it = self.older.sinks.iter().any(|old| diff::is_sink_held(sink, old));
+            let made = match had_it {
+                true => self.make_sink(&going_on(sink), &Snapshot::default()),
+                false => self.make_sink(sink, &Snapshot::default()),
+            };
+            match made {
                 Ok(made) => drop(self.sinks.insert(key, made)),
                 Err(finding) => self.findings.push(finding),
             }
@@ -526,7 +538,7 @@ impl Work<'_> {
         before: &Snapshot,
     ) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
         let old = diff::source(self.runs, &source.key);
-        let old = old.or_else(|| self.older.iter().find(|older| older.key == source.key));
+        let old = old.or_else(|| self.older.sources.iter().find(|older| older.key == source.key));
         make_source(&Making {
             config: source,
             before,
