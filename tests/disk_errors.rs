@@ -24,6 +24,12 @@ impl Place {
         faulty(&self.path(name), &self.path(&format!("{}.below", name.replace('/', "-"))))
     }
 
+    /// The exit code of a reload, and what it says of it.
+    fn reload(&self) -> (Option<i32>, String) {
+        let ran = crate::cli::run(&self.path("."), &["source", "reload"]);
+        (ran.code, ran.err)
+    }
+
     fn await_retries(&self, metric: &str) {
         let before = self.metric(metric);
         until("it is tried again", || self.metric(metric) >= before + 2.0);
@@ -138,6 +144,34 @@ fn an_input_that_does_not_answer_is_read_on_when_it_does() {
         place.await_healthy();
         engine.stop();
         place.await_whole("out.log", 20_000);
+    }
+}
+
+#[test]
+fn a_reload_while_a_worker_waits_for_a_disk_is_refused_and_says_so() {
+    for io in BACKENDS {
+        let Some((place, disk)) = from_faulty(io) else { return };
+        let engine = place.start();
+        place.await_delivered(1000);
+        // Whoever looks at what has grown waits, and so does the worker that does.
+        let file = OpenOptions::new().append(true).open(place.path("in/in.log")).unwrap();
+        let lines: String = (1000..2000).map(|number| format!("{number:099}\n")).collect();
+        let spell = disk.strike(&[On::Read, On::Look], Fault::Stall);
+        (&file).write_all(lines.as_bytes()).unwrap();
+        until("somebody waits", || disk.struck() > 0);
+        until_ok("a reload is answered, and refused", || {
+            let (code, err) = place.reload();
+            let is_told = err.contains("worker 0") && err.contains("does not answer");
+            if code == Some(1) && is_told && err.contains("nothing was changed") { Ok(()) } else { Err(err) }
+        });
+        drop(spell);
+        until_ok("a reload does what it is asked", || match place.reload() {
+            (Some(0), _) => Ok(()),
+            (_, err) => Err(err),
+        });
+        place.await_delivered(2000);
+        engine.stop();
+        place.await_whole("out.log", 2000);
     }
 }
 
@@ -305,6 +339,8 @@ fn a_checkpoint_whose_disk_does_not_answer_is_written_when_it_does() {
         // Records go on: what is in the file is delivered, whether it is in the checkpoint or not.
         place.await_delivered(20_000);
         until("it waits", || disk.struck() > 0);
+        // What runs is written down when it can be.
+        assert_eq!(place.reload(), (Some(0), String::new()));
         drop(spell);
         place.await_checkpoint(20_000);
         place.await_healthy();

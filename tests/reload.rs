@@ -476,9 +476,13 @@ impl Missing {
 
     /// A reload takes the sink out, and neither the new one nor the old one can be opened.
     fn take_out(&self) {
+        self.take_out_as("never");
+    }
+
+    fn take_out_as(&self, fsync: &str) {
         std::fs::rename(self.site.path().join("dir"), self.site.path().join("away")).unwrap();
         std::fs::write(self.site.path().join("dir"), "").unwrap();
-        self.configure("", "dir/gone.log", "never");
+        self.configure("", "dir/gone.log", fsync);
         let ran = self.site.reload();
         assert!(ran.err.contains("sink 'gone'"), "{}{}", ran.out, ran.err);
         assert_eq!(status(self.site.path())["sinks"].as_array().unwrap().len(), 1);
@@ -521,6 +525,18 @@ fn a_source_that_waits_for_a_sink_can_be_changed() {
     engine.stop();
     let numbers = missing.site.numbers("there.log");
     assert!(numbers.iter().copied().eq(1000..2000), "{} of them", numbers.len());
+}
+
+#[test]
+fn a_file_that_is_opened_again_late_keeps_what_it_has() {
+    let (missing, engine) = Missing::set_up();
+    missing.take_out_as("never\", existing = \"truncate");
+    missing.append(1000, 2000);
+    until("they are seen", || missing.lag_bytes() >= 14_000);
+    missing.bring_back();
+    until("it goes on by itself", || missing.lag_bytes() == 0);
+    engine.stop();
+    all_in_order(&missing.site.numbers("dir/gone.log"), 2000);
 }
 
 #[test]

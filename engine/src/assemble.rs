@@ -191,7 +191,7 @@ pub(crate) fn transactional(
 pub(crate) struct Past {
     /// What it has committed.
     pub(crate) groups: Vec<Group>,
-    /// Whether some source that feeds it cannot send again what was not committed.
+    /// Whether no source that feeds it can send again what was not committed.
     pub(crate) is_only_copy: bool,
 }
 
@@ -273,7 +273,7 @@ fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Past {
         return Past::default();
     }
     let groups = before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect();
-    Past { groups, is_only_copy: !feeding().all(|source| source.params.can_repeat()) }
+    Past { groups, is_only_copy: !feeding().any(|source| source.params.can_repeat()) }
 }
 
 fn make_file_sink(

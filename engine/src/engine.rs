@@ -167,6 +167,19 @@ impl Running {
     }
 }
 
+/// A shard that does not answer: it hangs in a call to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The first one.
+    pub worker: ShardId,
+}
+
+impl std::fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "worker {} was asked how far its inputs are, and does not answer", self.worker)
+    }
+}
+
 /// What the keeper and the engine both see.
 struct Shared {
     links: Arc<[ShardLink]>,
@@ -224,35 +237,48 @@ impl Shared {
         }
     }
 
-    /// Asks every shard and waits for the answers.
+    /// Asks every shard and waits for the answers until then.
     fn ask_all<T: Send + 'static>(
         &self,
+        until: Instant,
         question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
-    ) -> Vec<T> {
+    ) -> Result<Vec<T>, Unanswered> {
         let (tell, told) = std::sync::mpsc::channel();
         self.order_all(move |shard| {
-            let _ = tell.send(question(shard));
+            // Whoever asked may have gone.
+            let _ = tell.send((shard.id(), question(shard)));
         });
-        told.iter().take(self.links.len()).collect()
+        let mut silent: Vec<ShardId> = (0..).take(self.links.len()).collect();
+        let mut answers = Vec::new();
+        while !silent.is_empty() {
+            match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok((shard, answer)) => {
+                    silent.retain(|other| *other != shard);
+                    answers.push(answer);
+                }
+                Err(_) => return Err(Unanswered { worker: silent[0] }),
+            }
+        }
+        Ok(answers)
     }
 
     /// Inputs first, then what sinks have committed. An input that appeared between the two steps would be in the sinks'
     /// part alone, and read again after a crash: then both are gathered anew.
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, until: Instant) -> Result<Snapshot, Unanswered> {
         loop {
             let next_input = self.next_input.load(Ordering::Acquire);
-            let snapshot = self.gather(next_input);
+            let snapshot = self.gather(next_input, until)?;
             let positions = snapshot.groups.iter().flat_map(|group| &group.positions);
             if positions.clone().all(|(input, _)| *input < next_input) {
-                return snapshot.without_forgotten();
+                return Ok(snapshot.without_forgotten());
             }
         }
     }
 
-    fn gather(&self, next_input: u64) -> Snapshot {
+    fn gather(&self, next_input: u64, until: Instant) -> Result<Snapshot, Unanswered> {
         let (all, mut aside) = self.all_and_aside();
         let (over, running): (Vec<_>, Vec<_>) = all.into_iter().partition(|r| r.is_over());
-        let low = self.ask_all(|shard| shard.settle().positions().collect::<Vec<_>>());
+        let low = self.ask_all(until, |shard| shard.settle().positions().collect::<Vec<_>>())?;
         let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
         self.put_aside(&over, &low, &mut aside);
         let mut inputs: Vec<Input> = running.iter().flat_map(|r| r.source.inputs(&low)).collect();
@@ -264,7 +290,7 @@ impl Shared {
         let groups = leaving.chain(self.sinks()).flat_map(|sink| sink.groups()).collect();
         let ids = inputs.iter().map(|input| input.id).chain(partitions.iter().map(|partition| partition.id));
         let next_input = ids.map(|id| id + 1).fold(next_input, u64::max);
-        Snapshot { next_input, inputs, groups, partitions }
+        Ok(Snapshot { next_input, inputs, groups, partitions })
     }
 
     fn status(&self, started: Instant) -> Status {
@@ -466,7 +492,10 @@ impl Engine {
         let shared = || Arc::clone(&self.shared);
         let (gather, bytes, activity, kept) = (shared(), shared(), shared(), shared());
         let duty = Duty {
-            gather: Box::new(move || gather.snapshot()),
+            gather: Box::new(move || {
+                let snapshot = gather.snapshot(Instant::now() + ANSWER_MAX);
+                snapshot.map_err(|silent| io::Error::new(io::ErrorKind::TimedOut, silent.to_string()))
+            }),
             bytes: Box::new(move || bytes.bytes()),
             activity: Box::new(move || activity.activity()),
             kept: Box::new(move |snapshot| kept.running().iter().for_each(|r| r.source.kept(snapshot))),
@@ -541,7 +570,9 @@ impl Engine {
     fn wait_for(&self, until: Instant, condition: impl Fn(&Shard) -> bool + Clone + Send + 'static) -> bool {
         loop {
             let condition = condition.clone();
-            if self.shared.ask_all(move |shard| condition(shard)).into_iter().all(|yes| yes) {
+            let answer_until = until.max(Instant::now() + ANSWER_LEAST);
+            let answers = self.shared.ask_all(answer_until, move |shard| condition(shard));
+            if answers.is_ok_and(|answers| answers.into_iter().all(|yes| yes)) {
                 return true;
             }
             if Instant::now() >= until {
@@ -554,6 +585,10 @@ impl Engine {
 
 /// Between two questions to the shards while draining.
 const POLL: Duration = Duration::from_millis(2);
+/// However little time is left, a shard that is asked whether it has come to rest has the time of a long turn.
+const ANSWER_LEAST: Duration = Duration::from_secs(1);
+/// How long a shard may take to say how far it is: a turn takes milliseconds, a disk that is busy a second.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 fn link() -> (ShardLink, mpsc::UnboundedReceiver<Order>) {
     let (orders, receiver) = mpsc::unbounded_channel();

@@ -31,15 +31,18 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Asks for a checkpoint and waits until it is on disk.
 pub type Persist = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> + Send + Sync>;
 
+/// Who asked is told by it.
+type Tell = Box<dyn FnOnce(io::Result<()>) + Send>;
+
 enum Ask {
-    Write(oneshot::Sender<io::Result<()>>),
+    Write(Tell),
     Stop,
 }
 
 /// What the keeper needs of the engine.
 pub struct Duty {
-    /// Gathers a snapshot, inputs before groups.
-    pub gather: Box<dyn Fn() -> Snapshot + Send>,
+    /// Gathers a snapshot, inputs before groups; an error is tried again.
+    pub gather: Box<dyn Fn() -> io::Result<Snapshot> + Send>,
     /// Bytes received so far, by all sources.
     pub bytes: Box<dyn Fn() -> u64 + Send>,
     /// A number that differs when the snapshot may differ: gathering one costs, for ten thousand files.
@@ -102,7 +105,8 @@ impl Keeper {
         let ask = self.ask.clone();
         Arc::new(move || {
             let (tell, told) = oneshot::channel();
-            let sent = ask.send(Ask::Write(tell));
+            // Whoever asked may be gone.
+            let sent = ask.send(Ask::Write(Box::new(|result| drop(tell.send(result)))));
             Box::pin(async move {
                 let gone = || io::Error::other("the checkpoint's keeper has ended");
                 sent.map_err(|_| gone())?;
@@ -111,15 +115,21 @@ impl Keeper {
         })
     }
 
-    /// Has a checkpoint written and waits for it; not for a shard's thread.
+    /// Has a checkpoint written and waits for it, so long at most; not for a shard's thread.
     ///
     /// # Errors
-    /// It cannot be written now. It will be tried again.
-    pub fn write_now(&self) -> io::Result<()> {
-        let (tell, told) = oneshot::channel();
+    /// It cannot be written now, or is not written yet. It will be tried again.
+    pub fn write_now(&self, at_most: Duration) -> io::Result<()> {
+        let (tell, told) = mpsc::channel();
         let gone = || io::Error::other("the checkpoint's keeper has ended");
+        let tell = Box::new(move |result| drop(tell.send(result)));
         self.ask.send(Ask::Write(tell)).map_err(|_| gone())?;
-        told.blocking_recv().unwrap_or_else(|_| Err(gone()))
+        told.recv_timeout(at_most).unwrap_or_else(|why| match why {
+            RecvTimeoutError::Timeout => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the checkpoint is not written yet"))
+            }
+            RecvTimeoutError::Disconnected => Err(gone()),
+        })
     }
 
     /// Its figures.
@@ -188,8 +198,7 @@ impl Work {
             due = Instant::now() + if result.is_ok() { self.duty.interval } else { AGAIN };
             for tell in waiting {
                 let answer = result.as_ref().copied().map_err(|e| io::Error::new(e.kind(), e.to_string()));
-                // Whoever asked may be gone.
-                let _ = tell.send(answer);
+                tell(answer);
             }
             if stop {
                 return;
@@ -212,7 +221,10 @@ impl Work {
         if !force && self.store.last().is_some() && active == self.active {
             return Ok(());
         }
-        let snapshot = (self.duty.gather)();
+        let snapshot = match (self.duty.gather)() {
+            Ok(snapshot) => snapshot,
+            Err(error) => return Err(self.failed(error)),
+        };
         self.active = active;
         if !force && self.store.last() == Some(&snapshot) {
             return Ok(());
@@ -226,13 +238,15 @@ impl Work {
                 }
                 Ok(())
             }
-            Err(error) => {
-                self.state.failed.fetch_add(1, Ordering::Relaxed);
-                self.say(&error);
-                self.set_trouble(Some(error.to_string()));
-                Err(error)
-            }
+            Err(error) => Err(self.failed(error)),
         }
+    }
+
+    fn failed(&mut self, error: io::Error) -> io::Error {
+        self.state.failed.fetch_add(1, Ordering::Relaxed);
+        self.say(&error);
+        self.set_trouble(Some(error.to_string()));
+        error
     }
 
     fn set_trouble(&mut self, trouble: Option<String>) {
@@ -267,6 +281,55 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_a_disk_that_does_not_answer_waits_so_long_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let (answers, disk) = mpsc::channel::<()>();
+        let duty = Duty {
+            gather: Box::new(move || {
+                let _ = disk.recv();
+                Ok(snapshot(5))
+            }),
+            bytes: Box::new(|| 0),
+            activity: Box::new(|| 0),
+            kept: Box::new(|_| ()),
+            interval: Duration::from_secs(3600),
+        };
+        keeper.start(store, duty).unwrap();
+        let error = keeper.write_now(Duration::from_millis(1)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(answers);
+        keeper.write_now(Duration::from_secs(60)).unwrap();
+        keeper.stop();
+        assert_eq!(Store::open(folder.path()).unwrap().1, snapshot(5));
+    }
+
+    #[test]
+    fn who_gathers_nothing_writes_nothing_and_tries_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::new();
+        let (store, _) = Store::open(folder.path()).unwrap();
+        let times = AtomicU64::new(0);
+        let duty = Duty {
+            gather: Box::new(move || match times.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(io::Error::other("worker 1 does not answer")),
+                _ => Ok(snapshot(5)),
+            }),
+            bytes: Box::new(|| 0),
+            activity: Box::new(|| 0),
+            kept: Box::new(|_| ()),
+            interval: Duration::from_secs(3600),
+        };
+        keeper.start(store, duty).unwrap();
+        assert!(keeper.write_now(Duration::from_secs(60)).is_err());
+        assert_eq!(keeper.state().trouble.lock().unwrap().as_deref(), Some("worker 1 does not answer"));
+        keeper.write_now(Duration::from_secs(60)).unwrap();
+        keeper.stop();
+        assert_eq!(Store::open(folder.path()).unwrap().1, snapshot(5));
+    }
+
+    #[test]
     fn a_request_is_answered_when_its_snapshot_is_on_disk_and_the_last_one_stands() {
         let folder = tempfile::tempdir().unwrap();
         let position = Arc::new(AtomicU64::new(5));
@@ -275,7 +338,7 @@ mod tests {
         let (store, _) = Store::open(folder.path()).unwrap();
         let gather = {
             let position = Arc::clone(&position);
-            Box::new(move || snapshot(position.load(Ordering::Relaxed)))
+            Box::new(move || Ok(snapshot(position.load(Ordering::Relaxed))))
         };
         let told: Arc<AtomicU64> = Arc::default();
         let duty = Duty {

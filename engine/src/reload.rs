@@ -5,6 +5,8 @@
 //! and go; and what needed a port or a file of an old one is opened when that has let go of it, while the sources that
 //! feed it are held back, so that no record is without its sink. Should that fail, the old one is opened again.
 //!
+//! All of it together has a limit: what is not done when that is over is told, too, and opened afterwards.
+//!
 //! What is the same keeps its sockets, connections, files and positions. What cannot be drained in time is told, and
 //! goes on draining by itself; a source that waits for that is [`Awaited`].
 
@@ -23,7 +25,7 @@ use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
 use crate::config::{Config, SinkConfig, SourceConfig};
 use crate::diagnosis::{Code, Diagnostic, Diagnostics};
-use crate::engine::Engine;
+use crate::engine::{ANSWER_MAX, Engine, Unanswered};
 use crate::io::host;
 use crate::keeper::Persist;
 use crate::rescue;
@@ -38,6 +40,8 @@ pub use diff::{Changes, Lists};
 
 /// The longest wait for what stops to be drained, and for sources that are held back; `drain_timeout` when that is less.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// The longest wait of all of a reload. What is opened after it is tried once, and a file or an address may take seconds.
+const RELOAD_MAX: Duration = Duration::from_secs(30);
 /// How long something that its owner has let go of may still be taken.
 const RELEASE_MAX: Duration = Duration::from_secs(1);
 
@@ -50,13 +54,20 @@ pub struct Reloaded {
     pub findings: Vec<Diagnostic>,
 }
 
-/// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards; `older`, as what
-/// sources ran before that wait for their turn; `whole`, what is configured, of which `next` may be a part.
+/// As what sources and sinks ran before that wait for their turn: they go on with that, wherever a new one would begin.
+#[derive(Debug, Default)]
+struct Older {
+    sources: Vec<SourceConfig>,
+    sinks: Vec<SinkConfig>,
+}
+
+/// Makes `engine`, which runs what `runs` says, run what `next` says. `runs` says what runs afterwards; `whole`, what is
+/// configured, of which `next` may be a part.
 ///
 /// # Errors
 /// Why nothing was changed.
 fn apply(
-    older: &[SourceConfig],
+    older: &Older,
     engine: &Engine,
     runs: &mut Config,
     next: &Config,
@@ -72,6 +83,10 @@ fn apply(
             "this engine keeps no checkpoint and cannot be changed",
         )]));
     };
+    let deadline = Instant::now() + RELOAD_MAX;
+    if let Err(silent) = engine.answers(Instant::now() + ANSWER_MAX) {
+        return Err(refused(vec![unanswered(silent).help(AGAIN)]));
+    }
     let changes = diff::changes(runs, next);
     let mut work = Work {
         engine,
@@ -86,8 +101,13 @@ fn apply(
         sources: HashMap::new(),
         undrained: Vec::new(),
         findings: Vec::new(),
+        deadline,
     };
     work.open_ahead();
+    if work.is_over() {
+        let message = format!("opening what is new has taken {} s already", RELOAD_MAX.as_secs());
+        work.findings.push(Diagnostic::plain(message).help("see what answers so slowly, and reload again"));
+    }
     if !work.findings.is_empty() {
         return Err(refused(work.findings));
     }
@@ -105,7 +125,7 @@ fn apply(
 /// A reload under way.
 struct Work<'a> {
     engine: &'a Engine,
-    older: &'a [SourceConfig],
+    older: &'a Older,
     runs: &'a mut Config,
     next: &'a Config,
     /// What is configured: `next`, and what waits for its turn.
@@ -119,13 +139,15 @@ struct Work<'a> {
     /// Sources that were stopped and still have records for their sinks.
     undrained: Vec<Arc<str>>,
     findings: Vec<Diagnostic>,
+    /// No wait lasts longer.
+    deadline: Instant,
 }
 
 impl Work<'_> {
     /// Opens what is new and needs nothing of what runs.
     fn open_ahead(&mut self) {
         for key in self.new_sinks() {
-            let Some(sink) = diff::sink(self.next, &key) else { continue };
+            let Some(sink) = diff::sink(self.next, &key).filter(|_| !self.is_over()) else { continue };
             let old = self.changes.sinks.removed.iter().chain(&self.changes.sinks.changed);
             let mut old = old.filter_map(|key| diff::sink(self.runs, key));
             // One whose rescue is switched off may still be sending what it left.
@@ -139,14 +161,26 @@ impl Work<'_> {
                 self.findings.push(still_closing(sink).help("it ends by itself; reload again then"));
                 continue;
             }
-            match self.make_sink(sink, &Snapshot::default()) {
+            let had_it = self.older.sinks.iter().any(|old| diff::is_sink_held(sink, old));
+            let made = match had_it {
+                true => self.make_sink(&going_on(sink), &Snapshot::default()),
+                false => self.make_sink(sink, &Snapshot::default()),
+            };
+            match made {
                 Ok(made) => drop(self.sinks.insert(key, made)),
                 Err(finding) => self.findings.push(finding),
             }
         }
-        let before = self.engine.snapshot();
-        for key in self.new_sources() {
-            let Some(source) = diff::source(self.next, &key) else { continue };
+        let new = self.new_sources();
+        if new.is_empty() {
+            return;
+        }
+        let before = match self.engine.snapshot(self.answer_until()) {
+            Ok(before) => before,
+            Err(silent) => return self.findings.push(unanswered(silent).help(AGAIN)),
+        };
+        for key in new {
+            let Some(source) = diff::source(self.next, &key).filter(|_| !self.is_over()) else { continue };
             let old = self.changes.sources.removed.iter().chain(&self.changes.sources.changed);
             let mut old = old.filter_map(|key| diff::source(self.runs, key));
             if old.any(|old| diff::is_source_held(source, old)) {
@@ -174,7 +208,15 @@ impl Work<'_> {
     }
 
     fn until(&self) -> Instant {
-        Instant::now() + self.next.engine.drain_timeout.min(DRAIN_MAX)
+        (Instant::now() + self.next.engine.drain_timeout.min(DRAIN_MAX)).min(self.deadline)
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    fn answer_until(&self) -> Instant {
+        (Instant::now() + ANSWER_MAX).min(self.deadline)
     }
 
     fn change(&mut self) {
@@ -363,12 +405,12 @@ impl Work<'_> {
             None => Snapshot::default(),
         };
         let going_on_new = going_on(new);
-        let made = patiently(|| self.make_sink(&going_on_new, &before).map_err(|finding| vec![finding]));
+        let made = self.patiently(|| self.make_sink(&going_on_new, &before).map_err(|finding| vec![finding]));
         let made = made.or_else(|found| {
             self.findings.extend(found);
             self.changes.sinks.fall_back(key, old.is_some());
             let old = old.as_ref().map(going_on).ok_or_else(Vec::new)?;
-            patiently(|| self.make_sink(&old, &before).map_err(|finding| vec![finding]))
+            self.patiently(|| self.make_sink(&old, &before).map_err(|finding| vec![finding]))
         });
         match made {
             Ok(sink) => {
@@ -384,8 +426,12 @@ impl Work<'_> {
 
     /// Starts the new sources; those that needed a port or the positions of an older one are opened now.
     fn start_sources(&mut self) {
-        let before = self.engine.snapshot();
-        for key in self.new_sources() {
+        let new = self.new_sources();
+        if new.is_empty() {
+            return;
+        }
+        let before = self.engine.snapshot(self.answer_until());
+        for key in new {
             let Some(new) = diff::source(self.next, &key) else { continue };
             if let Some(sink) = self.lacks(&key) {
                 // Until then its older self tells of its positions.
@@ -396,17 +442,16 @@ impl Work<'_> {
                 self.changes.sources.fall_back(&key, false);
                 continue;
             }
-            let made = match self.sources.remove(&key) {
-                Some(made) => Ok(made),
-                None => patiently(|| self.make_source(new, &before)),
+            let made = match (self.sources.remove(&key), &before) {
+                (Some(made), _) => Ok(made),
+                (None, Ok(before)) if !self.is_over() => self.make_or_older(new, before),
+                (None, before) => {
+                    let why = before.as_ref().map_or_else(|silent| unanswered(*silent), |_| not_in_time(new));
+                    self.findings.push(why.help("it is opened as configured now when it can be"));
+                    self.changes.sources.fall_back(&key, false);
+                    continue;
+                }
             };
-            let made = made.or_else(|found| {
-                self.findings.extend(found);
-                let old = diff::source(self.runs, &key).cloned();
-                self.changes.sources.fall_back(&key, old.is_some());
-                let old = old.ok_or_else(Vec::new)?;
-                patiently(|| self.make_source(&old, &before))
-            });
             match made {
                 Ok(source) => self.engine.start_source(source, self.routes(&key)),
                 Err(found) => {
@@ -416,6 +461,21 @@ impl Work<'_> {
                 }
             }
         }
+    }
+
+    /// Makes a source as it is configured now, or else as it was before.
+    fn make_or_older(
+        &mut self,
+        new: &SourceConfig,
+        before: &Snapshot,
+    ) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
+        self.patiently(|| self.make_source(new, before)).or_else(|found| {
+            self.findings.extend(found);
+            let old = diff::source(self.runs, &new.key).cloned();
+            self.changes.sources.fall_back(&new.key, old.is_some());
+            let old = old.ok_or_else(Vec::new)?;
+            self.patiently(|| self.make_source(&old, before))
+        })
     }
 
     fn routes(&self, source: &str) -> Vec<(Arc<dyn Sink>, Where)> {
@@ -440,6 +500,26 @@ impl Work<'_> {
         self.engine.put_in_order(&sources, &sinks);
     }
 
+    /// Tries again for a while what fails because a port or file is taken: the kernel may not have let go of it yet.
+    fn patiently<T>(
+        &self,
+        mut make: impl FnMut() -> Result<T, Vec<Diagnostic>>,
+    ) -> Result<T, Vec<Diagnostic>> {
+        let until = (Instant::now() + RELEASE_MAX).min(self.deadline);
+        loop {
+            let made = make();
+            let taken = |found: &Vec<Diagnostic>| {
+                found.iter().all(|finding| matches!(finding.code, Some(Code::WP301 | Code::WP104)))
+            };
+            match made {
+                Err(found) if taken(&found) && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                made => return made,
+            }
+        }
+    }
+
     fn make_sink(&self, sink: &SinkConfig, before: &Snapshot) -> Result<Arc<dyn Sink>, Diagnostic> {
         let taken: Vec<SinkId> = self.sinks.values().map(|sink| sink.id()).collect();
         let Some(id) = self.engine.free_sink_id(&taken) else {
@@ -460,7 +540,7 @@ impl Work<'_> {
         before: &Snapshot,
     ) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
         let old = diff::source(self.runs, &source.key);
-        let old = old.or_else(|| self.older.iter().find(|older| older.key == source.key));
+        let old = old.or_else(|| self.older.sources.iter().find(|older| older.key == source.key));
         make_source(&Making {
             config: source,
             before,
@@ -482,6 +562,20 @@ fn still_draining(source: &SourceConfig) -> Diagnostic {
     Diagnostic::plain(message).at(source.place.clone())
 }
 
+/// What to do about a worker that does not answer, when nothing was changed.
+const AGAIN: &str = "it waits for a disk that does not answer, most likely: `wpgen source status` and the kernel's log say \
+                     which; reload again when it does";
+
+fn unanswered(silent: Unanswered) -> Diagnostic {
+    Diagnostic::plain(silent.to_string())
+}
+
+fn not_in_time(source: &SourceConfig) -> Diagnostic {
+    let most = RELOAD_MAX.as_secs();
+    let message = format!("source '{}' was not opened: the reload has taken {most} s already", source.key);
+    Diagnostic::plain(message).at(source.place.clone())
+}
+
 fn still_closing(sink: &SinkConfig) -> Diagnostic {
     let message = format!("sink '{}' was taken out, and is not closed yet", sink.key);
     Diagnostic::plain(message).at(sink.place.clone())
@@ -494,21 +588,4 @@ fn going_on(sink: &SinkConfig) -> SinkConfig {
         file.existing = Existing::Append;
     }
     sink
-}
-
-/// Tries again for a while what fails because a port or file is taken: the kernel may not have let go of it yet.
-fn patiently<T>(mut make: impl FnMut() -> Result<T, Vec<Diagnostic>>) -> Result<T, Vec<Diagnostic>> {
-    let until = Instant::now() + RELEASE_MAX;
-    loop {
-        let made = make();
-        let taken = |found: &Vec<Diagnostic>| {
-            found.iter().all(|finding| matches!(finding.code, Some(Code::WP301 | Code::WP104)))
-        };
-        match made {
-            Err(found) if taken(&found) && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            made => return made,
-        }
-    }
 }

@@ -16,6 +16,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(45);
 /// How long the end of an engine that has closed its connections may take to be seen.
 const SEEN_MAX: Duration = Duration::from_secs(1);
 
+/// Longer than a debugger takes that can stop every thread.
+const STACKS_MAX: Duration = Duration::from_secs(30);
+
 /// A running engine.
 pub struct Engine {
     child: Child,
@@ -85,12 +88,25 @@ impl Engine {
         })
     }
 
-    /// Where there is a debugger.
+    /// What each thread waits for in the kernel, and, where there is a debugger, how it came there: that cannot stop a thread
+    /// which waits for a disk, and is given up then.
     fn keep_stacks(&self) {
-        let Ok(file) = std::fs::File::create(self.folder.join("stacks")) else { return };
+        let Ok(mut file) = std::fs::File::create(self.folder.join("stacks")) else { return };
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        for task in tasks {
+            let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let _ = writeln!(file, "{}waits in {}\n{}", read("comm"), read("wchan"), read("stack"));
+        }
         let mut gdb = Command::new("gdb");
         gdb.args(["-batch", "-ex", "thread apply all backtrace", "-p", &self.pid().to_string()]);
-        let _ = gdb.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).status();
+        gdb.stdin(Stdio::null()).stdout(file).stderr(Stdio::null());
+        let Ok(mut gdb) = gdb.spawn() else { return };
+        let deadline = Instant::now() + STACKS_MAX;
+        while gdb.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20)); // between two looks
+        }
+        let _ = gdb.kill();
+        let _ = gdb.wait();
     }
 
     /// Sends it a signal.

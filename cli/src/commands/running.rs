@@ -15,7 +15,7 @@ use crate::table::{Align, Table};
 /// How much longer than its own limit for a drain an engine may take to be gone.
 const BEYOND_DRAIN: Duration = Duration::from_secs(10);
 /// How long a reload may take: what stops is drained, and what was held back goes on.
-const RELOAD_MAX: Duration = Duration::from_secs(90);
+const RELOAD_MAX: Duration = Duration::from_secs(60);
 
 /// Shows the sources and sinks.
 pub fn list(config: &Path, as_json: bool, printer: &Printer) -> u8 {

@@ -122,7 +122,7 @@ fn opened(
     watch::feed_watchdog(&notify, &outside);
     let (stop, config) = Watch::new(&engine, config, &outside, &notify, printer).run(queue);
     notify.stopping();
-    outside.is_stopping();
+    outside.is_stopping(queue);
     let drain_timeout = config.engine.drain_timeout;
     let (settled, status) = engine.drain(drain_timeout);
     drop((pid_file, doors));

@@ -35,12 +35,14 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self) -> Result<Reloaded, Refusal>;
 }
 
-/// Why a reload has changed nothing.
+/// Why it cannot be told what a reload has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
-    /// The engine stops.
+    /// The engine stops: nothing was changed.
     Stopping,
-    /// What is wrong with the configuration.
+    /// It takes longer than anybody waits for it.
+    GoingOn,
+    /// What is wrong with the configuration: nothing was changed.
     Findings(Diagnostics),
 }
 
@@ -147,6 +149,10 @@ fn reloaded(reloaded: Result<Reloaded, Refusal>) -> Answer {
             Answer { data, ..Answer::refusal(409, "not all of it could be changed") }
         }
         Err(Refusal::Stopping) => Answer::refusal(503, "the engine is stopping"),
+        Err(Refusal::GoingOn) => Answer::refusal(
+            504,
+            "the reload is still going on: what comes of it will be in the log, and `wpgen source list` shows what runs",
+        ),
         Err(Refusal::Findings(findings)) => {
             let data = json!({ "findings": findings.all, "text": findings.to_string() });
             Answer { data, ..Answer::refusal(400, "nothing was changed") }

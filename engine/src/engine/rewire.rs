@@ -6,14 +6,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Engine, POLL, Running, lock};
+use super::{Engine, POLL, Running, Unanswered, lock};
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
 use crate::keeper::{Keeper, Persist};
 use crate::shard::Leaving;
 use crate::sink::route::{Sink, Where};
+
+/// The longest wait for a checkpoint that says what runs: a start without it reads on from the one before.
+const KEEP_MAX: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// An id for a new sink: none that is in use, and none of those `taken` by sinks that are not known yet.
@@ -143,9 +146,14 @@ impl Engine {
         lock(&self.shared.sinks).sort_by_key(|sink| at(sinks, &sink.status().key));
     }
 
-    /// How far everything is.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.shared.snapshot()
+    /// How far everything is; not when a shard does not answer until then.
+    pub(crate) fn snapshot(&self, until: Instant) -> Result<Snapshot, Unanswered> {
+        self.shared.snapshot(until)
+    }
+
+    /// Whether every shard takes orders: what one that hangs would do late.
+    pub(crate) fn answers(&self, until: Instant) -> Result<(), Unanswered> {
+        self.shared.ask_all(until, |_| ()).map(|_| ())
     }
 
     /// Where new inputs get their identities from.
@@ -166,7 +174,7 @@ impl Engine {
     /// Has the checkpoint say what runs now. A failure is the keeper's to tell and to try again.
     pub(crate) fn keep_now(&self) {
         if let Some(keeper) = &self.keeper {
-            let _ = keeper.write_now();
+            let _ = keeper.write_now(KEEP_MAX);
         }
     }
 }

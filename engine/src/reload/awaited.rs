@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Reloaded, apply, diff};
+use super::{Older, Reloaded, apply, diff};
 use crate::config::{Config, SinkConfig, SourceConfig};
 use crate::diagnosis::Diagnostics;
 use crate::engine::Engine;
@@ -20,8 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Awaited {
     sources: Vec<SourceConfig>,
     sinks: Vec<SinkConfig>,
-    /// As what they ran before: they go on with that, wherever a new source would begin.
-    older: Vec<SourceConfig>,
+    older: Older,
     next_try: Option<Instant>,
 }
 
@@ -36,15 +35,18 @@ impl Awaited {
         runs: &mut Config,
         next: &Config,
     ) -> Result<Reloaded, Diagnostics> {
-        let before = runs.sources.clone();
+        let (sources_before, sinks_before) = (runs.sources.clone(), runs.sinks.clone());
         let done = apply(&self.older, engine, runs, next, next)?;
         let is_missing = |key: &str| diff::source(runs, key).is_none();
         self.sources = diff::sources(next).into_iter().filter(|s| is_missing(&s.key)).cloned().collect();
         let is_missing = |key: &str| diff::sink(runs, key).is_none();
         self.sinks = diff::sinks(next).into_iter().filter(|s| is_missing(&s.key)).cloned().collect();
         let is_awaited = |old: &SourceConfig| self.sources.iter().any(|source| source.key == old.key);
-        let older = before.into_iter().chain(std::mem::take(&mut self.older));
-        self.older = older.filter(is_awaited).collect();
+        let Older { sources, sinks } = std::mem::take(&mut self.older);
+        let sources = sources_before.into_iter().chain(sources).filter(is_awaited).collect();
+        let has_its_file = |old: &SinkConfig| self.sinks.iter().any(|sink| diff::is_sink_held(sink, old));
+        let sinks = sinks_before.into_iter().chain(sinks).filter(has_its_file).collect();
+        self.older = Older { sources, sinks };
         self.next_try = None;
         Ok(done)
     }
@@ -60,6 +62,10 @@ impl Awaited {
         let now = Instant::now();
         let is_early = self.next_try.is_some_and(|at| now < at);
         if self.is_empty() && self.sinks.is_empty() || is_early {
+            return Vec::new();
+        }
+        if engine.answers(now + RETRY).is_err() {
+            self.next_try = Some(Instant::now() + RETRY);
             return Vec::new();
         }
         let sinks = self.sinks.iter().filter(|sink| !engine.is_leaving(&sink.key));

@@ -129,7 +129,7 @@ impl<'a> Watch<'a> {
                 log::error!(target: "wpgen::reload", "the configuration was refused, and nothing was changed");
                 findings.all.iter().for_each(log_finding);
             }
-            Err(Refusal::Stopping) => {}
+            Err(Refusal::Stopping | Refusal::GoingOn) => {}
         }
         done
     }

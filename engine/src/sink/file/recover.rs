@@ -1,7 +1,7 @@
 //! What a start does with the files of the run before: each is cut to what the checkpoint says is committed.
 //!
-//! What lies behind that was written and never accounted for, and will be sent again. Where a source cannot send again
-//! (sockets), the file may hold the only copy: then whole lines stay. A file is ours when device and
+//! What lies behind that was written and never accounted for, and will be sent again. Where no source can send again
+//! (sockets), the file has the only copy: then whole lines stay. A file is ours when device and
 //! inode are those of the checkpoint, at its path or, after a rotation that a crash cut short, under a name beside it
 //! that begins with the same name. Anything else is left alone, and so is a file that another engine has locked.
 
@@ -19,7 +19,7 @@ use crate::lock::{locker, try_lock};
 pub(super) enum Rest {
     /// They go: their records come again.
     Cut,
-    /// Whole lines stay: records among them may be the only copy.
+    /// Whole lines stay: they are the only copy.
     Keep,
 }
 
@@ -84,8 +84,7 @@ fn cut(path: &Path, output: &Output, rest: Rest) -> Result<u64, OpenError> {
     if stays > output.committed_len {
         log::info!(
             target: "wpgen::sink",
-            "output {}: {} bytes that no checkpoint has stay, because not every source of it can send again; what files \
-             and Kafka gave among them comes twice",
+            "output {}: {} bytes that no checkpoint has stay: its sources cannot send them again",
             path.display(),
             stays - output.committed_len
         );

@@ -360,11 +360,10 @@ impl Follower {
     fn progressed(&self) {
         let position = self.reader.position();
         self.link.position.store(position, Ordering::Relaxed);
-        let mut catalog = self.followed.catalog();
-        if catalog.progress(self.id, position)
-            && let Ok(head) = observe::head(&self.reader.file().as_std())
-        {
-            catalog.head(self.id, &head);
+        let is_owing = self.followed.catalog().progress(self.id, position);
+        // Not while the catalog is held: a disk that does not answer would have everybody wait who asks for positions.
+        if is_owing && let Ok(head) = observe::head(&self.reader.file().as_std()) {
+            self.followed.catalog().head(self.id, &head);
         }
     }
 
