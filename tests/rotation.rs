@@ -415,6 +415,25 @@ fn log_that_went_while_down(io: &str) {
     assert!(said(1), "once");
 }
 
+/// The path has gone from file to file while the engine did not look.
+fn renamed_again_and_again_between_two_looks(io: &str) {
+    let site = site(io, "in/app.log");
+    fs::write(site.path("in/app.log.old"), "nobody asked for this\n").unwrap();
+    fs::write(log(&site), text(0..50)).unwrap();
+    let engine = site.start();
+    until("it is followed", || lines_out(&site) == 50);
+    engine.signal(libc::SIGSTOP);
+    for n in 1..=10 {
+        fs::rename(log(&site), site.path(&format!("in/app.log.{n}"))).unwrap();
+        fs::write(log(&site), text(50 * n..50 * (n + 1))).unwrap();
+    }
+    engine.signal(libc::SIGCONT);
+    until("all of it is read", || lines_out(&site) >= 550);
+    engine.stop();
+    // The oldest first, as far as the file system's clock tells them apart.
+    each_once(&site, 550);
+}
+
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         /// Through io_uring, where it is allowed.
@@ -441,4 +460,5 @@ on_both!(
     rest_of_a_log_that_was_packed_while_down,
     rest_of_a_log_that_was_renamed_between_two_runs_of_once,
     log_that_went_while_down,
+    renamed_again_and_again_between_two_looks,
 );

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::catalog::Missing;
+use super::find::Search;
 use super::identity::Seen;
 use super::observe;
 use super::params::Compression;
@@ -16,6 +17,8 @@ use super::plan::check_packing;
 
 /// How many files that are lost are named in one message.
 const NAMED_MAX: usize = 3;
+/// The file system's clock may be this late.
+const CLOCK_MS: u64 = 10;
 
 /// The files in the folders of missing inputs that have the inode of one, or may hold one compressed.
 pub(super) fn of_missing(missing: &[Missing], compression: Compression) -> Vec<Seen> {
@@ -76,6 +79,21 @@ pub(super) fn tell_lost(key: &str, lost: &[Missing]) {
          in their folder, or follow them too: path = \"{}*\"",
         named.join(", "), first.path.display()
     );
+}
+
+/// The files whose names say that they had `path`, made since `since_ms`, the oldest first.
+pub(super) fn made_since(path: &Path, search: &Search, since_ms: u64) -> Vec<Seen> {
+    let name = HashSet::from([name_of(path)]);
+    let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return Vec::new() };
+    let rotated =
+        |path: &PathBuf| follows_any(name_of(path), &name) && !is_packed(path) && !search.excludes(path);
+    let paths = entries.flatten().map(|entry| entry.path()).filter(rotated);
+    let files = paths.filter_map(|path| observe::path(&path, true).ok());
+    let since_ms = since_ms.saturating_sub(CLOCK_MS);
+    let made_ms = |seen: &Seen| if seen.born_ns == 0 { seen.changed_ms } else { seen.born_ns / 1_000_000 };
+    let mut made: Vec<Seen> = files.filter(|seen| made_ms(seen) >= since_ms).collect();
+    made.sort_by_key(|seen| (seen.born_ns, seen.changed_ms));
+    made
 }
 
 fn name_of(path: &Path) -> &[u8] {

@@ -342,6 +342,7 @@ impl Coordinator {
     /// Looks at all files, off the shard, and does what the catalog decides.
     async fn look(&mut self, watch: &mut Option<Watch>) -> Option<Duration> {
         self.followed.catalog().begin_look();
+        let began_ms = self.now_ms();
         let (search, compression) = (Arc::clone(&self.search), self.compression);
         let looked = tokio::task::spawn_blocking(move || search.look()).await;
         let Ok(mut found) = looked else { return Some(POLL) };
@@ -366,7 +367,7 @@ impl Coordinator {
         });
         let Ok((seen, found)) = looked.await else { return Some(POLL) };
         self.say(&found);
-        for decision in self.beside(&found, &seen).await {
+        for decision in self.beside(began_ms, &found, &seen).await {
             self.decide(decision);
         }
         let by_real = found.files.into_iter().map(|file| (file.real, file.path));

@@ -1,15 +1,16 @@
 //! Inputs that no path which is followed leads to, while files beside may hold the rest of them.
 //!
-//! Files that were renamed or packed since the last run are read to their end and no further, and before what is at their
-//! path now.
+//! At the start: files that were renamed or packed since the last run. Later: files that had the path of another one
+//! between two looks. All of them are read to their end and no further, and before what is at their path now.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use super::alike::is_rotated;
 use super::known::State;
 use super::{Catalog, Decision};
-use crate::source::file::identity::{Seen, Verdict};
+use crate::source::file::identity::{Fingerprint, Seen, Verdict};
 
 /// An input of an earlier run that a look did not see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,5 +110,35 @@ impl Catalog {
         if let Some(known) = self.known.get_mut(&id) {
             known.lost = true;
         }
+    }
+
+    /// Whether an input has this inode.
+    pub fn knows(&self, dev: u64, ino: u64) -> bool {
+        self.by_inode.contains_key(&(dev, ino))
+    }
+
+    /// Files that had `path` between two looks, the oldest first, are read behind what was there before and before what is
+    /// there now. To be called before the look is judged.
+    pub fn between_looks(&mut self, path: &Path, files: &[Seen], ids: &AtomicU64) -> Vec<Decision> {
+        let mut out = Vec::new();
+        let had_it = self.known.values().filter(|known| known.reading && known.path == path);
+        let mut after = had_it.map(|known| known.id).max();
+        for seen in files {
+            let head = Fingerprint::of(&seen.head);
+            let is_copied = |known: &super::Known| known.identity.fingerprint == head;
+            // A copy begins with a whole KiB that we know.
+            let copy = head.is_full() && self.known.values().any(is_copied);
+            if copy || seen.packed.is_some() || self.knows(seen.dev, seen.ino) {
+                continue;
+            }
+            let id = self.admit(seen, after, ids, &mut out);
+            if let Some(known) = self.known.get_mut(&id) {
+                known.state = State::Gone;
+            }
+            out.push(Decision::Gone { id });
+            self.first.insert(path.to_owned(), id);
+            after = Some(id);
+        }
+        out
     }
 }
