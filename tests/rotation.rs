@@ -321,6 +321,119 @@ fn compressed_while_it_is_read(io: &str) {
     assert!(site.read("out") == text.as_bytes());
 }
 
+fn text(numbers: std::ops::Range<u32>) -> String {
+    numbers.map(|n| format!("line {n} of a log that is rotated\n")).collect()
+}
+
+/// Every line below `upto` is there, and none twice.
+fn each_once(site: &Site, upto: u32) {
+    let (out, all) = (String::from_utf8(site.read("out")).unwrap(), text(0..upto));
+    let (mut out, mut all): (Vec<&str>, Vec<&str>) = (out.lines().collect(), all.lines().collect());
+    out.sort_unstable();
+    all.sort_unstable();
+    assert!(out == all, "{} of {} lines", out.len(), all.len());
+}
+
+/// Reads a beginning, and has the log grow and be renamed while no engine runs.
+fn renamed_while_down(site: &Site) {
+    fs::write(log(site), text(0..100)).unwrap();
+    let engine = site.start();
+    until("its beginning is read", || lines_out(site) == 100);
+    engine.stop();
+    fs::rename(log(site), site.path("in/app.log.1")).unwrap();
+    let mut file = File::options().append(true).open(site.path("in/app.log.1")).unwrap();
+    file.write_all(text(100..150).as_bytes()).unwrap();
+    fs::write(log(site), text(150..200)).unwrap();
+}
+
+/// The rest of a log is read where only its path is configured, before what is at that path now, and once.
+fn rest_of_a_log_that_was_renamed_while_down(io: &str) {
+    for pattern in ["in/app.log", "in/*.log", "**/app.log"] {
+        let site = site(io, pattern);
+        renamed_while_down(&site);
+        let engine = site.start();
+        until("all of it is read", || lines_out(&site) == 200);
+        engine.stop();
+        let engine = site.start();
+        File::options().append(true).open(log(&site)).unwrap().write_all(text(200..201).as_bytes()).unwrap();
+        until("it goes on", || lines_out(&site) > 200);
+        engine.stop();
+        assert_eq!(String::from_utf8(site.read("out")).unwrap(), text(0..201), "{pattern}");
+    }
+}
+
+fn rest_of_a_log_that_was_packed_while_down(io: &str) {
+    let site = site(io, "in/app.log");
+    // Another one that begins otherwise.
+    fs::write(site.path("in/app.log.2"), text(7..100)).unwrap();
+    assert!(Command::new("gzip").arg(site.path("in/app.log.2")).status().unwrap().success());
+    renamed_while_down(&site);
+    assert!(Command::new("gzip").arg(site.path("in/app.log.1")).status().unwrap().success());
+    let engine = site.start();
+    until("all of it is read", || lines_out(&site) == 200);
+    engine.stop();
+    site.start().stop();
+    each_once(&site, 200);
+}
+
+fn rest_of_a_log_that_was_renamed_between_two_runs_of_once(io: &str) {
+    let site = Site::new(io, "path = \"in/app.log\"\nmode = \"once\"", SINK);
+    let run = || assert_eq!(crate::cli::run(site.folder(), &["source", "start"]).code, Some(0));
+    fs::write(log(&site), text(0..100)).unwrap();
+    run();
+    assert_eq!(lines_out(&site), 100);
+    fs::rename(log(&site), site.path("in/app.log.1")).unwrap();
+    let mut file = File::options().append(true).open(site.path("in/app.log.1")).unwrap();
+    file.write_all(text(100..150).as_bytes()).unwrap();
+    fs::write(log(&site), text(150..200)).unwrap();
+    run();
+    run();
+    each_once(&site, 200);
+}
+
+/// What cannot be read any more is said, once.
+fn log_that_went_while_down(io: &str) {
+    let site = site(io, "in/app.log");
+    fs::write(log(&site), text(0..100)).unwrap();
+    let engine = site.start();
+    until("it is read", || lines_out(&site) == 100);
+    engine.stop();
+    fs::remove_file(log(&site)).unwrap();
+    // The inode may not come again.
+    fs::write(site.path("other"), "").unwrap();
+    let said = |times: usize| {
+        let words = format!("in/app.log (read to byte {}): not there any more", text(0..100).len());
+        let log = String::from_utf8(site.read("logs/wpgen.log")).unwrap();
+        log.lines().filter(|line| line.contains(&words) && line.contains("WARN")).count() == times
+    };
+    fs::write(log(&site), text(100..120)).unwrap();
+    let engine = site.start();
+    until("the new one is read", || lines_out(&site) == 120);
+    engine.stop();
+    assert!(said(1));
+    site.start().stop();
+    assert!(said(1), "once");
+}
+
+/// The path has gone from file to file while the engine did not look.
+fn renamed_again_and_again_between_two_looks(io: &str) {
+    let site = site(io, "in/app.log");
+    fs::write(site.path("in/app.log.old"), "nobody asked for this\n").unwrap();
+    fs::write(log(&site), text(0..50)).unwrap();
+    let engine = site.start();
+    until("it is followed", || lines_out(&site) == 50);
+    engine.signal(libc::SIGSTOP);
+    for n in 1..=10 {
+        fs::rename(log(&site), site.path(&format!("in/app.log.{n}"))).unwrap();
+        fs::write(log(&site), text(50 * n..50 * (n + 1))).unwrap();
+    }
+    engine.signal(libc::SIGCONT);
+    until("all of it is read", || lines_out(&site) >= 550);
+    engine.stop();
+    // The oldest first, as far as the file system's clock tells them apart.
+    each_once(&site, 550);
+}
+
 macro_rules! on_both {
     ($($name:ident),* $(,)?) => {
         /// Through io_uring, where it is allowed.
@@ -343,4 +456,9 @@ on_both!(
     few_that_grow_among_many,
     missing_for_a_while,
     compressed_while_it_is_read,
+    rest_of_a_log_that_was_renamed_while_down,
+    rest_of_a_log_that_was_packed_while_down,
+    rest_of_a_log_that_was_renamed_between_two_runs_of_once,
+    log_that_went_while_down,
+    renamed_again_and_again_between_two_looks,
 );

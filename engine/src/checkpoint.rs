@@ -89,6 +89,9 @@ pub struct Input {
     /// Whether it was read to its end and will not grow: a rotated or compressed file, or one read `once`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
+    /// Whether it was said that its file is not there any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// What its content begins with, if the file is compressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Fingerprint>,

@@ -20,6 +20,7 @@
 
 mod alike;
 mod known;
+mod rests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::alike::{Alike, is_rotated, name_of, will_be_packed};
 use self::known::{Known, State, joined};
+pub use self::rests::Missing;
 use super::identity::{Fingerprint, Seen, Verdict};
 use super::unpack::Packing;
 use crate::checkpoint::Input;
@@ -125,6 +127,8 @@ pub struct Catalog {
     by_inode: HashMap<(u64, u64), u64>,
     /// Strangers that wait, by inode.
     waiting: HashMap<(u64, u64), Waiting>,
+    /// What is to be read before what the next look finds at a path.
+    first: HashMap<PathBuf, u64>,
 }
 
 /// A file that may be a copy of an input, made before that one is truncated.
@@ -150,6 +154,7 @@ impl Catalog {
             known: BTreeMap::new(),
             by_inode: HashMap::new(),
             waiting: HashMap::new(),
+            first: HashMap::new(),
         }
     }
 
@@ -299,6 +304,7 @@ impl Catalog {
             }
         }
         self.miss(&mut moved, &mut outcome.decisions);
+        moved.extend(std::mem::take(&mut self.first));
         let waited = std::mem::take(&mut self.waiting);
         let mut alike = if strangers.is_empty() { Alike::none() } else { Alike::of(&self.known) };
         // An original before its copies.
@@ -340,6 +346,7 @@ impl Catalog {
         }
         let was_gone = known.state == State::Gone;
         known.state = State::Live(self.looks);
+        known.lost = false;
         let grew = seen.packed.is_none() && (anew || seen.size > known.position);
         let from = (known.path != seen.path).then(|| std::mem::replace(&mut known.path, seen.path.clone()));
         if known.reading {
@@ -507,6 +514,7 @@ impl Catalog {
         known.identity = fresh.identity;
         known.content = fresh.content;
         known.state = fresh.state;
+        known.lost = false;
         if seen.packed.is_none() && seen.size <= known.position {
             // More was read than the copy holds.
             known.position = seen.size;

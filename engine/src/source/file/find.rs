@@ -144,7 +144,17 @@ impl Search {
         look.finish()
     }
 
-    fn excludes(&self, path: &Path) -> bool {
+    /// Whether a file at this path is one that is looked for.
+    pub fn covers(&self, path: &Path) -> bool {
+        if path == self.pattern {
+            return true;
+        }
+        let Ok(rest) = path.strip_prefix(&self.root) else { return false };
+        !self.excludes(path) && takes(&self.parts, &rest.iter().collect::<Vec<_>>())
+    }
+
+    /// Whether a path is left out, whatever its name matches.
+    pub fn excludes(&self, path: &Path) -> bool {
         self.exclude.is_match(path)
     }
 
@@ -318,6 +328,23 @@ impl<'a> Look<'a> {
                 Vec::new()
             }
         }
+    }
+}
+
+/// Whether the parts of a pattern match these names, one behind the other.
+fn takes(parts: &[Part], names: &[&OsStr]) -> bool {
+    match (parts, names) {
+        ([], _) => names.is_empty(),
+        ([Part::Deep, rest @ ..], [_, deeper @ ..]) => takes(rest, names) || takes(parts, deeper),
+        ([part, rest @ ..], [name, deeper @ ..]) => {
+            let fits = match part {
+                Part::Name(own) => own == name,
+                Part::Glob(glob) => !is_hidden(name, glob) && glob.is_match(name),
+                Part::Deep => false,
+            };
+            fits && takes(rest, deeper)
+        }
+        (_, []) => false,
     }
 }
 

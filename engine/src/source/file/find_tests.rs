@@ -22,9 +22,13 @@ impl Place {
         self.0.path().join(name)
     }
 
-    fn look(&self, path: &str, exclude: &[&str]) -> Found {
+    fn search(&self, path: &str, exclude: &[&str]) -> Search {
         let exclude: Vec<String> = exclude.iter().map(|glob| (*glob).to_owned()).collect();
-        Search::new(self.0.path(), path, &exclude).expect("a good pattern").look()
+        Search::new(self.0.path(), path, &exclude).expect("a good pattern")
+    }
+
+    fn look(&self, path: &str, exclude: &[&str]) -> Found {
+        self.search(path, exclude).look()
     }
 
     fn names(&self, found: &Found) -> Vec<String> {
@@ -35,8 +39,33 @@ impl Place {
 
     #[track_caller]
     fn finds(&self, path: &str, exclude: &[&str], expected: &[&str]) {
-        assert_eq!(self.names(&self.look(path, exclude)), expected, "{path}");
+        let found = self.look(path, exclude);
+        assert_eq!(self.names(&found), expected, "{path}");
+        let search = self.search(path, exclude);
+        assert!(found.files.iter().all(|file| search.covers(&file.path)), "what is found is covered: {path}");
     }
+}
+
+#[test]
+fn a_path_is_covered_whether_or_not_a_file_is_there() {
+    let place = Place::new(&[]);
+    for (pattern, path, covered) in [
+        ("app.log", "app.log", true),
+        ("app.log", "app.log.1", false),
+        ("*.log", "app.log", true),
+        ("*.log", "app.log.1", false),
+        ("*.log", ".app.log", false),
+        ("*.log", "deep/app.log", false),
+        ("**/*.log", "app.log", true),
+        ("**/*.log", "deep/er/app.log", true),
+        ("**/x/*.log", "deep/er/app.log", false),
+        ("**/x/*.log", "deep/x/app.log", true),
+        ("l*/app.log", "logs/app.log", true),
+        ("*.log", "no.log", false),
+    ] {
+        assert_eq!(place.search(pattern, &["no.*"]).covers(&place.at(path)), covered, "{pattern} {path}");
+    }
+    assert!(place.search("no.log", &["no.*"]).covers(&place.at("no.log")), "it is named");
 }
 
 #[test]

@@ -522,6 +522,8 @@ impl Follower {
     /// Waits until a file that was cut off at `tried` bytes has other ones, and has rested with them.
     async fn rest_of_packed(&mut self, tried: u64) -> Rest {
         self.reader.rest();
+        // What has its path by now is not to wait for whoever writes it.
+        self.link.set_read_out();
         let mut before = tried;
         loop {
             self.pause(PACKED_REST).await;

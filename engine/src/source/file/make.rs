@@ -51,8 +51,9 @@ fn once(making: &Making<'_>, params: &FileParams, settings: Settings, search: &S
         resume: making.goes_on.is_some() || params.start == params::Start::Checkpoint,
         parallel: parallel && params.multiline.0.is_none(),
     };
-    let files: Vec<_> = found.files.into_iter().map(|f| f.path).collect();
-    Arc::new(Once::new(settings, &files, found.findings, start))
+    let files: Vec<_> = found.files.iter().map(|f| f.path.clone()).collect();
+    let once = Once::new(settings, &files, found.findings, start);
+    Arc::new(if start.resume { once.with_rests(search, &found.files) } else { once })
 }
 
 fn tail(making: &Making<'_>, params: &FileParams, settings: Settings, search: Search) -> Arc<dyn Source> {

@@ -1,5 +1,6 @@
 //! The file source. Which files there are, whether a file is one that is known, and reading it are three things.
 
+mod beside;
 pub mod blame;
 pub mod catalog;
 pub mod find;

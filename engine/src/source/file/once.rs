@@ -53,6 +53,12 @@ impl Jobs {
         Self { list: Mutex::new(jobs.into_iter().collect()) }
     }
 
+    /// Work to be done before the other.
+    pub fn put_first(&self, jobs: Vec<Job>) {
+        let mut list = self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        jobs.into_iter().rev().for_each(|job| list.push_front(job));
+    }
+
     fn take(&self) -> Option<Job> {
         self.list.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
     }

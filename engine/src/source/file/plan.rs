@@ -38,6 +38,21 @@ pub(super) fn jobs(settings: &Settings, path: &Path, start: OnceStart) -> io::Re
     Ok(plan.jobs(&known, start.parallel))
 }
 
+/// The jobs of the rest of a file that is read because it is known, under whatever name: none when it is not.
+pub(super) fn rest(settings: &Settings, seen: Seen) -> Vec<Job> {
+    let plan = Plan { settings, seen };
+    let mut known = settings.known.find(&plan.seen);
+    if let (true, Some(packed)) = (known.is_empty(), &plan.seen.packed)
+        && let Twin::Gone(adopted) = plan.twin(packed)
+    {
+        known = adopted;
+    }
+    let read = known.iter().map(|input| input.position).max().unwrap_or(0);
+    let unread =
+        known.iter().any(|input| !input.done) || (plan.seen.packed.is_none() && plan.seen.size > read);
+    if known.is_empty() || !unread { Vec::new() } else { plan.jobs(&known, false) }
+}
+
 /// Whose content a compressed file has.
 enum Twin {
     /// Nobody's.

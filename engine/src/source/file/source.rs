@@ -1,11 +1,14 @@
 //! The file source: finds its files, and has every shard read its share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::beside;
 use super::blame::{self, Finding};
+use super::catalog::Missing;
+use super::find::{FoundFile, Search};
 use super::once::{self, Job, Jobs};
 use super::plan;
 use super::settings::Settings;
@@ -53,6 +56,58 @@ impl Once {
         let total = list.iter().map(Job::bytes).sum();
         Self { settings, jobs: Jobs::new(list), opened, total, errors }
     }
+
+    /// Reads the rest of inputs of an earlier run, too, that none of the files is and `search` would find: their files have
+    /// another name now.
+    #[must_use]
+    pub fn with_rests(mut self, search: &Search, files: &[FoundFile]) -> Self {
+        let mut missing = missing(&self.settings, search, files);
+        if missing.is_empty() {
+            return self;
+        }
+        let mut rests = Vec::new();
+        for seen in beside::of_missing(&missing, self.settings.compression) {
+            let path = seen.path.clone();
+            let jobs = plan::rest(&self.settings, seen);
+            if !jobs.is_empty() {
+                self.opened.push(describe(&path, &jobs));
+                self.total += jobs.iter().map(Job::bytes).sum::<u64>();
+            }
+            rests.extend(jobs);
+        }
+        missing.retain(|missing| missing.ids.iter().all(|id| rests.iter().all(|job| job.input != *id)));
+        let lost = beside::lost(missing);
+        beside::tell_lost(&self.settings.key, &lost);
+        for id in lost.iter().flat_map(|lost| &lost.ids) {
+            self.settings.known.update(*id, |input| input.lost = true);
+        }
+        self.jobs.put_first(rests);
+        self
+    }
+}
+
+/// The inputs of an earlier run that none of the files is.
+fn missing(settings: &Settings, search: &Search, files: &[FoundFile]) -> Vec<Missing> {
+    let here: HashSet<(u64, u64)> = files.iter().map(|file| (file.dev, file.ino)).collect();
+    let mut missing: BTreeMap<(u64, u64), Missing> = BTreeMap::new();
+    for input in settings.known.snapshot(&HashMap::new()) {
+        let inode = (input.dev, input.ino);
+        if here.contains(&inode) || input.superseded || !search.covers(&input.path) {
+            continue;
+        }
+        let one = missing.entry(inode).or_insert_with(|| Missing {
+            path: input.path.clone(),
+            dev: input.dev,
+            ino: input.ino,
+            done: true,
+            ..Missing::default()
+        });
+        one.ids.push(input.id);
+        one.position = one.position.max(input.position);
+        one.done &= input.done;
+        one.told |= input.lost;
+    }
+    missing.into_values().collect()
 }
 
 fn describe(path: &Path, jobs: &[Job]) -> String {

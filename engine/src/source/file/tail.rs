@@ -5,6 +5,8 @@
 //! The catalog decides what a file is; the follower asks it before it reads on, so that bytes are never read under a wrong
 //! identity.
 
+mod beside;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
+use self::beside::Beside;
 use super::blame;
 use super::catalog::{Catalog, Decision};
 use super::find::{Found, Search};
@@ -257,6 +260,8 @@ struct Coordinator {
     said: HashSet<String>,
     /// What the last look left out.
     skipped: HashSet<PathBuf>,
+    /// What was looked for beside them.
+    beside: Beside,
     next_shard: usize,
 }
 
@@ -275,6 +280,7 @@ impl Coordinator {
             at: HashMap::new(),
             said: HashSet::new(),
             skipped: HashSet::new(),
+            beside: Beside::default(),
             next_shard: 0,
         }
     }
@@ -336,6 +342,7 @@ impl Coordinator {
     /// Looks at all files, off the shard, and does what the catalog decides.
     async fn look(&mut self, watch: &mut Option<Watch>) -> Option<Duration> {
         self.followed.catalog().begin_look();
+        let began_ms = self.now_ms();
         let (search, compression) = (Arc::clone(&self.search), self.compression);
         let looked = tokio::task::spawn_blocking(move || search.look()).await;
         let Ok(mut found) = looked else { return Some(POLL) };
@@ -360,13 +367,16 @@ impl Coordinator {
         });
         let Ok((seen, found)) = looked.await else { return Some(POLL) };
         self.say(&found);
+        for decision in self.beside(began_ms, &found, &seen).await {
+            self.decide(decision);
+        }
         let by_real = found.files.into_iter().map(|file| (file.real, file.path));
         if found.unsure.is_empty() {
             self.by_real = by_real.collect();
         } else {
             self.by_real.extend(by_real);
         }
-        let now_ms = u64::try_from(self.around.shard.now_ns() / 1_000_000).unwrap_or(0);
+        let now_ms = self.now_ms();
         let outcome = {
             let mut catalog = self.followed.catalog();
             found.unsure.iter().for_each(|path| catalog.unsure(path));
@@ -380,6 +390,10 @@ impl Coordinator {
         // Nothing else tells when the disk answers again.
         let again = if found.unsure.is_empty() { again } else { Some(again.unwrap_or(POLL).min(POLL)) };
         if watch.is_none() { Some(again.unwrap_or(POLL).min(POLL)) } else { again }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.around.shard.now_ns() / 1_000_000).unwrap_or(0)
     }
 
     fn say(&mut self, found: &Found) {

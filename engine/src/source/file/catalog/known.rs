@@ -28,6 +28,8 @@ pub(super) struct Known {
     pub(super) suspect: bool,
     /// It was read to its end and closed.
     pub(super) done: bool,
+    /// It was said that its file is not there any more.
+    pub(super) lost: bool,
     /// What has become of it.
     pub(super) state: State,
 }
@@ -57,6 +59,7 @@ impl Known {
             observed: fingerprint,
             suspect: false,
             done: false,
+            lost: false,
             state: State::Live(look),
         }
     }
@@ -75,6 +78,7 @@ impl Known {
             observed: fingerprint,
             suspect: false,
             done: input.done,
+            lost: input.lost,
             // It may have been truncated just before, with its copy not yet found.
             state: if input.superseded { State::Truncated(0) } else { State::Gone },
         }
@@ -158,6 +162,7 @@ impl Known {
             position: self.settled,
             ranges: Vec::new(),
             done: self.done && self.settled == self.position,
+            lost: self.lost,
             content: self.content,
         }
     }
