@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,9 @@ const MESSAGE_BYTES_MAX: usize = 8 << 10;
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
 /// How often a log file that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// The target of what the printer has said already: for the file alone.
+pub const SAID: &str = "wpgen::end";
 
 /// What of the log goes to the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct Log {
 #[derive(Debug)]
 enum Item {
     Line(Line),
+    /// Write out what came before, and say so.
+    Flush(Sender<()>),
     /// No more lines will come.
     Finish,
 }
@@ -73,6 +78,20 @@ struct Line {
     level: Level,
     target: String,
     message: String,
+}
+
+/// A way to have the log written out, from any thread.
+#[derive(Clone, Debug)]
+pub struct Flush(SyncSender<Item>);
+
+impl Flush {
+    /// Waits until what was logged before is written, or the time is over.
+    pub fn wait(&self, at_most: Duration) {
+        let (tell, told) = channel();
+        if self.0.try_send(Item::Flush(tell)).is_ok() {
+            let _ = told.recv_timeout(at_most);
+        }
+    }
 }
 
 struct Logger {
@@ -129,6 +148,11 @@ fn filter(level: LevelFilter, rust_log: Option<&str>) -> (Filter, Option<String>
 }
 
 impl Log {
+    /// A way for other threads to have it written out.
+    pub fn flush(&self) -> Flush {
+        Flush(self.queue.clone())
+    }
+
     /// Writes out what is queued and closes the file. Waits [`FLUSH_WAIT`] at most: a dead disk must not hold the exit.
     pub fn finish(mut self) {
         let Some(writer) = self.writer.take() else { return };
@@ -215,6 +239,7 @@ impl Writer {
         loop {
             match lines.recv_timeout(Duration::from_secs(1)) {
                 Ok(Item::Line(line)) => self.line(&line),
+                Ok(Item::Flush(told)) => self.flush_for(&told),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Item::Finish) | Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -223,6 +248,7 @@ impl Writer {
             while more < QUEUE_LINES {
                 match lines.try_recv() {
                     Ok(Item::Line(line)) => self.line(&line),
+                    Ok(Item::Flush(told)) => self.flush_for(&told),
                     Ok(Item::Finish) => return self.end(),
                     Err(_) => break,
                 }
@@ -245,6 +271,7 @@ impl Writer {
     fn line(&mut self, line: &Line) {
         let text = format_line(line, &self.zone);
         match self.console {
+            _ if line.target == SAID => {}
             Console::Short if !self.file_is_missing() => self.short(line),
             _ => self.printer.line(&paint_level(self.printer.err_paint(), line.level, &text)),
         }
@@ -266,6 +293,12 @@ impl Writer {
             _ => return,
         }
         parts.for_each(|help| self.printer.help(help));
+    }
+
+    fn flush_for(&mut self, told: &Sender<()>) {
+        self.flush();
+        // Whoever asked may have waited long enough.
+        let _ = told.send(());
     }
 
     fn flush(&mut self) {

@@ -106,6 +106,8 @@ pub struct SourceStatus {
     pub failed: bool,
     /// Whether it receives datagrams, which the kernel may drop.
     pub has_datagrams: bool,
+    /// Whether a restart can read again what was not delivered.
+    pub repeats: bool,
     /// What its tasks waited for.
     pub waits: Waits,
     /// Partitions that it reads now, in order.
