@@ -88,3 +88,19 @@ fn a_stop_after_which_all_is_delivered_is_well_and_a_process_that_was_killed_is_
 const FILE: &str = "[admin]\nlisten = \"\"\n\
     [[sources]]\nkey = \"a\"\nconnect = \"file_src\"\nparams = { path = \"a.log\", start = \"beginning\" }\n\
     [[sinks]]\nkey = \"s\"\nconnect = \"file_sink\"\nparams = { path = \"out.log\" }\n";
+
+#[test]
+fn a_last_checkpoint_that_cannot_be_written_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    fs::write(folder.path().join("a.log"), "one\n").unwrap();
+    fs::write(folder.path().join("wpsrc.toml"), FILE).unwrap();
+    let engine = Started::in_folder(folder.path());
+    until("it is delivered", || fs::read(folder.path().join("out.log")).is_ok_and(|out| out == b"one\n"));
+    fs::rename(&data, folder.path().join("away")).unwrap();
+    engine.signal(libc::SIGTERM);
+    let ran = engine.end();
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("error: the last checkpoint could not be written: "), "{}", ran.err);
+    assert!(!ran.err.contains("no errors"), "{}", ran.err);
+}

@@ -1,4 +1,4 @@
-//! How a run ended: what was not delivered, on the console, in the log, and in the data folder for
+//! How a run ended: what was not delivered and what was not kept, on the console, in the log, and in the data folder for
 //! `source stop`.
 //!
 //! Invariants: the note in the data folder names the process, so that an older one is never taken for it; it is there
@@ -32,6 +32,7 @@ pub fn failings(settled: bool, limit: Duration, status: &Status) -> Vec<String> 
         all.push(format!("not everything that was taken could be delivered within {limit}"));
         all.extend(status.sources.iter().filter_map(undelivered));
     }
+    all.extend(checkpoint(status));
     all
 }
 
@@ -47,6 +48,14 @@ fn undelivered(source: &SourceStatus) -> Option<String> {
         false => format!("{they} lost, since the sender does not send again"),
     };
     Some(format!("source '{}': {were} taken and not delivered: {fate}", source.key))
+}
+
+fn checkpoint(status: &Status) -> Option<String> {
+    let why = status.checkpoint.as_ref()?.trouble.as_ref()?;
+    Some(format!(
+        "the last checkpoint could not be written: {why}; \
+         the next start goes on from the one before, and reads again what came since"
+    ))
 }
 
 /// Says it on the console, whatever is logged, and in the log.
@@ -135,6 +144,8 @@ impl LastWords {
 
 #[cfg(test)]
 mod tests {
+    use engine::status::CheckpointStatus;
+
     use super::*;
 
     fn source(key: &str, repeats: bool, left: u64) -> SourceStatus {
@@ -150,7 +161,7 @@ mod tests {
     #[test]
     fn what_is_left_is_told_by_source_and_what_becomes_of_it() {
         let sources = vec![source("udp", false, 1000), source("f", true, 1), source("tcp", false, 0)];
-        let status = Status { sources, ..Status::default() };
+        let mut status = Status { sources, ..Status::default() };
         let limit = Duration::from_secs(1);
         assert_eq!(failings(true, limit, &status), Vec::<String>::new());
         let said = [
@@ -160,6 +171,9 @@ mod tests {
             "source 'f': 1 record was taken and not delivered: the next start reads again from there",
         ];
         assert_eq!(failings(false, limit, &status), said);
+        let trouble = Some("disk full".to_owned());
+        status.checkpoint = Some(CheckpointStatus { trouble, ..CheckpointStatus::default() });
+        assert!(failings(true, limit, &status)[0].contains("checkpoint could not be written: disk full"));
     }
 
     #[test]
