@@ -104,3 +104,35 @@ fn a_last_checkpoint_that_cannot_be_written_is_an_error() {
     assert!(ran.err.contains("error: the last checkpoint could not be written: "), "{}", ran.err);
     assert!(!ran.err.contains("no errors"), "{}", ran.err);
 }
+
+#[test]
+fn records_that_no_sink_takes_are_warned_of_and_are_not_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+    let file = |key: &str| {
+        format!(
+            "[[sources]]\nkey = \"{key}\"\nconnect = \"file_src\"\n\
+             params = {{ path = \"a.log\", mode = \"once\", start = \"beginning\" }}\n"
+        )
+    };
+    let sink = |takes: &str| format!("[[sinks]]\nkey = \"s\"\nconnect = \"blackhole_sink\"\n{takes}\n");
+    for config in
+        [file("a") + &file("b") + &sink("sources = [\"b\"]"), file("a") + &sink("where = { env = \"prod\" }")]
+    {
+        fs::write(folder.path().join("wpsrc.toml"), config).unwrap();
+        let _ = fs::remove_dir_all(folder.path().join("data"));
+        let words = "no sink takes the records of source 'a'";
+        for command in ["validate", "test", "start"] {
+            let ran = run(folder.path(), &["source", command]);
+            assert_eq!(ran.code, Some(0), "{command}: {}", ran.err);
+            assert!(ran.err.contains(words) || ran.out.contains(words), "{command}: {} {}", ran.out, ran.err);
+            if command == "start" {
+                let row =
+                    ran.err.lines().find(|line| line.starts_with("a ") && line.contains("no_sink")).unwrap();
+                let cells: Vec<&str> = row.split_whitespace().collect();
+                assert_eq!((cells[1], cells[4]), ("2", "0"), "{row}");
+                assert!(row.ends_with("dropped as no_sink 2"), "{row}");
+            }
+        }
+    }
+}

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::batch::{Assignment, Batch, LaneId, Origin, Run, SinkId, Ticket};
 use crate::memory::{Charge, Share};
-use crate::metrics::SourceCounters;
+use crate::metrics::{Reason, SourceCounters};
 use crate::pool::ARENA_BYTES;
 use crate::shard::Shard;
 use crate::sink::format::{Format, encode};
@@ -470,11 +470,16 @@ impl Lanes {
     }
 }
 
-/// Hands a run to every lane and settles what no sink takes. Waits while a sink has no credit left for this source.
+/// Hands a run to every lane. Waits while a sink has no credit left for this source. Where no sink takes the source, or
+/// anything with these tags, the input moves on and the records count as dropped.
 pub async fn deliver(shard: &Shard, lanes: &Lanes, slot: u32, run: &Run<'_>, upto: u64) {
     let now = lanes.enter().await;
     let records = u32::try_from(run.records.len()).expect("a run is one buffer");
-    let ticket = shard.settle().begin(slot, upto, records);
+    let taken = now.iter().any(|lane| lane.takes.origin(run.origin));
+    if !taken {
+        lanes.counters().drop_records(Reason::NoSink, records.into());
+    }
+    let ticket = shard.settle().begin(slot, upto, if taken { records } else { 0 });
     for lane in &*now {
         lane.push(shard, run, &ticket).await;
     }

@@ -53,16 +53,19 @@ pub enum Reason {
     NotAllowed,
     /// Of a partition that went to another member, which reads them again.
     GivenUp,
+    /// Of a source, or with tags, that no sink takes.
+    NoSink,
 }
 
 /// Every reason, in the order of the counters.
-pub const REASONS: [(Reason, &str); 6] = [
+pub const REASONS: [(Reason, &str); 7] = [
     (Reason::BadLine, "bad_line"),
     (Reason::TooLong, "too_long"),
     (Reason::Malformed, "malformed"),
     (Reason::RateLimit, "rate_limit"),
     (Reason::NotAllowed, "not_allowed"),
     (Reason::GivenUp, "given_up"),
+    (Reason::NoSink, "no_sink"),
 ];
 
 /// One source on one shard.

@@ -466,6 +466,17 @@ fn warnings_do_not_keep_a_configuration_from_loading() {
             file_source("") + &sink("o", "file_sink", &format!("{ndjson}\ncompress = \"gzip\"")),
             "there is no 'rotate'",
         ),
+        (
+            file_source("")
+                + &source("t", "tcp_src", "port = 1600")
+                + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nsources = [\"f\"]\n",
+            "no sink takes the records of source 't'",
+        ),
+        (
+            file_source("")
+                + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nwhere = { env = \"prod\" }\n",
+            "no sink takes the records of source 'f'",
+        ),
         (String::new(), "there is no source to run"),
     ] {
         let warnings = good(&text).warnings;
