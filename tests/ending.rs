@@ -136,3 +136,34 @@ fn records_that_no_sink_takes_are_warned_of_and_are_not_delivered() {
         }
     }
 }
+
+#[test]
+fn an_unusable_rust_log_is_told_and_no_error_is_hidden_by_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = FILE.replace("start =", "mode = \"once\", start =");
+    fs::write(folder.path().join("wpsrc.toml"), missing).unwrap();
+    let start = |rust_log: &str| {
+        let mut command = wpgen(folder.path(), &["source", "start"]);
+        Ran::from(command.env("RUST_LOG", rust_log).output().unwrap())
+    };
+    let log = || fs::read_to_string(folder.path().join("logs/wpgen.log")).unwrap_or_default();
+    for rust_log in ["inof", "!!!", "foo="] {
+        let before = log().len();
+        let ran = start(rust_log);
+        assert_eq!(ran.code, Some(1), "{}", ran.err);
+        assert_eq!(ran.err.matches("has no effect").count(), 1, "{}", ran.err);
+        assert!(ran.err.contains("error[WP101]"), "{}", ran.err);
+        let log = log().split_off(before);
+        assert!(log.contains("[WARN] [wpgen::log] RUST_LOG=") && log.contains("[ERROR]"), "{log}");
+    }
+    for rust_log in ["off", "wpgen::kafka=debug", ""] {
+        let before = log().len();
+        let ran = start(rust_log);
+        assert!(
+            ran.err.contains("error[WP101]") && !ran.err.contains("has no effect"),
+            "{rust_log}: {}",
+            ran.err
+        );
+        assert_eq!(log().split_off(before).contains("[ERROR]"), rust_log.is_empty(), "{rust_log}");
+    }
+}
