@@ -293,6 +293,50 @@ fn what_cannot_be_done_is_said_before_anything_is_sent() {
 }
 
 #[test]
+fn what_could_not_be_sent_is_counted_and_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", listener.local_addr().unwrap());
+    // A receiver that ends.
+    let ends = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.read_exact(&mut [0; 1000]).unwrap();
+    });
+    let args = ["bench", "send", "--json", "--to", &to, "--count", "1000000"];
+    let ran = run(folder.path(), &args);
+    ends.join().unwrap();
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    let of = |key: &str| report[key].as_u64().unwrap();
+    assert_eq!((ran.code, of("sent") + of("unsent")), (Some(1), 1_000_000), "{report}");
+    assert!(of("unsent") > 1000 && ran.err.contains("could not be sent"), "{}", ran.err);
+    assert_eq!(report["limit"], "error", "{report}");
+}
+
+#[test]
+fn a_message_that_no_datagram_holds_is_told_with_what_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = format!("udp://{}", socket.local_addr().unwrap());
+    let args = ["bench", "send", "--json", "--to", &to, "--count", "100", "--size", "100000"];
+    let ran = run(folder.path(), &args);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &report["unsent"], &report["limit"]), (Some(1), &100.into(), &"error".into()));
+    assert!(ran.err.contains("EMSGSIZE") && ran.err.contains("65507"), "{}", ran.err);
+}
+
+#[test]
+fn a_receiver_that_knows_how_many_were_sent_fails_when_some_are_missing() {
+    for (sent, code) in [("100", Some(0)), ("101", Some(1))] {
+        let folder = tempfile::tempdir().unwrap();
+        let recv = Recv::start(folder.path(), "tcp://127.0.0.1:0", &["--count", "100", "--sent", sent]);
+        send(folder.path(), &recv.address, &["--count", "100"]);
+        let output = recv.child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), code, "{sent}");
+        recv.told.join().unwrap();
+    }
+}
+
+#[test]
 fn run_measures_every_case_beside_another_program() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
