@@ -306,6 +306,46 @@ fn what_is_pasted_in_place_of_a_single_table_loads() {
     assert_eq!(good(paste).config.sources[0].tags.len(), 1);
 }
 
+#[cfg(feature = "kafka")]
+#[test]
+fn what_librdkafka_does_not_take_is_told_before_it_is_asked_to() {
+    let kafka = |more: &str| source("k", "kafka_src", more);
+    let with = |config: &str| kafka(&format!("brokers = \"h:1\"\ntopic = \"t\"\nconfig = {config}"));
+    check(vec![
+        (
+            with("{ security_protocl = \"x\" }"),
+            Code::WP404,
+            7,
+            "unknown parameter 'security_protocl' of librdkafka",
+            "did you mean 'security_protocol'?",
+        ),
+        (with("[\"sesion.timeout.ms=1\"]"), Code::WP404, 7, "unknown", "did you mean 'session.timeout.ms'?"),
+        (with("{ session_timeout_ms = \"x\" }"), Code::WP404, 7, "wrong value for property", ""),
+        (
+            kafka("brokers = \"h:1\"\ntopic = [\"a\", \"^(\"]"),
+            Code::WP404,
+            6,
+            "'^(' is no regular expression: ",
+            "",
+        ),
+        (
+            kafka("brokers = \"http://h:1\"\ntopic = \"t\""),
+            Code::WP404,
+            5,
+            "Kafka has no http://",
+            "brokers = \"h:1\"",
+        ),
+        (
+            kafka("brokers = \"h:1\"\ntopic = \"t\"\ngroup_id = \"\""),
+            Code::WP404,
+            7,
+            "wrong value for 'group_id': it is empty",
+            "leave it out",
+        ),
+    ]);
+    good(&kafka("brokers = \"SASL_SSL://h:1\"\ntopic = \"^a(b|c)[0-9]+$\"\nconfig = { acks = \"all\" }"));
+}
+
 #[test]
 fn what_a_transactional_sink_cannot_keep() {
     let reads =
