@@ -20,13 +20,15 @@ use crate::source::syslog::{HeaderMode, Protocol};
 use crate::tls;
 
 /// Tells what is wrong with the whole.
-pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) {
+///
+/// `sources` are the keys that are written, those of sources with mistakes too; none where some key cannot be known.
+pub fn all(config: &Config, sources: Option<&[String]>, cpus: usize, root: &Table, findings: &mut Findings) {
     check_any(config, root, findings);
     check_admin(config, root, findings);
     check_ports(config, root, findings);
     memory::check(config, cpus, root, findings);
     for sink in &config.sinks {
-        check_selection(config, sink, findings);
+        check_selection(sources, sink, findings);
         check_raw(config, sink, findings);
         check_rescue(sink, findings);
     }
@@ -136,13 +138,11 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
     a == b || any(a, b) || any(b, a)
 }
 
-fn check_selection(config: &Config, sink: &SinkConfig, findings: &mut Findings) {
-    let keys: Vec<&str> = config.sources.iter().map(|source| &*source.key).collect();
+fn check_selection(sources: Option<&[String]>, sink: &SinkConfig, findings: &mut Findings) {
+    // No source at all is told on its own.
+    let Some(keys) = sources.filter(|keys| !keys.is_empty()) else { return };
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     for (pattern, node) in sink.sources.unmatched(&keys) {
-        // No source at all is told on its own, and a source with mistakes is not in the list.
-        if keys.is_empty() || findings.errors() > 0 {
-            return;
-        }
         let message = format!("'{pattern}' matches no source: sink '{}' takes nothing by it", sink.key);
         let near = nearest(pattern, &keys).map(|near| format!("did you mean '{near}'?"));
         findings.push(Diagnostic::warning(None, message).at(node.place()).help_if(near));

@@ -306,6 +306,20 @@ fn what_is_pasted_in_place_of_a_single_table_loads() {
     assert_eq!(good(paste).config.sources[0].tags.len(), 1);
 }
 
+#[test]
+fn what_is_wrong_with_patterns_and_routes_is_told_beside_the_rest() {
+    let text = file_source("mode = 5\nexclude = \"[a\"\nmultiline = { start = \"(\" }")
+        + "[[sinks]]\nkey = \"s\"\nconnect = \"blackhole_sink\"\nsources = [\"b\", \"f\"]\n";
+    let found = bad(&text);
+    let messages: Vec<&str> = found.iter().map(|finding| &*finding.message).collect();
+    for words in ["'mode'", "unclosed character class", "is no regular expression", "'b' matches no source"] {
+        assert_eq!(messages.iter().filter(|m| m.contains(words)).count(), 1, "{words}: {messages:#?}");
+    }
+    assert_eq!(messages.len(), 4, "{messages:#?}");
+    // What is missing because its name is wrong is told once.
+    assert_eq!(bad("[[sources]]\nkey = \"f\"\nconnect = \"file_src\"\nparams = { pth = \"x\" }\n").len(), 1);
+}
+
 #[cfg(feature = "kafka")]
 #[test]
 fn what_librdkafka_does_not_take_is_told_before_it_is_asked_to() {
