@@ -145,7 +145,10 @@ fn tell_opened(opened: Vec<(String, Vec<String>)>, printer: &Printer) {
     for (key, lines) in opened {
         for line in lines {
             let gap = " ".repeat(widest - width(&key));
-            printer.note(&format!("{}{gap}  {line}", printer.err_paint().text(Style::Bold, &key)));
+            // Paths may hold anything.
+            let mut shown = String::new();
+            engine::escape::escape_controls(&mut shown, &line);
+            printer.note(&format!("{}{gap}  {shown}", printer.err_paint().text(Style::Bold, &key)));
             log::info!(target: "wpgen::start", "{key}: {line}");
         }
     }

@@ -95,7 +95,7 @@ fn keys_that_are_not_known() {
 fn values_that_are_not_taken() {
     check(vec![
         ("[engine]\nworkers = \"4\"\n".into(), Code::WP404, 2, "wrong type: 'workers'", "workers = 4"),
-        ("[engine]\nworkers = -1\n".into(), Code::WP404, 2, "out of range", ""),
+        ("[engine]\nworkers = -1\n".into(), Code::WP404, 2, "out of range: 'workers' is 0 to 1024", ""),
         ("[engine]\nworkers = 5000\n".into(), Code::WP404, 2, "out of range: 'workers' is 0 to 1024", ""),
         ("[engine]\nworkers = 99999999999999999999\n".into(), Code::WP404, 2, "out of range", ""),
         ("[engine]\nmemory_limit = \"1 gig\"\n".into(), Code::WP404, 2, "'1 gig' is not a size", ""),
@@ -144,6 +144,13 @@ fn values_that_are_not_taken() {
         (source("f", "file_src", "mode = \"once\""), Code::WP404, 4, "a file source needs 'path'", "path = "),
         (source("f", "file_src", "file = \"a.log\""), Code::WP404, 4, "'base' and 'file'", ""),
         (source("s", "syslog_udp_src", "port = 0"), Code::WP404, 5, "out of range: 'port' is 1 to 65535", ""),
+        (
+            source("s", "syslog_udp_src", "port = 70000"),
+            Code::WP404,
+            5,
+            "out of range: 'port' is 1 to 65535",
+            "",
+        ),
         (source("s", "syslog_udp_src", "port = 70000"), Code::WP404, 5, "out of range", ""),
         (source("s", "syslog_udp_src", "addr = \"localhos\""), Code::WP404, 5, "'localhos' is not an IP", ""),
         (source("s", "syslog_udp_src", "header_mode = \"cut\""), Code::WP404, 5, "unknown word 'cut'", ""),
@@ -304,6 +311,19 @@ fn what_is_pasted_in_place_of_a_single_table_loads() {
     );
     let paste = found[0].help[0].split_once('\n').expect("more than one line").1;
     assert_eq!(good(paste).config.sources[0].tags.len(), 1);
+    let found = bad("[sources.a]\nconnect = \"file_src\"\n[sources.a.params]\npath = \"x\"\n\
+         [sources.b]\nconnect = \"tcp_src\"\nparams = { port = 1600 }\n");
+    let paste = found[0].help[0].split_once('\n').expect("more than one line").1;
+    let sources = good(paste).config.sources;
+    assert_eq!(sources.iter().map(|source| &*source.key).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn what_would_not_mend_it_is_no_help() {
+    let found =
+        bad("[[sources]]\nkey = \"f\"\nconnect = \"file_src\"\ntags = [5]\nparams = { path = \"x\" }\n");
+    assert!(found[0].message.contains("a tag, as") && found[0].help.is_empty(), "{}", found[0]);
+    assert!(bad(&file_source("file = 5"))[0].help[0].contains("in quotes: file = \"5\""));
 }
 
 #[test]
