@@ -274,7 +274,7 @@ fn ctrl_c_ends_with_a_report() {
 fn what_cannot_be_done_is_said_before_anything_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     for (args, code, words) in [
-        (&["send", "--to", "kafka://b:9092/t"][..], 2, "no kafka source so far"),
+        (&["send", "--to", "kafka://b:9092/t"][..], 2, "a kafka sink bring what is sent"),
         (&["send", "--to", "file:x", "--rate", "fast"], 2, "ramp:1000..50000"),
         (&["send", "--to", "file:x", "--size", "10"], 2, "bytes"),
         (&["send", "--to", "tcp://127.0.0.1:1", "--segment"], 2, "--segment is for UDP"),
@@ -290,6 +290,50 @@ fn what_cannot_be_done_is_said_before_anything_is_sent() {
         assert!(ran.err.contains(words), "{args:?}: {}", ran.err);
     }
     assert!(!folder.path().join("x").exists());
+}
+
+#[test]
+fn what_could_not_be_sent_is_counted_and_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("tcp://{}", listener.local_addr().unwrap());
+    // A receiver that ends.
+    let ends = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.read_exact(&mut [0; 1000]).unwrap();
+    });
+    let args = ["bench", "send", "--json", "--to", &to, "--count", "1000000"];
+    let ran = run(folder.path(), &args);
+    ends.join().unwrap();
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    let of = |key: &str| report[key].as_u64().unwrap();
+    assert_eq!((ran.code, of("sent") + of("unsent")), (Some(1), 1_000_000), "{report}");
+    assert!(of("unsent") > 1000 && ran.err.contains("could not be sent"), "{}", ran.err);
+    assert_eq!(report["limit"], "error", "{report}");
+}
+
+#[test]
+fn a_message_that_no_datagram_holds_is_told_with_what_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = format!("udp://{}", socket.local_addr().unwrap());
+    let args = ["bench", "send", "--json", "--to", &to, "--count", "100", "--size", "100000"];
+    let ran = run(folder.path(), &args);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &report["unsent"], &report["limit"]), (Some(1), &100.into(), &"error".into()));
+    assert!(ran.err.contains("EMSGSIZE") && ran.err.contains("65507"), "{}", ran.err);
+}
+
+#[test]
+fn a_receiver_that_knows_how_many_were_sent_fails_when_some_are_missing() {
+    for (sent, code) in [("100", Some(0)), ("101", Some(1))] {
+        let folder = tempfile::tempdir().unwrap();
+        let recv = Recv::start(folder.path(), "tcp://127.0.0.1:0", &["--count", "100", "--sent", sent]);
+        send(folder.path(), &recv.address, &["--count", "100"]);
+        let output = recv.child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), code, "{sent}");
+        recv.told.join().unwrap();
+    }
 }
 
 #[test]

@@ -314,5 +314,11 @@ fn codes_are_explained_listed_and_found_by_words() {
     assert!(all.out.contains("WP101") && all.out.contains("WP603"), "{}", all.out);
     let found = run(folder.path(), &["explain", "Address", "already", "in", "use"]);
     assert!(found.out.contains("WP301"), "{}", found.out);
+    let printed = run(folder.path(), &["explain", "error[WP301]: source 'a': 127.0.0.1:1: no"]);
+    assert!(printed.out.starts_with("WP301  "), "{}", printed.out);
+    let many = run(folder.path(), &["explain", "Too many open files"]);
+    assert!(many.out.contains("WP101"), "{}", many.out);
+    let full = run(folder.path(), &["explain", "out.log: No space left on device (os error 28)"]);
+    assert!(full.code == Some(0) && full.out.contains("df -h"), "{}{}", full.out, full.err);
     assert_eq!(run(folder.path(), &["explain", "zzzz"]).code, Some(1));
 }

@@ -11,6 +11,7 @@ mod diagnosis;
 mod disk;
 mod disk_errors;
 mod diskfull;
+mod ending;
 mod fallback;
 mod faulty;
 mod harness;

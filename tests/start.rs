@@ -34,6 +34,18 @@ fn records_go_to_standard_output_and_words_to_standard_error() {
 }
 
 #[test]
+fn what_a_path_holds_does_not_move_the_cursor() {
+    let folder = once("blackhole_sink");
+    let config = std::fs::read_to_string(folder.path().join("wpsrc.toml")).unwrap();
+    std::fs::write(folder.path().join("a\x1bc\nb.log"), "one\n").unwrap();
+    let config = config.replace("\"app.log\"", "\"a\\u001bc\\nb.log\"");
+    std::fs::write(folder.path().join("wpsrc.toml"), config).unwrap();
+    let ran = run(folder.path(), &["source", "start"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(!ran.err.contains('\x1b') && ran.err.contains("a\\x1bc\\nb.log"), "{}", ran.err);
+}
+
+#[test]
 fn standard_output_that_takes_nothing_is_a_failure_and_a_reader_that_leaves_is_none() {
     let folder = once("stdout_sink");
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();

@@ -3,13 +3,14 @@
 //! Owns the filter and the way from a caller to the writer thread. Invariants: a caller never waits, never touches a
 //! disk and never holds more than [`MESSAGE_BYTES_MAX`] of text; the queue is bounded by [`QUEUE_LINES`], and what does not
 //! fit is dropped, counted, and the count is logged; one line stays one line, whatever was in the message.
-//! It refuses to fail: without a folder to write to, one warning says so and lines go to the console.
+//! It refuses to fail: without a folder to write to, one warning says so and lines go to the console. And it refuses to
+//! hide errors from the console: what RUST_LOG and the level leave out of them is left out of the file alone.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,33 @@ const MESSAGE_BYTES_MAX: usize = 8 << 10;
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
 /// How often a log file that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// The target of what the printer has said already: for the file alone.
+pub const SAID: &str = "wpgen::end";
+/// What targets begin with, ours and those of the crates that log by themselves: RUST_LOG that names none of them would
+/// leave everything out.
+const TARGETS: [&str; 20] = [
+    SAID,
+    "wpgen::alert",
+    "wpgen::checkpoint",
+    "wpgen::file",
+    "wpgen::io",
+    "wpgen::kafka",
+    "wpgen::log",
+    "wpgen::net",
+    "wpgen::notify",
+    "wpgen::panic",
+    "wpgen::reload",
+    "wpgen::rescue",
+    "wpgen::sink",
+    "wpgen::start",
+    "wpgen::statistics",
+    "wpgen::syslog",
+    "engine::",
+    "rustls",
+    "rdkafka",
+    "librdkafka",
+];
 
 /// What of the log goes to the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +91,8 @@ pub struct Log {
 #[derive(Debug)]
 enum Item {
     Line(Line),
+    /// Write out what came before, and say so.
+    Flush(Sender<()>),
     /// No more lines will come.
     Finish,
 }
@@ -73,6 +103,22 @@ struct Line {
     level: Level,
     target: String,
     message: String,
+    /// Whether it goes to the file. Errors that do not are for the console.
+    filed: bool,
+}
+
+/// A way to have the log written out, from any thread.
+#[derive(Clone, Debug)]
+pub struct Flush(SyncSender<Item>);
+
+impl Flush {
+    /// Waits until what was logged before is written, or the time is over.
+    pub fn wait(&self, at_most: Duration) {
+        let (tell, told) = channel();
+        if self.0.try_send(Item::Flush(tell)).is_ok() {
+            let _ = told.recv_timeout(at_most);
+        }
+    }
 }
 
 struct Logger {
@@ -86,7 +132,8 @@ pub fn start(options: LogOptions, printer: &Arc<Printer>) -> Log {
     let (filter, complaint) = filter(options.level, options.rust_log.as_deref());
     let (queue, lines) = sync_channel(QUEUE_LINES);
     let dropped = Arc::new(AtomicU64::new(0));
-    let level = filter.filter();
+    let level = filter.filter().max(LevelFilter::Error);
+    let told = Arc::clone(printer);
     let mut writer = Writer {
         file: None,
         folder: options.folder,
@@ -97,14 +144,16 @@ pub fn start(options: LogOptions, printer: &Arc<Printer>) -> Log {
         dropped: Arc::clone(&dropped),
         told: false,
     };
-    if let Some(complaint) = complaint {
-        printer.warning(&complaint);
-    }
     writer.open();
     let writer = std::thread::Builder::new().name("wpgen-log".into()).spawn(move || writer.run(&lines)).ok();
     if log::set_boxed_logger(Box::new(Logger { filter, queue: queue.clone(), dropped })).is_ok() {
         log::set_max_level(level);
         log_panics();
+    }
+    match complaint {
+        Some(complaint) if level >= LevelFilter::Warn => log::warn!(target: "wpgen::log", "{complaint}"),
+        Some(complaint) => told.warning(&complaint),
+        None => {}
     }
     Log { queue, writer }
 }
@@ -122,13 +171,32 @@ fn log_panics() {
 fn filter(level: LevelFilter, rust_log: Option<&str>) -> (Filter, Option<String>) {
     let by_level = || env_filter::Builder::new().filter_level(level).build();
     let Some(text) = rust_log.filter(|t| !t.trim().is_empty()) else { return (by_level(), None) };
+    let unusable =
+        |why: &str| Some(format!("RUST_LOG={text:?} has no effect, and level {level} holds: {why}"));
     match env_filter::Builder::new().try_parse(text) {
+        Ok(_) if !names_something(text) => (by_level(), unusable("it names no level and no target there is")),
         Ok(builder) => (builder.build(), None),
-        Err(e) => (by_level(), Some(format!("RUST_LOG is not understood and has no effect: {e}"))),
+        Err(e) => (by_level(), unusable(&e.to_string())),
     }
 }
 
+/// Whether a directive is a level for everything, or begins as a target does.
+fn names_something(rust_log: &str) -> bool {
+    let directives = rust_log.split('/').next().unwrap_or_default().split(',').map(str::trim);
+    let mut named = directives.filter(|directive| !directive.is_empty());
+    named.any(|directive| {
+        let name = directive.split('=').next().unwrap_or_default();
+        let begins = |target: &&str| target.starts_with(name) || name.starts_with(*target);
+        directive.parse::<LevelFilter>().is_ok() || (!name.is_empty() && TARGETS.iter().any(begins))
+    })
+}
+
 impl Log {
+    /// A way for other threads to have it written out.
+    pub fn flush(&self) -> Flush {
+        Flush(self.queue.clone())
+    }
+
     /// Writes out what is queued and closes the file. Waits [`FLUSH_WAIT`] at most: a dead disk must not hold the exit.
     pub fn finish(mut self) {
         let Some(writer) = self.writer.take() else { return };
@@ -151,7 +219,8 @@ impl log::Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.filter.matches(record) {
+        let filed = self.filter.matches(record);
+        if !filed && (record.level() != Level::Error || record.target() == SAID) {
             return;
         }
         let mut message = Bounded { text: String::new(), cut_bytes: 0 };
@@ -162,6 +231,7 @@ impl log::Log for Logger {
             level: record.level(),
             target: record.target().to_owned(),
             message: message.finish(),
+            filed,
         };
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Item::Line(line)) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -215,6 +285,7 @@ impl Writer {
         loop {
             match lines.recv_timeout(Duration::from_secs(1)) {
                 Ok(Item::Line(line)) => self.line(&line),
+                Ok(Item::Flush(told)) => self.flush_for(&told),
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Item::Finish) | Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -223,6 +294,7 @@ impl Writer {
             while more < QUEUE_LINES {
                 match lines.try_recv() {
                     Ok(Item::Line(line)) => self.line(&line),
+                    Ok(Item::Flush(told)) => self.flush_for(&told),
                     Ok(Item::Finish) => return self.end(),
                     Err(_) => break,
                 }
@@ -245,10 +317,11 @@ impl Writer {
     fn line(&mut self, line: &Line) {
         let text = format_line(line, &self.zone);
         match self.console {
-            Console::Short if !self.file_is_missing() => self.short(line),
+            _ if line.target == SAID => {}
+            Console::Short if !self.file_is_missing() || !line.filed => self.short(line),
             _ => self.printer.line(&paint_level(self.printer.err_paint(), line.level, &text)),
         }
-        if let Some(file) = &mut self.file
+        if let Some(file) = self.file.as_mut().filter(|_| line.filed)
             && let Err(e) = file.line(&text)
         {
             self.give_up_file(&e.to_string());
@@ -266,6 +339,12 @@ impl Writer {
             _ => return,
         }
         parts.for_each(|help| self.printer.help(help));
+    }
+
+    fn flush_for(&mut self, told: &Sender<()>) {
+        self.flush();
+        // Whoever asked may have waited long enough.
+        let _ = told.send(());
     }
 
     fn flush(&mut self) {
@@ -312,6 +391,7 @@ impl Writer {
                 level: Level::Warn,
                 target: "wpgen::log".into(),
                 message,
+                filed: true,
             });
         }
     }
@@ -349,7 +429,7 @@ mod tests {
 
     fn line(message: &str) -> Line {
         let at = Timestamp::from_nanosecond(1_700_000_000_123_456_789).unwrap();
-        Line { at, level: Level::Warn, target: "engine::source".into(), message: message.into() }
+        Line { at, level: Level::Warn, target: "engine::source".into(), message: message.into(), filed: true }
     }
 
     #[test]
@@ -398,5 +478,13 @@ mod tests {
         assert_eq!((by_env.filter(), none), (LevelFilter::Trace, None));
         let (kept, complaint) = filter(LevelFilter::Warn, Some("info,=,=/x/"));
         assert!(complaint.is_some() && kept.filter() == LevelFilter::Warn);
+        for typo in ["inof", "!!!", "foo=", "wpgen::fiel=debug", "=info", ","] {
+            let (kept, complaint) = filter(LevelFilter::Warn, Some(typo));
+            assert!(complaint.is_some() && kept.filter() == LevelFilter::Warn, "{typo}");
+        }
+        for known in ["off", "wpgen=trace", "w", "wpgen::kafka::x=debug", "inof,rustls=debug", "engine"] {
+            assert_eq!(filter(LevelFilter::Warn, Some(known)).1, None, "{known}");
+        }
+        assert_eq!(filter(LevelFilter::Warn, Some(" ")).1, None, "an empty one is none");
     }
 }

@@ -68,8 +68,14 @@ pub fn block() -> io::Result<Signals> {
 }
 
 impl Signals {
-    /// Starts the thread that takes the signals and sends `wrap(signal)` for each.
-    pub fn forward<T: Send + 'static>(self, events: Sender<T>, wrap: fn(Signal) -> T) -> io::Result<()> {
+    /// Starts the thread that takes the signals and sends `wrap(signal)` for each. `last_words` has a moment before the
+    /// second one ends the process.
+    pub fn forward<T: Send + 'static>(
+        self,
+        events: Sender<T>,
+        wrap: fn(Signal) -> T,
+        last_words: impl Fn(&'static str) + Send + 'static,
+    ) -> io::Result<()> {
         let take = move || {
             let mut stopping = false;
             loop {
@@ -77,9 +83,15 @@ impl Signals {
                     libc::SIGHUP => Signal::Reopen,
                     libc::SIGTERM if !stopping => Signal::Drain(Stop::Terminate),
                     libc::SIGINT if !stopping => Signal::Drain(Stop::Interrupt),
-                    // What is undelivered is delivered by the next start; only a person is owed the usual 130.
-                    libc::SIGINT => exit_now(130),
-                    libc::SIGTERM => exit_now(1),
+                    // Only a person is owed the usual 130.
+                    libc::SIGINT => {
+                        last_words(Stop::Interrupt.name());
+                        exit_now(130)
+                    }
+                    libc::SIGTERM => {
+                        last_words(Stop::Terminate.name());
+                        exit_now(1)
+                    }
                     _ => continue,
                 };
                 stopping |= matches!(signal, Signal::Drain(_));

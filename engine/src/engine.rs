@@ -151,6 +151,7 @@ impl Running {
             done: self.has_ended(),
             failed: self.has_failed(),
             has_datagrams: self.source.has_datagrams(),
+            repeats: self.source.repeats(),
             waits: self.waits(),
             partitions: self.source.partitions(),
             trouble: self.source.trouble(),

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::batch::{Assignment, Batch, LaneId, Origin, Run, SinkId, Ticket};
 use crate::memory::{Charge, Share};
-use crate::metrics::SourceCounters;
+use crate::metrics::{Reason, SourceCounters};
 use crate::shard::Shard;
 use crate::sink::format::{Format, encode};
 use crate::sink::route::{Sink, Where};
@@ -493,11 +493,16 @@ impl Lanes {
 /// The lanes that a source's next runs go to; while there is one, the source is not still.
 pub struct Entered(Rc<[Rc<Lane>]>);
 
-/// Hands a run to every lane and settles what no sink takes. Waits while a sink has no credit left for this source.
+/// Hands a run to every lane. Waits while a sink has no credit left for this source. Where no sink takes the source, or
+/// anything with these tags, the input moves on and the records count as dropped.
 pub async fn deliver(around: &Surroundings, entered: &Entered, slot: u32, run: &Run<'_>, upto: u64) {
     let Surroundings { shard, lanes, .. } = around;
     let records = u32::try_from(run.records.len()).expect("a run is one buffer");
-    let ticket = shard.settle().begin(slot, upto, records);
+    let taken = entered.0.iter().any(|lane| lane.takes.origin(run.origin));
+    if !taken {
+        lanes.counters().drop_records(Reason::NoSink, records.into());
+    }
+    let ticket = shard.settle().begin(slot, upto, if taken { records } else { 0 });
     for lane in &*entered.0 {
         lane.push(shard, run, &ticket).await;
     }

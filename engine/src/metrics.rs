@@ -53,7 +53,8 @@ pub enum Reason {
     NotAllowed,
     /// Of a partition that went to another member, which reads them again.
     GivenUp,
-    /// Received by a source that was stopped while a sink of it did not run, from a sender that cannot send it once more.
+    /// Of a source, or with tags, that no sink takes; or received by a source that was stopped while a sink of it did not
+    /// run, from a sender that cannot send it once more.
     NoSink,
 }
 

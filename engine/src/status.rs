@@ -106,6 +106,8 @@ pub struct SourceStatus {
     pub failed: bool,
     /// Whether it receives datagrams, which the kernel may drop.
     pub has_datagrams: bool,
+    /// Whether a restart can read again what was not delivered.
+    pub repeats: bool,
     /// What its tasks waited for.
     pub waits: Waits,
     /// Partitions that it reads now, in order.
@@ -304,10 +306,11 @@ impl Status {
         self.sources.iter().map(|s| s.lag_bytes).sum()
     }
 
-    /// Failures of all sources and sinks, rejected records included.
+    /// Failures of all sources, all sinks and the checkpoint, rejected records included.
     pub fn errors(&self) -> u64 {
         let sources: u64 = self.sources.iter().map(|s| s.errors + s.rejected).sum();
-        sources + self.sinks.iter().map(|s| s.errors).sum::<u64>()
+        let checkpoint = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.failed);
+        sources + self.sinks.iter().map(|s| s.errors).sum::<u64>() + checkpoint
     }
 
     /// Bytes of the whole job, when every source has an end.

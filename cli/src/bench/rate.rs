@@ -80,6 +80,11 @@ impl Plan {
         Self { rate, duration_s: duration_s.unwrap_or(by_count), count }
     }
 
+    /// Messages of the whole run; none when time alone ends it.
+    pub fn count(&self) -> Option<u64> {
+        self.count
+    }
+
     /// Messages that are due `now_s` seconds after the beginning.
     pub fn due(&self, now_s: f64) -> u64 {
         let now_s = now_s.min(self.duration_s);

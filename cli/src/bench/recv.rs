@@ -7,7 +7,7 @@ use super::receiver::{self, Limits, Received};
 use super::report::Report;
 use super::watch::Watch;
 use crate::args::Recv;
-use crate::commands::DONE;
+use crate::commands::{DONE, FAILED};
 use crate::printer::Printer;
 use crate::progress::count;
 
@@ -26,7 +26,11 @@ pub fn run(args: &Recv, printer: &Printer) -> Result<u8, Refused> {
     }
     plot::save(args.output.plot.as_deref(), &seen.timeline, Some(&received.tally.latencies))?;
     report.print(args.output.json, printer);
-    Ok(seen.stop.map_or(DONE, |stop| stop.exit_code_drained()))
+    let account = received.tally.ledger.account();
+    // Without a number that was sent, what is missing is a measurement and no failure.
+    let is_short = args.sent.is_some_and(|sent| !account.with_sent(sent).is_complete());
+    let code = if is_short { FAILED } else { DONE };
+    Ok(seen.stop.map_or(code, |stop| stop.exit_code_drained()))
 }
 
 /// What came, how fast and how late.

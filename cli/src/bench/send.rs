@@ -155,7 +155,9 @@ fn limit(settings: &Settings, sent: &Sent) -> (&'static str, String) {
     let rate = sent.messages as f64 / sent.took.as_secs_f64().max(1e-9);
     let kept =
         settings.plan.asked().is_some_and(|asked| rate >= asked * (1.0 - RATE_TOLERANCE_PERCENT / 100.0));
-    if kept {
+    if let Some(error) = sent.error.as_ref().filter(|_| sent.broke) {
+        ("error", format!("none was reached: {error}"))
+    } else if kept {
         ("rate", format!("the rate that was asked for; this sender was busy {busy:.0} % of the time"))
     } else if blocked >= BLOCKED_PERCENT {
         ("receiver", format!("the receiver: this sender waited for it {blocked:.0} % of the time"))

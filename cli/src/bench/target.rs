@@ -36,9 +36,11 @@ impl FromStr for Target {
             "tls" => host_port(rest).map(Self::Tls),
             "unix" => path(rest).map(Self::Unix),
             "file" => path(rest).map(Self::File),
-            "kafka" | "mqtt" => Err(format!(
-                "{scheme}:// is not built yet: wpgen has no {scheme} source so far; {FORMS} work"
+            "kafka" => Err(format!(
+                "kafka:// is not built yet; {FORMS} work. A file source and a kafka sink bring what is sent to file:PATH \
+                 into a topic"
             )),
+            "mqtt" => Err(format!("mqtt:// is not built yet: wpgen has no mqtt source so far; {FORMS} work")),
             _ => Err(format!("'{scheme}' is not known; expected {FORMS}")),
         }
     }
@@ -103,7 +105,7 @@ mod tests {
             ("tcp://h:99999", "port"),
             ("file:", "path"),
             ("http://h:1", "'http' is not known"),
-            ("kafka://b/t", "no kafka source so far"),
+            ("kafka://b/t", "kafka:// is not built yet"),
             ("mqtt://h:1883/t", "no mqtt source so far"),
             ("tls://h", "a host and a port"),
         ] {

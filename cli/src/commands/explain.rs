@@ -22,8 +22,12 @@ pub fn run(words: &[String], as_markdown: bool, printer: &Printer) -> u8 {
         return DONE;
     }
     let text = words.join(" ");
-    if let Ok(code) = text.trim().parse::<Code>() {
+    if let Some(code) = code_in(&text) {
         printer.result(&explained(catalogue::entry(code), language, paint));
+        return DONE;
+    }
+    if let Some(words) = without_code(&text) {
+        printer.result(words);
         return DONE;
     }
     match catalogue::matches(&text).as_slice() {
@@ -42,6 +46,30 @@ pub fn run(words: &[String], as_markdown: bool, printer: &Printer) -> u8 {
         }
     }
 }
+
+/// The code, alone or as it stands in a message: `error[WP301]: ...`.
+fn code_in(text: &str) -> Option<Code> {
+    let in_brackets = || text.split('[').skip(1).find_map(|rest| rest.split(']').next()?.parse().ok());
+    text.trim().parse().ok().or_else(in_brackets)
+}
+
+/// Errors of the system that come with no code, since the machine has to be mended and no configuration.
+fn without_code(text: &str) -> Option<&'static str> {
+    let text = text.to_lowercase();
+    let is_full =
+        ["no space left on device", "os error 28", "enospc"].iter().any(|words| text.contains(words));
+    is_full.then_some(FULL)
+}
+
+const FULL: &str = "\
+No space left on device (os error 28): a file system is full. It has no code of its own.
+
+  What wpgen does: the sink, the rescue or the checkpoint that met it waits, takes nothing more, and goes
+  on by itself once there is room. Nothing is lost meanwhile that a source can hold back or read again.
+
+  What mends it: df -h and df -i of the path in the message show which file system it is, and whether
+  bytes or inodes are used up. Make room there, or write elsewhere.
+";
 
 /// What stands in front of the parts of an explanation.
 struct Headings {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{DONE, FAILED, configuration};
+use crate::commands::start::ending;
 use crate::control::{self, NoAnswer};
 use crate::printer::{Printer, Style};
 use crate::progress::{self, bytes, count, duration, waited};
@@ -79,8 +80,14 @@ pub fn stop(config: &Path, printer: &Printer) -> u8 {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    let Some(failings) = ending::read(&engine.data_dir, pid) else {
+        printer.error(&format!("process {pid} is gone and left no word whether everything was delivered"));
+        printer.help(&format!("its last lines are in {}", loaded.config.log.dir.join("wpgen.log").display()));
+        return FAILED;
+    };
     printer.result(&format!("stopped process {pid}\n"));
-    DONE
+    failings.iter().for_each(|failing| printer.error(failing));
+    if failings.is_empty() { DONE } else { FAILED }
 }
 
 /// Has the engine read its configuration anew, and tells what came of it.

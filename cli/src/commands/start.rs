@@ -3,13 +3,13 @@
 //! Invariants: signals are blocked before the first thread starts; the log is written out before the process ends,
 //! whichever way it ends; whoever waits for a daemon learns whether it came up.
 
+pub(super) mod ending;
 mod outside;
 mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use engine::assemble;
 use engine::config::Config;
@@ -17,6 +17,7 @@ use engine::diagnosis::Diagnostics;
 use engine::status::Status;
 use log::LevelFilter;
 
+use ending::LastWords;
 use outside::Outside;
 use watch::{Event, Watch};
 
@@ -70,20 +71,23 @@ pub fn run(options: &Options, printer: &Arc<Printer>) -> u8 {
     };
     let log = start_log(options, &config, printer);
     let (events, queue) = channel();
-    if let Err(e) = signals.forward(events.clone(), Event::Signal) {
+    let last_words = LastWords::new(printer, log.flush());
+    let ends = last_words.clone();
+    if let Err(e) = signals.forward(events.clone(), Event::Signal, move |signal| ends.say(signal)) {
         return fail(printer, &format!("cannot take signals: {e}"));
     }
     let notify = Arc::new(Notify::new(configuration::variable));
-    let code = opened(config, printer, events, &queue, Terminal { parent, pid_file, notify });
+    let code = opened(config, printer, events, &queue, Terminal { parent, pid_file, notify, last_words });
     log.finish();
     code
 }
 
-/// Who is told when everything is open.
+/// Who is told when everything is open, and when it is over at once.
 struct Terminal {
     parent: Option<daemon::Waiting>,
     pid_file: Option<PathBuf>,
     notify: Arc<Notify>,
+    last_words: LastWords,
 }
 
 fn opened(
@@ -106,6 +110,10 @@ fn opened(
         Err(all) => return refused(all),
     };
     tell_opened(engine.opened(), printer);
+    // The lock on the data folder is held: whoever left a note there is gone.
+    let data_dir = config.engine.data_dir.clone();
+    ending::forget(&data_dir);
+    terminal.last_words.of(engine.observer(), &data_dir);
     let outside = Outside::new(engine.observer(), events);
     let doors = outside::open(&config.engine.data_dir, admin, &outside, printer);
     // Behind the lock on the data folder, so that a second engine leaves the first one's file alone.
@@ -125,8 +133,10 @@ fn opened(
     outside.is_stopping(queue);
     let drain_timeout = config.engine.drain_timeout;
     let (settled, status) = engine.drain(drain_timeout);
+    let failings = ending::failings(settled, drain_timeout, &status);
+    ending::note(&data_dir, &failings);
     drop((pid_file, doors));
-    ended(stop, settled, drain_timeout, &status, printer)
+    ended(stop, &failings, &status, printer)
 }
 
 /// One line for each thing that is open, below each other.
@@ -135,19 +145,20 @@ fn tell_opened(opened: Vec<(String, Vec<String>)>, printer: &Printer) {
     for (key, lines) in opened {
         for line in lines {
             let gap = " ".repeat(widest - width(&key));
-            printer.note(&format!("{}{gap}  {line}", printer.err_paint().text(Style::Bold, &key)));
+            // Paths may hold anything.
+            let mut shown = String::new();
+            engine::escape::escape_controls(&mut shown, &line);
+            printer.note(&format!("{}{gap}  {shown}", printer.err_paint().text(Style::Bold, &key)));
             log::info!(target: "wpgen::start", "{key}: {line}");
         }
     }
 }
 
-fn ended(stop: Option<Stop>, settled: bool, limit: Duration, status: &Status, printer: &Printer) -> u8 {
+fn ended(stop: Option<Stop>, failings: &[String], status: &Status, printer: &Printer) -> u8 {
     printer.note(&progress::summary(status, printer.err_paint(), printer.err_columns()));
     log::info!(target: "wpgen::start", "{}", progress::sentence(status, crate::printer::Paint::PLAIN).trim_end());
-    if !settled {
-        let limit = progress::duration(limit);
-        printer.error(&format!("not everything that was taken could be delivered within {limit}"));
-        printer.help("the next start reads again what was not delivered");
+    if !failings.is_empty() {
+        ending::say(failings, printer);
         return FAILED;
     }
     match stop {

@@ -116,7 +116,9 @@ pub fn write(answer: &Answer) -> Vec<u8> {
         "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n{how}Connection: close\r\n\r\n"
     )
     .into_bytes();
-    out.extend_from_slice(body.as_bytes());
+    if !answer.is_head {
+        out.extend_from_slice(body.as_bytes());
+    }
     out
 }
 

@@ -57,11 +57,13 @@ pub struct Answer {
     pub data: Value,
     /// What was asked for, where it is no JSON; the only thing that is sent then.
     pub page: Option<String>,
+    /// Whether only its head was asked for.
+    pub is_head: bool,
 }
 
 impl Answer {
     fn ok(data: Value) -> Self {
-        Self { code: 200, message: "ok".to_owned(), data, page: None }
+        Self { code: 200, message: "ok".to_owned(), data, page: None, is_head: false }
     }
 
     fn page(text: String) -> Self {
@@ -70,7 +72,7 @@ impl Answer {
 
     /// An answer that is only a refusal.
     pub fn refusal(code: u16, message: &str) -> Self {
-        Self { code, message: message.to_owned(), data: Value::Null, page: None }
+        Self { code, message: message.to_owned(), data: Value::Null, page: None, is_head: false }
     }
 
     /// What the body is.
@@ -101,6 +103,9 @@ const ROUTES: [(&str, &str); 8] = [
 
 /// Answers one request.
 pub fn answer(request: &Request<'_>, engine: &dyn Control) -> Answer {
+    if request.method == "HEAD" {
+        return Answer { is_head: true, ..answer(&Request { method: "GET", ..*request }, engine) };
+    }
     if request.method == "POST" && request.from_a_page {
         return Answer::refusal(403, "pages of a browser may not change anything");
     }
@@ -365,6 +370,11 @@ mod tests {
         assert_eq!(health.data["in_flight_bytes"], 3 * crate::pool::ARENA_BYTES, "WP106");
         assert_eq!(health.data["findings"][0]["code"], "WP105");
         assert_eq!(ask("GET", "/api/stop", &engine).code, 405);
+        let live = ask("GET", "/health/live", &engine);
+        assert_eq!(ask("HEAD", "/health/live", &engine), Answer { is_head: true, ..live.clone() });
+        let head = http::write(&Answer { is_head: true, ..live.clone() });
+        assert!(http::write(&live).starts_with(&head) && head.ends_with(b"\r\n\r\n"));
+        assert_eq!(ask("HEAD", "/api/stop", &engine).code, 405);
         assert_eq!(ask("GET", "/api/stopp", &engine).code, 404);
         assert!(!engine.stopped.load(Ordering::Relaxed));
         assert_eq!(ask("POST", "/api/stop", &engine).code, 200);

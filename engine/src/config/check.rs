@@ -20,16 +20,19 @@ use crate::source::syslog::{HeaderMode, Protocol};
 use crate::tls;
 
 /// Tells what is wrong with the whole.
-pub fn all(config: &Config, cpus: usize, root: &Table, findings: &mut Findings) {
+///
+/// `sources` are the keys that are written, those of sources with mistakes too; none where some key cannot be known.
+pub fn all(config: &Config, sources: Option<&[String]>, cpus: usize, root: &Table, findings: &mut Findings) {
     check_any(config, root, findings);
     check_admin(config, root, findings);
     check_ports(config, root, findings);
     memory::check(config, cpus, root, findings);
     for sink in &config.sinks {
-        check_selection(config, sink, findings);
+        check_selection(sources, sink, findings);
         check_raw(config, sink, findings);
         check_rescue(sink, findings);
     }
+    check_taken(config, findings);
     check_outputs(config, findings);
     check_loops(config, findings);
     transactions::check(config, findings);
@@ -135,17 +138,53 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
     a == b || any(a, b) || any(b, a)
 }
 
-fn check_selection(config: &Config, sink: &SinkConfig, findings: &mut Findings) {
-    let keys: Vec<&str> = config.sources.iter().map(|source| &*source.key).collect();
+fn check_selection(sources: Option<&[String]>, sink: &SinkConfig, findings: &mut Findings) {
+    // No source at all is told on its own.
+    let Some(keys) = sources.filter(|keys| !keys.is_empty()) else { return };
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     for (pattern, node) in sink.sources.unmatched(&keys) {
-        // No source at all is told on its own, and a source with mistakes is not in the list.
-        if keys.is_empty() || findings.errors() > 0 {
-            return;
-        }
         let message = format!("'{pattern}' matches no source: sink '{}' takes nothing by it", sink.key);
         let near = nearest(pattern, &keys).map(|near| format!("did you mean '{near}'?"));
         findings.push(Diagnostic::warning(None, message).at(node.place()).help_if(near));
     }
+}
+
+/// Tags that a source attaches by itself, each with another value.
+const OWN_TAGS: [&str; 3] = ["source_type", "source_name", "source_path"];
+
+/// A source whose records go nowhere.
+fn check_taken(config: &Config, findings: &mut Findings) {
+    // A sink with mistakes is not in the list.
+    if findings.errors() > 0 {
+        return;
+    }
+    for source in config.sources.iter().filter(|source| source.enable) {
+        let takes = |sink: &&SinkConfig| sink.enable && sink.sources.takes(&source.key);
+        let mut sinks = config.sinks.iter().filter(takes).peekable();
+        let message =
+            format!("no sink takes the records of source '{}': they are read and dropped", source.key);
+        let finding = Diagnostic::warning(None, message).at(source.place.clone());
+        if sinks.peek().is_none() {
+            let help = format!("name it in a sink: sources = [\"{}\"]", source.key);
+            findings.push(finding.help(help).help("or leave the source out: enable = false"));
+            continue;
+        }
+        if let Some(first) = config.sinks.iter().find(takes).filter(|_| sinks.all(|sink| never(source, sink)))
+        {
+            findings.push(
+                finding
+                    .other("it takes other tags", first.place.clone())
+                    .help("give the source the tags of the sink's 'where', or change that"),
+            );
+        }
+    }
+}
+
+/// Whether what a sink takes is decided by the source's tags, and is nothing of it.
+fn never(source: &SourceConfig, sink: &SinkConfig) -> bool {
+    let of = |name: &str| source.tags.iter().rev().find(|tag| tag.key == name).map(|tag| &*tag.value);
+    let mut tags = sink.condition.tags.iter().filter(|(name, _)| !OWN_TAGS.contains(&name.as_str()));
+    tags.any(|(name, value)| of(name) != Some(value.as_str()))
 }
 
 /// A raw file keeps the message alone: what `header_mode = "parse"` took off it is nowhere. One warning a sink.

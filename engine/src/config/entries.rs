@@ -49,11 +49,17 @@ pub fn load(path: &Path, environment: &Environment<'_>, findings: &mut Findings)
         config.sources.extend(reader.entries(tree, "sources").into_iter().filter_map(|t| reader.source(t)));
         config.sinks.extend(reader.entries(tree, "sinks").into_iter().filter_map(|t| reader.sink(t)));
     }
+    let written =
+        std::iter::once(&root).chain(&included).map(|tree| tree.get("sources").and_then(Node::as_array));
+    let written: usize = written.map(|sources| sources.map_or(0, <[Node]>::len)).sum();
+    let keys = reader.keys.keys().filter(|(side, _)| *side == Side::Source).map(|(_, key)| key.clone());
+    let keys = keys.collect::<Vec<_>>();
     let any_sinks = std::iter::once(&root).chain(&included).any(|tree| tree.get("sinks").is_some());
     if !any_sinks {
         config.sinks.push(reader.default_sink(&config.folder));
     }
-    check::all(&config, environment.cpus, &root, findings);
+    let keys = Some(&*keys).filter(|keys| keys.len() == written);
+    check::all(&config, keys, environment.cpus, &root, findings);
     Some(config)
 }
 

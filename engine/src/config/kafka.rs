@@ -9,6 +9,8 @@ use std::fmt;
 
 use super::params::{Param, Shape, wrong_type, wrong_value};
 use super::tree::{Node, Table, Value};
+#[cfg(feature = "kafka")]
+use crate::diagnosis::nearest_of;
 use crate::diagnosis::{Code, Diagnostic, Findings, Place};
 
 /// librdkafka's properties, by their dotted names.
@@ -29,7 +31,7 @@ impl fmt::Debug for ClientConfig {
 const JAVA: &[(&str, &str)] = &[
     (
         "max.poll.records",
-        "librdkafka hands over single messages; 'queued.max.messages.kbytes' bounds what it fetches ahead",
+        "it hands over single messages; 'queued.max.messages.kbytes' bounds what it fetches ahead",
     ),
     ("fetch.max.wait.ms", "fetch.wait.max.ms"),
     ("buffer.memory", "queue.buffering.max.kbytes"),
@@ -44,8 +46,8 @@ const JAVA: &[(&str, &str)] = &[
         "ssl.keystore.type",
         "ssl.keystore.location takes PKCS#12; PEM goes to ssl.certificate.location and ssl.key.location",
     ),
-    ("ssl.enabled.protocols", "librdkafka takes what OpenSSL offers"),
-    ("ssl.protocol", "librdkafka takes what OpenSSL offers"),
+    ("ssl.enabled.protocols", "it takes what OpenSSL offers"),
+    ("ssl.protocol", "it takes what OpenSSL offers"),
     ("sasl.jaas.config", "sasl.username and sasl.password"),
     ("sasl.login.callback.handler.class", "sasl.oauthbearer.method"),
     ("key.deserializer", "records are bytes: leave it out"),
@@ -151,12 +153,133 @@ impl ClientConfig {
             );
             return;
         }
+        if let Some(finding) = refused(written, &key, &value) {
+            findings.push(finding.at(place));
+            return;
+        }
         if self.0.insert(key.clone(), value).is_some() {
             let message = format!("property '{key}' is there twice ('_' and '.' are the same)");
             findings.push(Diagnostic::error(Code::WP404, message).at(place));
         }
     }
 }
+
+/// What librdkafka says of a property that it does not take.
+#[cfg(feature = "kafka")]
+fn refused(written: &str, key: &str, value: &str) -> Option<Diagnostic> {
+    let why = crate::kafka::client::refusal(key, value)?;
+    if !why.starts_with("No such configuration property") {
+        return Some(Diagnostic::error(Code::WP404, format!("wrong value for property '{written}': {why}")));
+    }
+    let finding = Diagnostic::error(Code::WP404, format!("unknown parameter '{written}' of librdkafka"));
+    let written_as =
+        |name: &str| if written.contains('.') { name.to_owned() } else { name.replace('.', "_") };
+    let near =
+        nearest_of(key, COMMON.iter().copied()).map(|near| format!("did you mean '{}'?", written_as(near)));
+    Some(finding.help_if(near).help("its CONFIGURATION.md lists all properties"))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn refused(_: &str, _: &str, _: &str) -> Option<Diagnostic> {
+    None
+}
+
+/// Properties that are often set: a near one is probably meant.
+#[cfg(feature = "kafka")]
+const COMMON: &[&str] = &[
+    "acks",
+    "allow.auto.create.topics",
+    "batch.num.messages",
+    "batch.size",
+    "broker.address.family",
+    "check.crcs",
+    "client.id",
+    "client.rack",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "connections.max.idle.ms",
+    "debug",
+    "delivery.timeout.ms",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "group.instance.id",
+    "group.protocol",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "linger.ms",
+    "log.connection.close",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "metadata.max.age.ms",
+    "partition.assignment.strategy",
+    "partitioner",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "receive.message.max.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "request.required.acks",
+    "request.timeout.ms",
+    "retries",
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+    "sasl.kerberos.keytab",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.service.name",
+    "sasl.mechanisms",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.scope",
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "session.timeout.ms",
+    "socket.connection.setup.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.max.fails",
+    "socket.nagle.disable",
+    "socket.receive.buffer.bytes",
+    "socket.send.buffer.bytes",
+    "socket.timeout.ms",
+    "ssl.ca.certificate.stores",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.cipher.suites",
+    "ssl.crl.location",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "statistics.interval.ms",
+    "sticky.partitioning.linger.ms",
+    "topic.blacklist",
+    "topic.metadata.refresh.interval.ms",
+    "transaction.timeout.ms",
+];
+
+/// What may stand in front of a broker.
+const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 
 /// Tells brokers that are missing or not `host:port`.
 pub fn check_brokers(brokers: &[String], of: &str, table: &Table, findings: &mut Findings) {
@@ -165,7 +288,15 @@ pub fn check_brokers(brokers: &[String], of: &str, table: &Table, findings: &mut
         findings.push(finding.help("name one or more:\nbrokers = \"kafka1:9092,kafka2:9092\""));
     }
     for broker in brokers {
-        let host = broker.rsplit("://").next().unwrap_or(broker);
+        let (protocol, host) = broker.split_once("://").unwrap_or((PROTOCOLS[0], broker));
+        if !PROTOCOLS.iter().any(|known| protocol.eq_ignore_ascii_case(known)) {
+            let message = format!(
+                "wrong value for 'brokers': '{broker}' is not \"host:port\": Kafka has no {protocol}://"
+            );
+            let finding = Diagnostic::error(Code::WP404, message).at(table.place_of("brokers"));
+            findings.push(finding.help(format!("brokers = \"{}\"", host.trim_end_matches('/'))));
+            continue;
+        }
         let port = host.rsplit_once(':').map(|(_, port)| port);
         if host.is_empty() || port.is_some_and(|port| !host.ends_with(']') && port.parse::<u16>().is_err()) {
             let message = format!("wrong value for 'brokers': '{broker}' is not \"host:port\"");

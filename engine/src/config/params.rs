@@ -88,7 +88,7 @@ impl Shape {
     /// Whether any string is one of it, as far as its shape tells.
     fn takes_any_text(&self) -> bool {
         match self {
-            Shape::Text(_) => true,
+            Shape::Text(what) => ["a string", "a path", "a string, the value of a tag"].contains(what),
             Shape::OneOrMany(item) => item.takes_any_text(),
             Shape::Either(one, _) => one.takes_any_text(),
             _ => false,
@@ -230,12 +230,26 @@ pub(crate) fn read_field<T: Param>(
 ) -> T {
     let field = fields.iter().find(|field| field.name == name).expect("the macro makes one entry a field");
     if let Some(node) = table.get(field.name)
+        && fits(field, node, findings)
         && let Some(value) = T::read(node, field.name, findings)
         && in_range(&value, field, node, findings)
     {
         return value;
     }
     default_of(field, table)
+}
+
+/// Whether an integer is in its field's range. Its type may hold less or more than that, and would name its own range.
+fn fits(field: &Field, node: &Node, findings: &mut Findings) -> bool {
+    let (Some((low, high)), Shape::Integer, Some(number)) = (field.range, field.shape, node.as_integer())
+    else {
+        return true;
+    };
+    let fits = u64::try_from(number).is_ok_and(|number| (low..=high).contains(&number));
+    if !fits {
+        out_of_range(field, node, (low, high), findings);
+    }
+    fits
 }
 
 fn default_of<T: Param>(field: &Field, table: &Table) -> T {
@@ -252,12 +266,16 @@ fn in_range<T: Param>(value: &T, field: &Field, node: &Node, findings: &mut Find
     if (low..=high).contains(&measure) {
         return true;
     }
+    out_of_range(field, node, (low, high), findings);
+    false
+}
+
+fn out_of_range(field: &Field, node: &Node, (low, high): (u64, u64), findings: &mut Findings) {
     let (low, high) = (show(field.shape, low), show(field.shape, high));
     let message = format!("out of range: '{}' is {low} to {high}", field.name);
     findings.push(
         Diagnostic::error(Code::WP404, message).at(node.place()).label(format!("not in {low}..{high}")),
     );
-    false
 }
 
 /// A measure as it would be written.

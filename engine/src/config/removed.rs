@@ -1,6 +1,7 @@
 //! What older configurations hold and this one does not take, with its replacement (WP406).
 
-use super::tree::{Entry, Value};
+use super::entries::PARAMS_KEYS;
+use super::tree::{Entry, Table, Value};
 use crate::diagnosis::{Code, Diagnostic};
 
 /// The finding for a parameter that was removed.
@@ -17,10 +18,16 @@ pub fn parameter(entry: &Entry) -> Option<Diagnostic> {
     Some(finding.help(format!("write in its place:\nheader_mode = \"{mode}\"")))
 }
 
-/// The finding for `[sources]` or `[sinks]` as one table.
+/// The finding for `[sources]` or `[sinks]` as one table, and for `[sources.name]`.
 pub fn single_table(entry: &Entry) -> Diagnostic {
     let key = &entry.key;
     let message = format!("[{key}] is one table; each of them is an entry of an array of tables, [[{key}]]");
+    let named = entry.value.as_table().and_then(|table| named(key, table));
+    if let Some(paste) = named {
+        return Diagnostic::error(Code::WP406, message)
+            .at(entry.place())
+            .help(format!("write in its place:\n{paste}"));
+    }
     let mut paste = format!("[[{key}]]");
     let mut below = String::new();
     let given = entry.value.as_table();
@@ -42,4 +49,28 @@ pub fn single_table(entry: &Entry) -> Diagnostic {
     Diagnostic::error(Code::WP406, message)
         .at(entry.place())
         .help(format!("write in its place:\n{paste}{below}"))
+}
+
+/// Tables below that are sources or sinks by the names they have, as entries of an array.
+fn named(key: &str, whole: &Table) -> Option<String> {
+    let mut paste = String::new();
+    for part in &whole.entries {
+        let table = part.value.as_table()?;
+        if PARAMS_KEYS.contains(&part.key.as_str()) || part.key == "where" {
+            return None;
+        }
+        paste.push_str(&format!("\n[[{key}]]"));
+        if table.get("key").is_none() {
+            paste.push_str(&format!("\nkey = \"{}\"", part.key));
+        }
+        let (below, beside): (Vec<&Entry>, Vec<&Entry>) =
+            table.entries.iter().partition(|entry| entry.value.as_table().is_some());
+        beside.iter().for_each(|entry| paste.push_str(&format!("\n{}", entry.written())));
+        for entry in below {
+            paste.push_str(&format!("\n[{key}.{}]", entry.key));
+            let params = entry.value.as_table().into_iter().flat_map(|table| &table.entries);
+            params.for_each(|param| paste.push_str(&format!("\n{}", param.written())));
+        }
+    }
+    (!paste.is_empty()).then(|| paste.trim_start().to_owned())
 }

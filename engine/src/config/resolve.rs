@@ -35,21 +35,36 @@ pub fn resolve(connector: &Connector, over: &Table, findings: &mut Findings) -> 
     let resolved = match connector.side {
         Side::Source => {
             let params = SourceParams::read(connector.kind.name, &whole, findings)?;
-            if readable && findings.errors() == before {
-                params.check(&whole, findings);
-            }
+            check(|found| params.check(&whole, found), readable, before, findings);
             Resolved::Source(params)
         }
         Side::Sink => {
             let params = SinkParams::read(connector.kind.name, &whole, findings)?;
             let common = CommonParams::read_fields(&whole, findings);
-            if readable && findings.errors() == before {
-                params.check(&whole, findings);
-            }
+            check(|found| params.check(&whole, found), readable, before, findings);
             Resolved::Sink(params, common)
         }
     };
     (findings.errors() == before).then_some(resolved)
+}
+
+/// Checks parameters as a whole. Where some could not be read, others stand at their defaults, and what would be said of them
+/// together may be wrong: then only what is wrong with a value alone is told.
+fn check(check: impl FnOnce(&mut Findings), readable: bool, before: usize, findings: &mut Findings) {
+    if !readable {
+        return;
+    }
+    if findings.errors() == before {
+        return check(findings);
+    }
+    let mut found = Findings::new();
+    check(&mut found);
+    found.finish().all.into_iter().filter(is_of_one_value).for_each(|finding| findings.push(finding));
+}
+
+fn is_of_one_value(finding: &Diagnostic) -> bool {
+    let message = &finding.message;
+    message.starts_with("wrong value for '") || message.contains(" is no regular expression")
 }
 
 fn not_allowed(connector: &Connector, entry: &Entry) -> Diagnostic {

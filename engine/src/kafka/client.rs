@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 
 use crate::config::kafka;
 
@@ -20,6 +21,19 @@ const BOTH: &[(&str, &str)] = &[("client.id", "wpgen")];
 const CONSUMER: &[(&str, &str)] = &[("partition.assignment.strategy", "cooperative-sticky")];
 /// A sink waits as long as it takes.
 const PRODUCER: &[(&str, &str)] = &[("message.timeout.ms", "0")];
+
+/// What librdkafka says against a property, when it does not take it.
+pub fn refusal(name: &str, value: &str) -> Option<String> {
+    // To set it loads the libraries it names.
+    if name == "plugin.library.paths" {
+        return None;
+    }
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Err(KafkaError::ClientConfig(_, why, ..)) => Some(why),
+        Err(error) => Some(error.to_string()),
+        Ok(_) => None,
+    }
+}
 
 fn client(brokers: &[String], given: &kafka::ClientConfig, defaults: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();

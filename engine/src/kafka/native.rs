@@ -212,6 +212,26 @@ impl<'a> Taken<'a> {
     }
 }
 
+/// What is wrong with a topic that begins with `^`, by the same function that librdkafka reads it with.
+pub fn pattern_refusal(pattern: &str) -> Option<String> {
+    let Ok(text) = CString::new(pattern) else { return Some("it holds a NUL".to_owned()) };
+    // SAFETY: a regex_t is plain memory, which regcomp fills in.
+    let mut compiled: libc::regex_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both live for the call, and the text ends in a NUL.
+    let code =
+        unsafe { libc::regcomp(&raw mut compiled, text.as_ptr(), libc::REG_EXTENDED | libc::REG_NOSUB) };
+    if code == 0 {
+        // SAFETY: it was compiled, and nobody uses it any more.
+        unsafe { libc::regfree(&raw mut compiled) };
+        return None;
+    }
+    let mut why = [0u8; 128];
+    // SAFETY: at most so many bytes are written, the NUL at their end included.
+    unsafe { libc::regerror(code, &raw const compiled, why.as_mut_ptr().cast(), why.len()) };
+    let why = CStr::from_bytes_until_nul(&why).map(|why| why.to_string_lossy().into_owned());
+    Some(why.unwrap_or_default())
+}
+
 /// Bytes of a message, which live as long as it does.
 fn bytes<'a>(at: *const c_void, len: usize) -> Option<&'a [u8]> {
     // SAFETY: librdkafka says so many bytes are there; callers bind them to the message's life.

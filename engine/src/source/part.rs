@@ -89,6 +89,11 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// Whether a restart can read again what was not delivered; of a sender that sends once, it is lost.
+    fn repeats(&self) -> bool {
+        true
+    }
+
     /// Bytes that are there and not read yet, when `read` are.
     fn lag_bytes(&self, _read: u64) -> u64 {
         0

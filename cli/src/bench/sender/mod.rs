@@ -49,6 +49,7 @@ pub struct Settings {
 pub struct Sender {
     threads: Vec<JoinHandle<Outcome>>,
     shared: Arc<Shared>,
+    plan: Plan,
 }
 
 /// How a run went.
@@ -58,8 +59,10 @@ pub struct Sent {
     pub messages: u64,
     /// Bytes that the kernel took.
     pub bytes: u64,
-    /// Messages that were made and not taken.
+    /// Messages that were made and not taken; after a failure, all that were to be sent and were not.
     pub unsent: u64,
+    /// A connection broke, so that the failure, and no rate, ended what it sent.
+    pub broke: bool,
     /// From the beginning to the last message.
     pub took: Duration,
     /// How late messages went out; empty at full speed.
@@ -93,7 +96,7 @@ pub fn start(settings: &Settings) -> Result<Sender, String> {
     };
     let threads = works.into_iter().map(spawn).collect::<Result<Vec<_>, _>>();
     let threads = threads.map_err(|e| format!("cannot start a thread: {e}"))?;
-    Ok(Sender { threads, shared })
+    Ok(Sender { threads, shared, plan: settings.plan })
 }
 
 impl Sender {
@@ -118,6 +121,7 @@ impl Sender {
             messages: 0,
             bytes: 0,
             unsent: 0,
+            broke: false,
             took: Duration::ZERO,
             late: Latencies::new(),
             times: Times::default(),
@@ -132,6 +136,9 @@ impl Sender {
         }
         sent.messages = self.shared.sent.load(Ordering::Relaxed);
         sent.bytes = self.shared.bytes.load(Ordering::Relaxed);
+        if let (Some(count), Some(_)) = (self.plan.count(), &sent.error) {
+            sent.unsent = count.saturating_sub(sent.messages);
+        }
         sent
     }
 }
@@ -139,6 +146,7 @@ impl Sender {
 impl Sent {
     fn add(&mut self, outcome: Outcome) {
         self.unsent += outcome.unsent;
+        self.broke |= outcome.broke;
         self.took = self.took.max(outcome.took);
         self.late.merge(&outcome.late);
         self.times.add(&outcome.times);

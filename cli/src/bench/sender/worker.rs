@@ -59,6 +59,8 @@ pub struct Work {
 pub struct Outcome {
     /// Messages that were made and not taken.
     pub unsent: u64,
+    /// A connection broke.
+    pub broke: bool,
     /// From the beginning to the last message.
     pub took: Duration,
     /// Of each batch, how late its first message went out; empty at full speed.
@@ -108,6 +110,7 @@ pub fn run(work: Work, began: Instant) -> Outcome {
     let (busy, preempted) = clock::thread_times();
     Outcome {
         unsent: sending.unsent,
+        broke: sending.broke,
         took,
         late: sending.late,
         times: Times { whole: took, busy, preempted, idle: sending.idle },
@@ -129,6 +132,7 @@ struct Sending {
     began_ns: u64,
     made: u64,
     unsent: u64,
+    broke: bool,
     idle: Duration,
     late: Latencies,
     error: Option<String>,
@@ -169,6 +173,7 @@ impl Sending {
             began_ns: clock::now_ns().saturating_sub(began.elapsed().as_nanos() as u64),
             made: 0,
             unsent: 0,
+            broke: false,
             idle: Duration::ZERO,
             late: Latencies::new(),
             error: None,
@@ -260,8 +265,10 @@ impl Sending {
             connection.spare = batch;
             if let Some(error) = error {
                 // A refused datagram says nothing about the next one; a stream is broken.
-                connection.ended |= !matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOBUFS));
-                self.error.get_or_insert_with(|| error.to_string());
+                let broke = !matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::ENOBUFS));
+                connection.ended |= broke;
+                self.broke |= broke;
+                self.error.get_or_insert_with(|| described(&error));
             }
             if !connection.ended {
                 self.free.push_back(line);
@@ -306,5 +313,17 @@ impl Sending {
     /// It changes whenever something was made or taken.
     fn moved(&self) -> (u64, u64) {
         (self.made, self.shared.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// What the kernel said, and of a message that is too long, how long one may be.
+fn described(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => {
+            "EMSGSIZE, a message is longer than a datagram may be: 65507 bytes over IPv4, 65527 over IPv6, \
+             net.core.wmem_max over a unix socket"
+                .to_owned()
+        }
+        _ => error.to_string(),
     }
 }

@@ -95,7 +95,7 @@ fn keys_that_are_not_known() {
 fn values_that_are_not_taken() {
     check(vec![
         ("[engine]\nworkers = \"4\"\n".into(), Code::WP404, 2, "wrong type: 'workers'", "workers = 4"),
-        ("[engine]\nworkers = -1\n".into(), Code::WP404, 2, "out of range", ""),
+        ("[engine]\nworkers = -1\n".into(), Code::WP404, 2, "out of range: 'workers' is 0 to 1024", ""),
         ("[engine]\nworkers = 5000\n".into(), Code::WP404, 2, "out of range: 'workers' is 0 to 1024", ""),
         ("[engine]\nworkers = 99999999999999999999\n".into(), Code::WP404, 2, "out of range", ""),
         ("[engine]\nmemory_limit = \"1 gig\"\n".into(), Code::WP404, 2, "'1 gig' is not a size", ""),
@@ -144,6 +144,13 @@ fn values_that_are_not_taken() {
         (source("f", "file_src", "mode = \"once\""), Code::WP404, 4, "a file source needs 'path'", "path = "),
         (source("f", "file_src", "file = \"a.log\""), Code::WP404, 4, "'base' and 'file'", ""),
         (source("s", "syslog_udp_src", "port = 0"), Code::WP404, 5, "out of range: 'port' is 1 to 65535", ""),
+        (
+            source("s", "syslog_udp_src", "port = 70000"),
+            Code::WP404,
+            5,
+            "out of range: 'port' is 1 to 65535",
+            "",
+        ),
         (source("s", "syslog_udp_src", "port = 70000"), Code::WP404, 5, "out of range", ""),
         (source("s", "syslog_udp_src", "addr = \"localhos\""), Code::WP404, 5, "'localhos' is not an IP", ""),
         (source("s", "syslog_udp_src", "header_mode = \"cut\""), Code::WP404, 5, "unknown word 'cut'", ""),
@@ -304,6 +311,73 @@ fn what_is_pasted_in_place_of_a_single_table_loads() {
     );
     let paste = found[0].help[0].split_once('\n').expect("more than one line").1;
     assert_eq!(good(paste).config.sources[0].tags.len(), 1);
+    let found = bad("[sources.a]\nconnect = \"file_src\"\n[sources.a.params]\npath = \"x\"\n\
+         [sources.b]\nconnect = \"tcp_src\"\nparams = { port = 1600 }\n");
+    let paste = found[0].help[0].split_once('\n').expect("more than one line").1;
+    let sources = good(paste).config.sources;
+    assert_eq!(sources.iter().map(|source| &*source.key).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn what_would_not_mend_it_is_no_help() {
+    let found =
+        bad("[[sources]]\nkey = \"f\"\nconnect = \"file_src\"\ntags = [5]\nparams = { path = \"x\" }\n");
+    assert!(found[0].message.contains("a tag, as") && found[0].help.is_empty(), "{}", found[0]);
+    assert!(bad(&file_source("file = 5"))[0].help[0].contains("in quotes: file = \"5\""));
+}
+
+#[test]
+fn what_is_wrong_with_patterns_and_routes_is_told_beside_the_rest() {
+    let text = file_source("mode = 5\nexclude = \"[a\"\nmultiline = { start = \"(\" }")
+        + "[[sinks]]\nkey = \"s\"\nconnect = \"blackhole_sink\"\nsources = [\"b\", \"f\"]\n";
+    let found = bad(&text);
+    let messages: Vec<&str> = found.iter().map(|finding| &*finding.message).collect();
+    for words in ["'mode'", "unclosed character class", "is no regular expression", "'b' matches no source"] {
+        assert_eq!(messages.iter().filter(|m| m.contains(words)).count(), 1, "{words}: {messages:#?}");
+    }
+    assert_eq!(messages.len(), 4, "{messages:#?}");
+    // What is missing because its name is wrong is told once.
+    assert_eq!(bad("[[sources]]\nkey = \"f\"\nconnect = \"file_src\"\nparams = { pth = \"x\" }\n").len(), 1);
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn what_librdkafka_does_not_take_is_told_before_it_is_asked_to() {
+    let kafka = |more: &str| source("k", "kafka_src", more);
+    let with = |config: &str| kafka(&format!("brokers = \"h:1\"\ntopic = \"t\"\nconfig = {config}"));
+    check(vec![
+        (
+            with("{ security_protocl = \"x\" }"),
+            Code::WP404,
+            7,
+            "unknown parameter 'security_protocl' of librdkafka",
+            "did you mean 'security_protocol'?",
+        ),
+        (with("[\"sesion.timeout.ms=1\"]"), Code::WP404, 7, "unknown", "did you mean 'session.timeout.ms'?"),
+        (with("{ session_timeout_ms = \"x\" }"), Code::WP404, 7, "wrong value for property", ""),
+        (
+            kafka("brokers = \"h:1\"\ntopic = [\"a\", \"^(\"]"),
+            Code::WP404,
+            6,
+            "'^(' is no regular expression: ",
+            "",
+        ),
+        (
+            kafka("brokers = \"http://h:1\"\ntopic = \"t\""),
+            Code::WP404,
+            5,
+            "Kafka has no http://",
+            "brokers = \"h:1\"",
+        ),
+        (
+            kafka("brokers = \"h:1\"\ntopic = \"t\"\ngroup_id = \"\""),
+            Code::WP404,
+            7,
+            "wrong value for 'group_id': it is empty",
+            "leave it out",
+        ),
+    ]);
+    good(&kafka("brokers = \"SASL_SSL://h:1\"\ntopic = \"^a(b|c)[0-9]+$\"\nconfig = { acks = \"all\" }"));
 }
 
 #[test]
@@ -465,6 +539,17 @@ fn warnings_do_not_keep_a_configuration_from_loading() {
         (
             file_source("") + &sink("o", "file_sink", &format!("{ndjson}\ncompress = \"gzip\"")),
             "there is no 'rotate'",
+        ),
+        (
+            file_source("")
+                + &source("t", "tcp_src", "port = 1600")
+                + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nsources = [\"f\"]\n",
+            "no sink takes the records of source 't'",
+        ),
+        (
+            file_source("")
+                + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nwhere = { env = \"prod\" }\n",
+            "no sink takes the records of source 'f'",
         ),
         (String::new(), "there is no source to run"),
     ] {

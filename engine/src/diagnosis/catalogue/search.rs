@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 
 use super::{Entry, all};
+use crate::diagnosis::Code;
 
 /// Rows that are given for one text.
 const MATCHES_MAX: usize = 5;
@@ -14,6 +15,9 @@ const PHRASE: usize = 1000;
 const WORD: usize = 10;
 /// Letters of a word that says nothing by itself: "the", "in".
 const SMALL_WORD: usize = 3;
+
+/// Words of the system in messages of a code, which its phrases do not have.
+const OTHER_WORDS: [(&str, Code); 1] = [("too many open files", Code::WP101)];
 
 /// The rows for the words of a message, the best first: those whose phrase is in it or holds it, else those that share
 /// most of its words.
@@ -30,7 +34,8 @@ pub fn matches(text: &str) -> Vec<&'static Entry> {
 }
 
 fn score(row: &Entry, wanted: &str) -> usize {
-    let phrases = row.phrases.iter().chain([&row.symptom]);
+    let others = OTHER_WORDS.iter().filter(|(_, code)| *code == row.code).map(|(words, _)| words);
+    let phrases = row.phrases.iter().chain([&row.symptom]).chain(others);
     phrases.map(|phrase| of_phrase(&phrase.to_lowercase(), wanted)).max().unwrap_or(0)
 }
 
@@ -93,6 +98,7 @@ mod tests {
             ("allow_override", "WP403"),
             ("rebalance failed", "WP204"),
             ("lost on udp", "WP305"),
+            ("cannot read /x: Too many open files (os error 24)", "WP101"),
         ] {
             assert_eq!(codes(text).first().map(String::as_str), Some(code), "{text}: {:?}", codes(text));
         }

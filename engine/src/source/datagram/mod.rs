@@ -184,6 +184,10 @@ impl Source for DatagramSource {
         true
     }
 
+    fn repeats(&self) -> bool {
+        false
+    }
+
     fn merges_datagrams(&self) -> bool {
         self.gro
     }

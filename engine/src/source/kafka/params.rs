@@ -94,5 +94,29 @@ impl Check for KafkaParams {
             let finding = Diagnostic::error(Code::WP404, "a kafka source needs 'topic'").at(table.place());
             findings.push(finding.help("name what it reads:\ntopic = \"app_logs\""));
         }
+        for (topic, why) in self.topic.0.iter().filter_map(|topic| Some((topic, wrong_topic(topic)?))) {
+            let message = format!("wrong value for 'topic': '{topic}' {why}");
+            findings.push(Diagnostic::error(Code::WP404, message).at(table.place_of("topic")));
+        }
+        if self.group_id.as_deref().is_some_and(str::is_empty) {
+            let finding = Diagnostic::error(Code::WP404, "wrong value for 'group_id': it is empty");
+            findings.push(
+                finding
+                    .at(table.place_of("group_id"))
+                    .help("name the group, or leave it out: then it is the source's key and \"_group\""),
+            );
+        }
     }
+}
+
+/// Why there can be no such pattern of topics.
+fn wrong_topic(topic: &str) -> Option<String> {
+    if !topic.starts_with('^') {
+        return None;
+    }
+    #[cfg(feature = "kafka")]
+    if let Some(why) = crate::kafka::native::pattern_refusal(topic) {
+        return Some(format!("is no regular expression: {why}"));
+    }
+    None
 }

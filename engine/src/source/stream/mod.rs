@@ -174,6 +174,10 @@ impl Source for StreamSource {
         self.rules.options.budget_bytes as u64
     }
 
+    fn repeats(&self) -> bool {
+        false
+    }
+
     fn run(self: Arc<Self>, around: Surroundings) -> Part {
         Box::pin(async move { self.receive(around).await })
     }
