@@ -146,7 +146,10 @@ fn in_transactions(cluster: &Cluster, struck: &[Whom], seed: u64) {
     until("all of the file is delivered", || writer.source()["delivered"].as_u64() == Some(given));
     engines.into_iter().for_each(Started::stop);
     let aborted = [&to, &of_files].map(|topic| exactly::with_aborted(&brokers, topic) - given);
-    eprintln!("seed {seed}, {struck:?}, transactional: {given} messages each, {aborted:?} aborted");
+    let anew = [&piping, &writer].map(|stage| stage.log().matches("the producer is begun anew").count());
+    eprintln!(
+        "seed {seed}, {struck:?}, transactional: {given} messages each, {aborted:?} aborted, {anew:?} producers anew"
+    );
     exactly_once(&brokers, &to, given);
     exactly_once(&brokers, &of_files, given);
 }
