@@ -106,8 +106,10 @@ impl Started {
             .unwrap();
         let mut started = Self(Some(child));
         until("it answers", || {
-            let ended = started.0.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "it ended: {ended:?}");
+            if started.0.as_mut().unwrap().try_wait().unwrap().is_some() {
+                let ran = Ran::from(started.0.take().unwrap().wait_with_output().unwrap());
+                panic!("it ended: {ran:?}");
+            }
             run(folder, &["source", "status"]).code == Some(0)
         });
         started

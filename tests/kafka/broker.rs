@@ -29,8 +29,9 @@ pub const SESSION_MS_MIN: u32 = 3000;
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
 /// Java takes its time on a machine that is busy.
 const START_PATIENCE: Duration = Duration::from_secs(180);
-/// For a cluster: a node that is dead is missed within seconds.
-const SOON_MISSED: &str = "broker.heartbeat.interval.ms=500\nbroker.session.timeout.ms=3000\n";
+/// For a cluster: a node that is dead is missed within seconds. Until then the others say that it leads and coordinates what
+/// it did, as they do for longer where nothing is set.
+const SOON_MISSED: &str = "broker.heartbeat.interval.ms=500\nbroker.session.timeout.ms=6000\n";
 /// Ports that are asked for before it is given up.
 const STARTS_MAX: usize = 3;
 

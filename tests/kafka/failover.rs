@@ -113,7 +113,7 @@ fn written_and_read(cluster: &Cluster, whom: Whom, seed: u64) {
 }
 
 /// One engine makes transactions of a topic, another one of a file.
-fn in_transactions(cluster: &Cluster, whom: Whom, seed: u64) {
+fn in_transactions(cluster: &Cluster, struck: &[Whom], seed: u64) {
     let brokers = cluster.brokers();
     let (from, to, group) = exactly::places(&brokers, "failover-exactly");
     let of_files = own_name("failover-files");
@@ -131,21 +131,25 @@ fn in_transactions(cluster: &Cluster, whom: Whom, seed: u64) {
     };
     let given = while_giving(A_SECOND, give, || {
         group_goes_on(&piping, &brokers, &group, &from);
-        let node = whom.of(cluster, &from);
-        strike(cluster, node, &mut random, || {
-            let before = end(&brokers, &of_files, "read_committed");
-            until("transactions of the file are committed", || {
-                end(&brokers, &of_files, "read_committed") > before
+        for whom in struck {
+            strike(cluster, whom.of(cluster, &from), &mut random, || {
+                let before = end(&brokers, &of_files, "read_committed");
+                until("transactions of the file are committed", || {
+                    end(&brokers, &of_files, "read_committed") > before
+                });
+                group_goes_on(&piping, &brokers, &group, &from);
             });
-            group_goes_on(&piping, &brokers, &group, &from);
-        });
+        }
     });
     sender.flush();
     await_committed(&piping, &brokers, &group, &from, given);
     until("all of the file is delivered", || writer.source()["delivered"].as_u64() == Some(given));
     engines.into_iter().for_each(Started::stop);
     let aborted = [&to, &of_files].map(|topic| exactly::with_aborted(&brokers, topic) - given);
-    eprintln!("seed {seed}, {whom:?}, transactional: {given} messages each, {aborted:?} aborted");
+    let anew = [&piping, &writer].map(|stage| stage.log().matches("the producer is begun anew").count());
+    eprintln!(
+        "seed {seed}, {struck:?}, transactional: {given} messages each, {aborted:?} aborted, {anew:?} producers anew"
+    );
     exactly_once(&brokers, &to, given);
     exactly_once(&brokers, &of_files, given);
 }
@@ -163,9 +167,9 @@ fn the_coordinator_of_the_group_is_killed_and_offsets_go_on_being_committed() {
 }
 
 #[test]
-fn the_coordinator_of_transactions_is_killed_and_nothing_is_there_twice() {
+fn the_coordinators_of_transactions_are_killed_and_nothing_is_there_twice() {
     let Some(cluster) = Cluster::shared() else { return };
-    in_transactions(&cluster, Whom::OfTransactions, 3);
+    in_transactions(&cluster, &[Whom::OfTransactions, Whom::OfGroups], 3);
 }
 
 #[test]
@@ -200,7 +204,7 @@ fn seeded_strikes_at_a_cluster_lose_nothing() {
         // Without transactions, nobody coordinates any.
         let whom = [Whom::Leader, Whom::OfGroups, any, Whom::OfTransactions];
         match seed % 2 {
-            0 => in_transactions(&cluster, whom[random.below(4)], seed),
+            0 => in_transactions(&cluster, &[whom[random.below(4)]], seed),
             _ => written_and_read(&cluster, whom[random.below(3)], seed),
         }
     }

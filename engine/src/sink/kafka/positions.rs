@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::producer::Reports;
 use super::transactor::{CALL_MAX, Held};
-use crate::diagnosis::Diagnostic;
+use crate::diagnosis::{Code, Diagnostic};
 use crate::kafka::assigned::Fault;
 use crate::kafka::blame::blame;
 use crate::kafka::cargo::{Cargo, Producer};
@@ -62,10 +62,42 @@ pub(super) struct Positions {
     pub(super) known: HashSet<u64>,
 }
 
+/// Why positions are not known.
+pub(super) struct Unknown {
+    pub(super) finding: Diagnostic,
+    /// Whether it may pass by itself: who leads the topic has died, and another one is not chosen yet.
+    pub(super) may_pass: bool,
+}
+
+impl From<Diagnostic> for Unknown {
+    fn from(finding: Diagnostic) -> Self {
+        Self { finding, may_pass: false }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Value {
     version: u32,
     position: u64,
+}
+
+/// Whether a broker says so of what is another one's by now, or of what none has yet.
+fn may_pass(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as E;
+    matches!(
+        code,
+        E::LeaderNotAvailable
+            | E::NotLeaderForPartition
+            | E::ReplicaNotAvailable
+            | E::UnknownTopicOrPartition
+            | E::UnknownPartition
+            | E::FencedLeaderEpoch
+            | E::UnknownLeaderEpoch
+            | E::NotController
+            | E::NotEnoughReplicas
+            | E::CoordinatorLoadInProgress
+            | E::NotCoordinator
+    )
 }
 
 /// What each key of a sink's positions begins with.
@@ -97,7 +129,7 @@ impl Positions {
         }
         let fail = |text: String| Fault::abort(RDKafkaErrorCode::Fail, text);
         if !self.is_made {
-            self.make().map_err(|finding| fail(finding.message))?;
+            self.make().map_err(|unknown| fail(unknown.finding.message))?;
         }
         if !upto.keys().all(|input| self.known.contains(input)) {
             (self.persist)().await.map_err(|error| fail(format!("no checkpoint can be written: {error}")))?;
@@ -129,9 +161,8 @@ impl Positions {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn make(&mut self) -> Result<(), Diagnostic> {
-        let failed =
-            |code, text: &str| blame(&self.who, code, &format!("making topic {}: {text}", self.topic));
+    pub(super) fn make(&mut self) -> Result<(), Unknown> {
+        let failed = |code, text: &str| self.unknown(code, &format!("making topic {}: {text}", self.topic));
         let of = |error: &KafkaError| {
             failed(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), &error.to_string())
         };
@@ -168,10 +199,10 @@ impl Positions {
     ///
     /// # Errors
     /// Why they cannot be known.
-    pub(super) fn read(&self) -> Result<HashMap<u64, u64>, Diagnostic> {
+    pub(super) fn read(&self) -> Result<HashMap<u64, u64>, Unknown> {
         let of = |error: KafkaError| {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            blame(&self.who, code, &format!("reading topic {}: {error}", self.topic))
+            self.unknown(code, &format!("reading topic {}: {error}", self.topic))
         };
         let consumer: BaseConsumer = self.reader.create().map_err(of)?;
         let until = Instant::now() + READ_MAX;
@@ -185,7 +216,7 @@ impl Positions {
         while !ends.is_empty() {
             if Instant::now() >= until {
                 let text = format!("reading topic {} to its end took longer than {READ_MAX:?}", self.topic);
-                return Err(blame(&self.who, RDKafkaErrorCode::OperationTimedOut, &text));
+                return Err(self.unknown(RDKafkaErrorCode::OperationTimedOut, &text));
             }
             if let Some(message) = consumer.poll(Duration::from_millis(100)) {
                 let message = message.map_err(of)?;
@@ -199,6 +230,11 @@ impl Positions {
             });
         }
         Ok(found)
+    }
+
+    fn unknown(&self, code: RDKafkaErrorCode, text: &str) -> Unknown {
+        let finding = blame(&self.who, code, text);
+        Unknown { may_pass: may_pass(code) || finding.code == Some(Code::WP201), finding }
     }
 
     /// The partitions of the topic that are not empty, and where they end. Not where what is committed ends: behind another

@@ -215,12 +215,11 @@ fn recall(
     let found = loop {
         match positions.make().and_then(|()| positions.read()) {
             Ok(found) => break found,
-            // Whoever led the topic may have died, and nobody be chosen yet.
-            Err(finding) if finding.code == Some(Code::WP201) && Instant::now() < until => {
-                log::debug!(target: "wpgen::kafka", "{}", finding.message);
+            Err(unknown) if unknown.may_pass && Instant::now() < until => {
+                log::debug!(target: "wpgen::kafka", "{}", unknown.finding.message);
                 std::thread::sleep(RECALL_AGAIN);
             }
-            Err(finding) => return Err(finding.note(asking)),
+            Err(unknown) => return Err(unknown.finding.note(asking)),
         }
     };
     match found.keys().max().filter(|input| **input >= next_input) {

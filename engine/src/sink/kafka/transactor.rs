@@ -25,7 +25,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{Producer as _, PurgeConfig};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::lent;
+use super::lent::{self, Lent};
 use super::outlets::Outlet;
 use super::owner::reject;
 use super::positions::{self, Positions};
@@ -48,6 +48,9 @@ const FULL_AGAIN: Duration = Duration::from_millis(1);
 const PROBE: Duration = Duration::from_millis(100);
 /// How long one call of librdkafka's blocks at most; it is called again then.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
+/// How long one may block that does not keep to that: librdkafka has been told of a coordinator of the group that is dead, and
+/// waits for it, and for nothing else.
+const HUNG: Duration = Duration::from_secs(10);
 /// The first and the longest pause before something that failed is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -129,7 +132,11 @@ pub(super) fn start(key: &str, works: Works) -> std::io::Result<UnboundedSender<
     let (sender, letters) = unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let thread = std::thread::Builder::new().name(format!("kafka-{key}"));
-    thread.spawn(move || runtime.block_on(Transactor::new(works, letters).run()))?;
+    thread.spawn(move || {
+        runtime.block_on(Transactor::new(works, letters).run());
+        // A call that hangs is not waited for.
+        runtime.shutdown_background();
+    })?;
     Ok(sender)
 }
 
@@ -313,16 +320,36 @@ impl Transactor {
     }
 
     /// Puts the offsets of every group into the transaction.
-    async fn lend_offsets(&mut self, producer: &Producer<Reports>) -> Result<(), Fault> {
+    async fn lend_offsets(&mut self, producer: &Arc<Producer<Reports>>) -> Result<(), Fault> {
         for lent in lent::of(self.held.values()) {
+            let lent = Arc::new(lent);
             loop {
-                match lent.send(producer, CALL_MAX) {
-                    Ok(()) => break,
-                    Err(fault) => self.again_or(fault).await?,
+                let (sent, producer) = (Arc::clone(&lent), Arc::clone(producer));
+                let call = tokio::task::spawn_blocking(move || sent.send(&producer, CALL_MAX));
+                match tokio::time::timeout(HUNG, call).await {
+                    Ok(Ok(Ok(()))) => break,
+                    Ok(Ok(Err(fault))) => self.again_or(fault).await?,
+                    Ok(Err(ended)) => return Err(Fault::abort(RDKafkaErrorCode::Fail, ended.to_string())),
+                    Err(_) => return Err(self.hung(&lent).await),
                 }
             }
         }
         Ok(())
+    }
+
+    /// The call does not come back: another producer asks anew who coordinates the group, as soon as somebody does.
+    async fn hung(&mut self, lent: &Lent) -> Fault {
+        let group = &lent.membership.group;
+        while let Err(finding) = self.works.witness.is_coordinated(lent) {
+            if self.is_alone() {
+                break;
+            }
+            self.works.producer.voice.tell(finding);
+            self.rest().await;
+        }
+        let text =
+            format!("group {group}: its coordinator was waited for in vain for {HUNG:?}, and is another one");
+        Fault { code: RDKafkaErrorCode::OperationTimedOut, text, takes: Takes::Producer }
     }
 
     /// Puts how far files are into the transaction.

@@ -40,7 +40,8 @@ impl Witness {
         positions: &Positions,
     ) -> Result<bool, Diagnostic> {
         if let Some((input, upto)) = positions::of(held.values()).pop_first() {
-            return Ok(positions.read()?.get(&input).is_some_and(|at| *at >= upto));
+            let read = positions.read().map_err(|unknown| unknown.finding)?;
+            return Ok(read.get(&input).is_some_and(|at| *at >= upto));
         }
         match lent::of(held.values()).first() {
             Some(lent) => self.group_has(lent),
@@ -48,18 +49,34 @@ impl Witness {
         }
     }
 
+    /// Whether the group has a coordinator that answers.
+    ///
+    /// # Errors
+    /// Why it cannot be told now.
+    pub(super) fn is_coordinated(&self, lent: &Lent) -> Result<(), Diagnostic> {
+        // Offsets in a transaction that is still open are not waited for.
+        self.committed(lent, "read_uncommitted").map(drop)
+    }
+
     fn group_has(&self, lent: &Lent) -> Result<bool, Diagnostic> {
+        let Some((_, upto)) = lent.offsets.first() else { return Ok(false) };
+        let told = self.committed(lent, "read_committed")?;
+        Ok(matches!(told, Some(Offset::Offset(at)) if at >= *upto))
+    }
+
+    /// The offset that a group has in the first partition of what is lent.
+    fn committed(&self, lent: &Lent, level: &str) -> Result<Option<Offset>, Diagnostic> {
         let group = &lent.membership.group;
         let of = |error: KafkaError| {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
             blame(&self.who, code, &format!("asking what group {group} has committed: {error}"))
         };
-        let Some((assigned, upto)) = lent.offsets.first() else { return Ok(false) };
-        let consumer: BaseConsumer =
-            client::reader(&self.brokers, group, &self.config).create().map_err(of)?;
+        let Some((assigned, _)) = lent.offsets.first() else { return Ok(None) };
+        let mut config = client::reader(&self.brokers, group, &self.config);
+        let consumer: BaseConsumer = config.set("isolation.level", level).create().map_err(of)?;
         let mut asked = rdkafka::TopicPartitionList::new();
         asked.add_partition(&assigned.topic, assigned.number);
         let told = consumer.committed_offsets(asked, ANSWER_MAX).map_err(of)?;
-        Ok(matches!(told.elements().first().map(|one| one.offset()), Some(Offset::Offset(at)) if at >= *upto))
+        Ok(told.elements().first().map(|one| one.offset()))
     }
 }
