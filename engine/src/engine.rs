@@ -325,7 +325,7 @@ impl Shared {
     /// Records that sources lost which were stopped while a sink of theirs did not run.
     fn lost(&self) -> u64 {
         let counters = self.newest().into_iter().flat_map(|running| running.counters.clone());
-        counters.map(|counters| counters.dropped[Reason::NoSink as usize].get()).sum()
+        counters.map(|counters| counters.dropped[Reason::SinkNotOpen as usize].get()).sum()
     }
 
     fn bytes(&self) -> u64 {

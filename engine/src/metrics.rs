@@ -53,13 +53,14 @@ pub enum Reason {
     NotAllowed,
     /// Of a partition that went to another member, which reads them again.
     GivenUp,
-    /// Of a source, or with tags, that no sink takes; or received by a source that was stopped while a sink of it did not
-    /// run, from a sender that cannot send it once more.
+    /// Of a source, or with tags, that no sink takes.
     NoSink,
+    /// Received by a source that was stopped while a sink of it did not run, from a sender that cannot send it once more.
+    SinkNotOpen,
 }
 
 /// Every reason, in the order of the counters.
-pub const REASONS: [(Reason, &str); 7] = [
+pub const REASONS: [(Reason, &str); 8] = [
     (Reason::BadLine, "bad_line"),
     (Reason::TooLong, "too_long"),
     (Reason::Malformed, "malformed"),
@@ -67,6 +68,7 @@ pub const REASONS: [(Reason, &str); 7] = [
     (Reason::NotAllowed, "not_allowed"),
     (Reason::GivenUp, "given_up"),
     (Reason::NoSink, "no_sink"),
+    (Reason::SinkNotOpen, "sink_not_open"),
 ];
 
 /// One source on one shard.

@@ -214,7 +214,7 @@ impl Inlet {
     /// The source was stopped while a sink of it did not run, and nobody can send these once more.
     #[cold]
     fn lose(&self, records: u64) {
-        self.drop_records(Reason::NoSink, records);
+        self.drop_records(Reason::SinkNotOpen, records);
         let Some(times) = self.lost.happened(records) else { return };
         log::error!(
             target: "wpgen::source",
