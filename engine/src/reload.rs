@@ -319,7 +319,7 @@ impl Work<'_> {
                 self.engine.forget_source(key);
             }
         }
-        self.engine.forget_sources_without(|key| diff::source(self.next, key).is_some());
+        self.engine.forget_sources_without(|key| diff::source(self.whole, key).is_some());
     }
 
     /// Between sources and sinks that both stay: what the sinks take of the sources may have changed.

@@ -155,6 +155,7 @@ fn in_transactions(cluster: &Cluster, struck: &[Whom], seed: u64) {
 }
 
 #[test]
+#[ignore = "it takes minutes; README names its command"]
 fn the_leader_of_partitions_is_killed_while_they_are_read_and_written() {
     let Some(cluster) = Cluster::shared() else { return };
     written_and_read(&cluster, Whom::Leader, 1);
@@ -167,12 +168,14 @@ fn the_coordinator_of_the_group_is_killed_and_offsets_go_on_being_committed() {
 }
 
 #[test]
+#[ignore = "it takes minutes; README names its command"]
 fn the_coordinators_of_transactions_are_killed_and_nothing_is_there_twice() {
     let Some(cluster) = Cluster::shared() else { return };
     in_transactions(&cluster, &[Whom::OfTransactions, Whom::OfGroups], 3);
 }
 
 #[test]
+#[ignore = "it takes minutes; README names its command"]
 fn an_engine_starts_that_must_know_its_positions_while_their_leader_is_dead() {
     const EACH: u64 = 1000;
     let Some(cluster) = Cluster::shared() else { return };

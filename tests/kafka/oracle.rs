@@ -7,8 +7,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::harness::PATIENCE;
@@ -164,7 +166,11 @@ pub fn all_of_level(brokers: &str, topic: &str, level: &str) -> Vec<Found> {
     while !ends.is_empty() {
         assert!(Instant::now() < deadline, "{topic} cannot be read to its end: {ends:?}");
         if let Some(message) = consumer.poll(Duration::from_millis(100)) {
-            let message = message.unwrap();
+            let message = match message {
+                // A node of the cluster is down: the others have it all.
+                Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure)) => continue,
+                message => message.unwrap(),
+            };
             found.push(Found {
                 partition: message.partition(),
                 key: message.key().map(<[u8]>::to_vec),
