@@ -373,8 +373,9 @@ impl Stage {
         self.configure();
         match self.post_reload() {
             Ok((200, _)) => Ok(()),
-            // What cannot be drained now cannot be changed now; the engine says so, and asks for another reload.
-            Ok((409, _)) if self.holds => {
+            // What cannot be drained now cannot be changed now; the engine says so, and asks for another reload, which
+            // must do it. The disk of a busy machine may hold a worker for longer than a reload waits, too.
+            Ok((409, body)) if self.holds || body.contains("do not take the last of it yet") => {
                 self.reload_again = true;
                 Ok(())
             }
