@@ -367,7 +367,8 @@ pub(crate) fn make_source(making: &Making<'_>) -> Result<Arc<dyn Source>, Vec<Di
 /// What `batch_bytes` may be at least.
 const BATCH_BYTES_MIN: u64 = 4096;
 
-fn takes(sink: &SinkConfig) -> Where {
+/// What a sink takes of the sources that feed it, and in what batches.
+pub(crate) fn takes(sink: &SinkConfig) -> Where {
     let most = match &sink.params {
         // A file is full to the batch.
         SinkParams::File(file) => file.rotate.0.as_ref().and_then(|rotate| rotate.size).map(|size| size.0),

@@ -182,21 +182,21 @@ fn memory(now: &Status) -> Option<Diagnostic> {
     let carried = now.memory.carried_bytes;
     let buffers = used.saturating_sub(in_flight).saturating_sub(carried);
     let message = format!("memory too high: buffers hold {used} bytes of memory_limit ({limit})");
+    let finding = Diagnostic::warning(Some(Code::WP106), message)
+        .note(format!("{in_flight} bytes in {batches} batches on their way to sinks"))
+        .note(format!("{carried} bytes in unfinished records"))
+        .note(format!("{buffers} bytes in receive and read buffers, and set aside for sources"));
+    // Many sources have much set aside whatever their sinks do: a third of it in flight is a sink that is slow.
+    let slow = "mend the sink that is slow (WP105), or raise memory_limit: it holds what waits for it";
+    let finding = if in_flight >= used / 3 { finding.help(slow) } else { finding };
     let largest = in_flight.max(carried).max(buffers);
-    let help = if largest == in_flight {
-        "mend the sink that is slow (WP105), or raise memory_limit: it holds what waits for it"
-    } else if largest == carried {
-        "lower max_line_bytes or max_message_bytes: unfinished records hold most"
+    Some(if largest == carried {
+        finding.help("lower max_line_bytes or max_message_bytes: unfinished records hold most")
+    } else if largest == buffers {
+        finding.help("raise memory_limit, or lower tcp_recv_bytes: each source has buffers of its own")
     } else {
-        "lower tcp_recv_bytes of the sources, or raise memory_limit"
-    };
-    Some(
-        Diagnostic::warning(Some(Code::WP106), message)
-            .note(format!("{in_flight} bytes in {batches} batches on their way to sinks"))
-            .note(format!("{carried} bytes in unfinished records"))
-            .note(format!("{buffers} bytes in receive and read buffers, and set aside for sources"))
-            .help(help),
-    )
+        finding
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::disk::Disk;
 use super::engine::Engine;
 use super::input::{self, Input, Place};
 use super::ledger::{End, Ledger, Standing};
-use super::oracle::{Allowed, Must, Sent, judge};
+use super::oracle::{Allowed, Must, Passage, Seen, Sent, judge};
 use super::output::{self, Files, Output};
 use super::plan::{Illness, OutputPlan, Plan, SmallDisk, Step, Strike};
 use super::scrape::Scraper;
@@ -469,6 +469,9 @@ impl Stage {
             }
             let verdict = judge(&sent, &seen, &allowed);
             let here = format!("output {}", output.number());
+            if !(verdict.wrong.is_empty() && verdict.missing.is_empty()) {
+                wrong.push(format!("{here}: {}", passages(&seen)));
+            }
             let of = |list: Vec<String>| -> Vec<String> {
                 let more = (list.len() > 5).then(|| format!("{here}: and {} more", list.len() - 5));
                 list.into_iter().take(5).map(|what| format!("{here}: {what}")).chain(more).collect()
@@ -501,6 +504,16 @@ impl Stage {
             }
         }
     }
+}
+
+/// What came by which way, for who looks for the reason.
+fn passages(seen: &Seen) -> String {
+    let one = |passage: &Passage| {
+        let ends = passage.records.first().zip(passage.records.last());
+        let ends = ends.map(|(first, last)| format!(" from {first:?} to {last:?}")).unwrap_or_default();
+        format!("{}-{}: {} records{ends}", passage.begun, passage.ended, passage.records.len())
+    };
+    seen.passages.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 fn has_files(folder: &Path) -> bool {

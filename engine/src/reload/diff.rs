@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::assemble::unordered;
+use crate::assemble::{takes, unordered};
 use crate::config::{Config, SinkConfig, SourceConfig, share_address};
 use crate::diagnosis::Diagnostic;
 use crate::sink::SinkParams;
@@ -131,9 +131,9 @@ pub(super) fn sink<'a>(config: &'a Config, key: &str) -> Option<&'a SinkConfig> 
     config.sinks.iter().find(|sink| sink.enable && *sink.key == *key)
 }
 
-/// What a sink takes of a source, if it takes anything.
+/// What a sink takes of a source and in what batches, if it takes anything.
 pub(super) fn route(config: &Config, source: &str, sink: &str) -> Option<Where> {
-    self::sink(config, sink).filter(|sink| sink.sources.takes(source)).map(|sink| sink.condition.clone())
+    self::sink(config, sink).filter(|sink| sink.sources.takes(source)).map(takes)
 }
 
 /// Whether a new source needs what an old one holds: its port, or its files' positions.
@@ -250,6 +250,8 @@ mod tests {
         let next = config(&[HEAD, &source("a", 1), &sink("x", "x", "where = { severity = 3 }")].concat());
         assert_eq!(keys(&changes(&now, &next).sinks.kept), ["x"]);
         assert_ne!(route(&now, "a", "x"), route(&next, "a", "x"));
+        let next = config(&[HEAD, &source("a", 1), &sink("x", "x", "batch_bytes = 4096")].concat());
+        assert_eq!(route(&next, "a", "x").map(|route| route.batches.bytes), Some(4096));
         let next = config(&[HEAD, &source("a", 1), &sink("x", "x", "rescue = true")].concat());
         assert_eq!(keys(&changes(&now, &next).sinks.changed), ["x"]);
     }

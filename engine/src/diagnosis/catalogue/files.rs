@@ -119,7 +119,7 @@ waiting for sinks; a source that waits for neither is limited by the CPU, and on
         symptom: "内存占用过高",
         english: Words {
             finds: "what buffers hold against memory_limit: batches on the way, unfinished records, receive and read buffers",
-            mend: "lower the parameter the finding names, or memory_limit",
+            mend: "mend the sink or lower the parameter that the finding names, or raise memory_limit",
             explain: "\
 Everything the engine buffers counts against memory_limit, and reading pauses before it is passed. What is used
 belongs to receive buffers (tcp_recv_bytes), to batches that wait for a sink, or to long records without an end yet.",
