@@ -88,6 +88,7 @@ fn batches(criterion: &mut Criterion) {
         peer: None,
         tls_subject: None,
         assignment: None,
+        protocol: None,
     };
     let mut group = criterion.benchmark_group("batch");
     for format in [Format::Raw, Format::Ndjson] {

@@ -46,6 +46,7 @@ fn origin() -> Origin {
         peer: None,
         tls_subject: None,
         assignment: None,
+        protocol: None,
     }
 }
 

@@ -67,6 +67,7 @@ impl Source for Runs {
                 peer: None,
                 tls_subject: None,
                 assignment: None,
+                protocol: None,
             };
             let slot = around.shard.settle().open(1, 0);
             for n in 0..self.runs {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -99,11 +99,12 @@ pub struct Started(Option<Child>);
 impl Started {
     /// Starts one and waits until it answers.
     pub fn in_folder(folder: &Path) -> Self {
-        let child = wpgen(folder, &["source", "start"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::by(folder, wpgen(folder, &["source", "start"]))
+    }
+
+    /// Starts one by a command that becomes it, and waits until it answers.
+    pub fn by(folder: &Path, mut command: Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut started = Self(Some(child));
         until("it answers", || {
             if started.0.as_mut().unwrap().try_wait().unwrap().is_some() {

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 
 use crate::cli::{Ran, run, wpgen};
 use crate::harness::{Started, status, until};
@@ -31,6 +34,44 @@ fn records_go_to_standard_output_and_words_to_standard_error() {
     assert!(!ran.err.contains('\r') && !ran.err.contains('\x1b'), "no progress and no colours into a pipe");
     let quiet = run(folder.path(), &["-q", "source", "start"]);
     assert_eq!((quiet.code, quiet.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_strict_mask_and_a_low_limit_are_not_felt_by_senders() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = |key: &str, connect: &str, more: &str| {
+        format!(
+            "[[sources]]\nkey = \"{key}\"\nconnect = \"{connect}\"\nparams = {{ addr = \"unix:{key}\"{more} }}\n"
+        )
+    };
+    let config = [
+        "[admin]\nlisten = \"\"\n",
+        &source("datagrams", "syslog_udp_src", ""),
+        &source("stream", "syslog_tcp_src", ", permissions = \"0620\""),
+        &source("raw", "tcp_src", ""),
+        "[[sinks]]\nkey = \"out\"\nconnect = \"file_sink\"\nparams = { path = \"out\", format = \"ndjson\" }\n",
+    ];
+    std::fs::write(folder.path().join("wpsrc.toml"), config.concat()).unwrap();
+    let mut command = Command::new("sh");
+    let script = format!("umask 077; ulimit -Sn 128; exec {} source start", env!("CARGO_BIN_EXE_wpgen"));
+    command.args(["-c", &script]).current_dir(folder.path());
+    let engine = Started::by(folder.path(), command);
+    for (name, mode) in [("datagrams", 0o666), ("stream", 0o620), ("raw", 0o666)] {
+        let meta = std::fs::symlink_metadata(folder.path().join(name)).unwrap();
+        assert!(meta.file_type().is_socket());
+        assert_eq!(meta.permissions().mode() & 0o777, mode, "of {name}");
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", engine.pid())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let (soft, hard) = line.trim().split_once(' ').unwrap();
+    assert_eq!(Some(soft), hard.split_whitespace().next(), "{line}");
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.send_to(b"<34>one", folder.path().join("datagrams")).unwrap();
+    let out = || std::fs::read_to_string(folder.path().join("out")).unwrap_or_default();
+    until("it is there", || out().ends_with('\n'));
+    let record: serde_json::Value = serde_json::from_str(&out()).unwrap();
+    assert_eq!((&record["data"], &record["meta"]["protocol"]), (&"one".into(), &"unix".into()), "{record}");
+    engine.stop();
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub struct Origin {
     pub peer: Option<SocketAddr>,
     /// Whom the other side's certificate names, where it was verified.
     pub tls_subject: Option<Arc<str>>,
+    /// How the records came to a network source: udp, tcp, tls or unix.
+    pub protocol: Option<&'static str>,
     /// What a source and a sink of one kind know of the input between them.
     pub assignment: Option<Assignment>,
 }

@@ -114,7 +114,7 @@ fn malformed(source: &SourceStatus) -> Option<Diagnostic> {
             format!(
                 "Parse error in syslog message: {n} frames of source '{key}' did not begin as framing says"
             ),
-            "framing = \"auto\"",
+            "the framing that the log names with the first of them",
         ),
         (n, _) => (
             format!("Invalid syslog format: {n} messages of source '{key}' are none"),

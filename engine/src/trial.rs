@@ -360,6 +360,7 @@ fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>, others: &Ot
         peer: None,
         tls_subject: None,
         assignment: None,
+        protocol: None,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);

@@ -65,6 +65,7 @@ pub fn run(options: &Options, printer: &Arc<Printer>) -> u8 {
             Err(e) => return fail(printer, &format!("cannot go to the background: {e}")),
         }
     }
+    engine::doctor::raise_open_files();
     let signals = match signals::block() {
         Ok(signals) => signals,
         Err(e) => return fail(printer, &format!("cannot take signals: {e}")),

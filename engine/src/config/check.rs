@@ -278,6 +278,7 @@ fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
         peer: None,
         tls_subject: None,
         assignment: None,
+        protocol: None,
     };
     Some(PathBuf::from(file.path.as_ref()?.template.outlet(&origin).path(0, &TimeZone::UTC)))
 }

@@ -36,6 +36,17 @@ fn limit(resource: libc::__rlimit_resource_t) -> Option<(u64, u64)> {
     told.then_some((limit.rlim_cur, limit.rlim_max))
 }
 
+/// Raises the limit of open files to the hard one: the soft one is kept low for programs that use `select`, and this one
+/// holds a descriptor for each connection, followed file and output. What stays is told by [`super::examine`].
+pub fn raise_open_files() {
+    let Some((soft, hard)) = limit(libc::RLIMIT_NOFILE) else { return };
+    let raised = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+    // SAFETY: the pointer is to a struct that the kernel reads during the call.
+    if soft < hard && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } != 0 {
+        log::debug!(target: "wpgen::start", "open files: the limit stays {soft}: {}", io::Error::last_os_error());
+    }
+}
+
 fn shown(limit: u64) -> String {
     if limit == libc::RLIM_INFINITY { "unlimited".to_owned() } else { limit.to_string() }
 }
@@ -46,7 +57,8 @@ fn enabled(config: Option<&Config>) -> impl Iterator<Item = &SourceConfig> {
 
 fn open_files(config: Option<&Config>) -> Check {
     let subject = "open files";
-    let Some((soft, hard)) = limit(libc::RLIMIT_NOFILE) else {
+    // An engine raises its own to the hard one.
+    let Some((_, may)) = limit(libc::RLIMIT_NOFILE) else {
         return Check::ok(subject, "no limit is told");
     };
     let connections = |source: &SourceConfig| match &source.params {
@@ -55,26 +67,19 @@ fn open_files(config: Option<&Config>) -> Check {
         _ => 0,
     };
     let wanted: u64 = enabled(config).map(connections).sum();
-    if soft >= wanted + OPEN_BESIDE {
-        return Check::ok(
-            subject,
-            format!("{} may be open; connections that are allowed: {wanted}", shown(soft)),
-        );
+    if may >= wanted + OPEN_BESIDE {
+        let found = format!("{} may be open; connections that are allowed: {wanted}", shown(may));
+        return Check::ok(subject, found);
     }
     let need = wanted + OPEN_BESIDE;
-    let check = Check::warn(
+    Check::warn(
         subject,
-        format!("{} may be open, but max_connections of the sources allow {wanted}", shown(soft)),
+        format!("{} may be open, but max_connections of the sources allow {wanted}", shown(may)),
     )
-    .note("beyond the limit new connections are not accepted until others close");
-    let check = if hard >= need {
-        check.help(format!("ulimit -n {need}"))
-    } else {
-        check.note(format!("the hard limit is {}: only root can raise it", shown(hard)))
-    };
-    check
-        .help(format!("LimitNOFILE={need} in the systemd unit"))
-        .help("or lower max_connections to what is needed")
+    .note("beyond the limit new connections are not accepted until others close")
+    .note("it is the hard limit, which only root can raise")
+    .help(format!("LimitNOFILE={need} in the systemd unit"))
+    .help("or lower max_connections to what is needed")
 }
 
 fn locked_memory(config: Option<&Config>) -> Check {

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::diagnosis::{Code, Diagnostic, Diagnostics, Place, Severity};
 
 pub use engine::Running;
+pub use limits::raise_open_files;
 
 /// How long the sources and sinks may take that are tried, all at once.
 const TRIALS_MAX: Duration = Duration::from_millis(1000);

@@ -309,6 +309,7 @@ mod tests {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         };
         let mut joiner = Joiner::new(rules.clone(), 1 << 20);
         let (mut records, mut base) = (Vec::new(), 0);
@@ -452,6 +453,7 @@ mod tests {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         };
         let bytes = b"2024-2024-\nnext";
         let lines = [Span { start: 0, end: 5 }, Span { start: 5, end: 10 }, Span { start: 11, end: 15 }];
@@ -486,6 +488,7 @@ mod tests {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         };
         let run = Run {
             bytes: b"2024-x\n",

@@ -230,6 +230,7 @@ mod tests {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         }
     }
 
@@ -345,6 +346,15 @@ mod tests {
         let known = all(Format::Ndjson, &run(bytes, &records, verbatim, &origin), None, 4000);
         let both = serde_json::json!({"peer": "[::1]:514", "tls_subject": "CN=\"a\""});
         assert_eq!(object(known.split(|b| *b == b'\n').next().unwrap())["meta"], both);
+        origin.protocol = Some("tls");
+        let known = all(Format::Ndjson, &run(bytes, &records, verbatim, &origin), None, 4000);
+        let meta =
+            b"\"meta\":{\"protocol\":\"tls\",\"peer\":\"[::1]:514\",\"tls_subject\":\"CN=\\\"a\\\"\"}}\n";
+        assert!(
+            known.windows(meta.len()).any(|window| window == meta),
+            "{}",
+            String::from_utf8_lossy(&known)
+        );
         assert!(first.get("encoding").is_none());
         let third = object(lines[2]);
         assert_eq!((&third["data"], &third["encoding"]), (&"YmFkIMMo".into(), &"base64".into()));

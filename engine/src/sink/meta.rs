@@ -4,10 +4,20 @@
 //! could be read and as it was written where not, structured data is by id and by name. Absent fields are left out.
 //! Text that is not UTF-8 has U+FFFD where it is not.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::batch::Span;
 use crate::pool::Arena;
 use crate::sink::json::{self, SHORT};
-use crate::syslog::{FACILITIES, Header, SEVERITIES, structured_data, write_rfc3339_ns};
+use crate::syslog::{FACILITIES, Header, SEVERITIES, Value, structured_data, write_rfc3339_ns};
+
+/// Parameters among which a repeat is looked for one by one.
+const FEW: usize = 16;
+/// Parameters of a message at most that are gathered by name where one repeats.
+const GATHERED_MAX: usize = 1024;
+
+/// An element: its id, and the values of each of its parameters.
+type Element<'a> = (&'a [u8], Vec<(&'a [u8], Vec<Value<'a>>)>);
 
 /// A text in memory of fixed size: copied whole, which takes a few instructions where a text of any length takes a call.
 struct Piece {
@@ -112,8 +122,11 @@ fn write_inside(field: Span, bytes: &[u8], out: &mut Arena) {
     }
 }
 
-/// `{"id":{"name":"value",...},...}`.
+/// `{"id":{"name":"value",...},...}`; a name that an element has several times has a list of values.
 fn write_structured(bytes: &[u8], out: &mut Arena) {
+    if repeats(bytes) {
+        return write_gathered(bytes, out);
+    }
     out.push(b'{');
     let mut open = false;
     for param in structured_data(bytes) {
@@ -130,11 +143,87 @@ fn write_structured(bytes: &[u8], out: &mut Arena) {
             out.push(b',');
         }
         write_text(param.name, out);
-        out.extend(b":\"");
-        param.value.pieces().for_each(|piece| write_lossy(piece, out));
-        out.push(b'"');
+        out.push(b':');
+        write_value(param.value, out);
     }
     out.extend(if open { b"}}" } else { b"}" });
+}
+
+fn write_value(value: Value<'_>, out: &mut Arena) {
+    out.push(b'"');
+    value.pieces().for_each(|piece| write_lossy(piece, out));
+    out.push(b'"');
+}
+
+/// Whether an element, or a parameter of one, comes twice. The latter is no mistake (RFC 5424 6.3.3: "the same PARAM-NAME
+/// MAY exist more than once"), and JSON takes a name once. Beyond [`GATHERED_MAX`] nobody looks.
+fn repeats(bytes: &[u8]) -> bool {
+    let mut few: [(&[u8], &[u8]); FEW] = [(&[], &[]); FEW];
+    for (i, param) in structured_data(bytes).enumerate() {
+        if i == FEW {
+            return many_repeat(bytes);
+        }
+        let is_again =
+            |(id, name): &(&[u8], &[u8])| *id == param.id && (param.is_first || *name == param.name);
+        if few[..i].iter().any(is_again) {
+            return true;
+        }
+        few[i] = (param.id, param.name);
+    }
+    false
+}
+
+fn many_repeat(bytes: &[u8]) -> bool {
+    let mut params = structured_data(bytes);
+    if params.clone().nth(GATHERED_MAX).is_some() {
+        return false;
+    }
+    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+    params.any(|param| (param.is_first && !ids.insert(param.id)) | !names.insert((param.id, param.name)))
+}
+
+/// As [`write_structured`], each id and name once.
+fn write_gathered(bytes: &[u8], out: &mut Arena) {
+    // In the order of their first coming.
+    let mut elements: Vec<Element<'_>> = Vec::new();
+    let (mut of_id, mut of_name) = (HashMap::new(), HashMap::new());
+    for param in structured_data(bytes) {
+        let element = *of_id.entry(param.id).or_insert(elements.len());
+        if element == elements.len() {
+            elements.push((param.id, Vec::new()));
+        }
+        let params = &mut elements[element].1;
+        if !param.name.is_empty() {
+            let at = *of_name.entry((element, param.name)).or_insert(params.len());
+            if at == params.len() {
+                params.push((param.name, Vec::new()));
+            }
+            params[at].1.push(param.value);
+        }
+    }
+    write_list(b"{}", elements, out, |(id, params), out| {
+        write_text(id, out);
+        out.push(b':');
+        write_list(b"{}", params, out, |(name, values), out| {
+            write_text(name, out);
+            out.push(b':');
+            match values[..] {
+                [value] => write_value(value, out),
+                _ => write_list(b"[]", values, out, write_value),
+            }
+        });
+    });
+}
+
+fn write_list<T>(brackets: &[u8; 2], items: Vec<T>, out: &mut Arena, write: impl Fn(T, &mut Arena)) {
+    out.push(brackets[0]);
+    for (i, item) in items.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write(item, out);
+    }
+    out.push(brackets[1]);
 }
 
 /// Appends what introduces a member, without its comma where it is the first one.
@@ -199,6 +288,22 @@ mod tests {
         // The quote and bracket inside of a value need their escapes to be there at all.
         let escaped = String::from_utf8_lossy(message).replace(r#"\"]"#, r#"\"\]"#);
         assert_eq!(meta(escaped.as_bytes()), expected);
+    }
+
+    #[test]
+    fn what_repeats_is_a_list_and_an_element_that_comes_twice_is_one() {
+        let of = |data: &str| meta(format!("<13>1 - - - - - {data} x").as_bytes())["structured_data"].clone();
+        assert_eq!(of(r#"[o ip="1" n="a" ip="2"]"#), serde_json::json!({"o": {"ip": ["1", "2"], "n": "a"}}));
+        assert_eq!(of(r#"[o ip="1"][b][o ip="2"]"#), serde_json::json!({"o": {"ip": ["1", "2"]}, "b": {}}));
+        assert_eq!(of(r#"[o a="1"][b a="1"]"#), serde_json::json!({"o": {"a": "1"}, "b": {"a": "1"}}));
+        let many = |params: usize| (0..params).map(|n| format!(" a{n}=\"{n}\"")).collect::<String>();
+        for params in [FEW - 1, FEW, FEW + 1, GATHERED_MAX - 1] {
+            let found = of(&format!("[o{} a0=\"again\"]", many(params)));
+            assert_eq!(found["o"]["a0"], serde_json::json!(["0", "again"]), "{params}");
+            assert_eq!(found["o"].as_object().map(serde_json::Map::len), Some(params));
+        }
+        let beyond = of(&format!("[o{} a0=\"again\"]", many(GATHERED_MAX)));
+        assert_eq!(beyond["o"]["a0"], "again", "as it came: JSON's readers take the last one");
     }
 
     #[test]

@@ -111,14 +111,25 @@ fn write_tags(origin: &Origin, out: &mut Vec<u8>) {
 
 /// What the metadata of all records of a run begins with.
 fn write_origin(run: &Run<'_>, out: &mut Vec<u8>) {
-    let peer = run.origin.peer.filter(|_| run.peers.is_empty());
+    let origin = run.origin;
+    if let Some(protocol) = origin.protocol {
+        out.extend_from_slice(b"\"protocol\":");
+        json::quote(protocol, out);
+    }
+    let peer = origin.peer.filter(|_| run.peers.is_empty());
     if let Some(peer) = peer {
+        separate(origin.protocol.is_some(), out);
         write_peer(peer, out);
     }
-    if let Some(subject) = &run.origin.tls_subject {
-        out.extend_from_slice(if peer.is_some() { b",\"tls_subject\":" } else { b"\"tls_subject\":" });
+    if let Some(subject) = &origin.tls_subject {
+        separate(origin.protocol.is_some() || peer.is_some(), out);
+        out.extend_from_slice(b"\"tls_subject\":");
         json::quote(subject, out);
     }
+}
+
+fn separate(follows: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if follows { b"," } else { b"" });
 }
 
 fn write_peer(peer: SocketAddr, out: &mut impl Write) {
@@ -130,13 +141,17 @@ fn write_peer(peer: SocketAddr, out: &mut impl Write) {
 #[inline]
 fn write_meta(run: &Run<'_>, i: usize, out: &mut Arena) {
     if let Some(peer) = run.peers.get(i) {
+        out.extend(if run.origin.protocol.is_some() { b"," } else { b"" });
         write_peer(*peer, out);
     }
     match run.columns {
         Columns::None => {}
         Columns::Syslog(headers) => {
             let origin = run.origin;
-            let comma = !run.peers.is_empty() || origin.peer.is_some() || origin.tls_subject.is_some();
+            let comma = origin.protocol.is_some()
+                || !run.peers.is_empty()
+                || origin.peer.is_some()
+                || origin.tls_subject.is_some();
             meta::write_syslog(&headers[i], run.bytes, comma, out);
         }
         Columns::Kafka(messages) => write_message(&messages, i, out),

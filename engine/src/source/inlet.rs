@@ -16,6 +16,7 @@ use crate::frame::Rules;
 use crate::lane::deliver;
 use crate::metrics::Reason;
 use crate::source::headers::{Bad, HeaderRules, Headers, message_len};
+use crate::source::limited::Limited;
 use crate::source::part::Surroundings;
 use crate::source::rate::Rate;
 use crate::source::remedy;
@@ -40,6 +41,8 @@ pub struct InletRules {
     pub headers: Option<HeaderRules>,
     /// How a stream is framed; none for datagrams.
     pub framing: Option<Rules>,
+    /// How its records come: see [`Origin::protocol`]; empty for none.
+    pub protocol: &'static str,
     /// The limit of records a second.
     pub rate: Option<Arc<Rate>>,
 }
@@ -85,6 +88,7 @@ pub struct Inlet {
     started: Instant,
     bad: Seldom,
     lost: Seldom,
+    limited: Limited,
 }
 
 impl Inlet {
@@ -98,6 +102,7 @@ impl Inlet {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: Some(rules.protocol).filter(|name| !name.is_empty()),
         };
         let mut marked = rules.tags.clone();
         marked.push(("syslog_malformed".to_owned(), "true".to_owned()));
@@ -112,6 +117,7 @@ impl Inlet {
             started: Instant::now(),
             bad: Seldom::default(),
             lost: Seldom::default(),
+            limited: Limited::new(&rules.key, &around.counters),
             around,
         }
     }
@@ -140,16 +146,13 @@ impl Inlet {
     pub fn admit(&self, n: u64) -> u64 {
         let Some(rate) = &self.rate else { return n };
         let admitted = rate.admit(n, self.elapsed_ns());
-        self.drop_records(Reason::RateLimit, n - admitted);
+        self.limited.too_many(n - admitted);
         admitted
     }
 
-    /// Counts records that are framed and go no further.
-    pub fn drop_records(&self, reason: Reason, n: u64) {
-        if n > 0 {
-            self.around.counters.records.add(n);
-            self.around.counters.drop_records(reason, n);
-        }
+    /// Where what its settings leave out is counted.
+    pub fn limited(&self) -> &Limited {
+        &self.limited
     }
 
     /// Waits until the rate admits what [`Inlet::give`] took. For streams: the senders' windows close meanwhile.
@@ -214,7 +217,8 @@ impl Inlet {
     /// The source was stopped while a sink of it did not run, and nobody can send these once more.
     #[cold]
     fn lose(&self, records: u64) {
-        self.drop_records(Reason::SinkNotOpen, records);
+        self.around.counters.records.add(records);
+        self.around.counters.drop_records(Reason::SinkNotOpen, records);
         let Some(times) = self.lost.happened(records) else { return };
         log::error!(
             target: "wpgen::source",

@@ -8,6 +8,7 @@ pub mod file;
 pub mod headers;
 pub mod inlet;
 pub mod kafka;
+pub mod limited;
 pub mod mqtt;
 pub mod part;
 #[cfg(test)]

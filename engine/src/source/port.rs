@@ -4,10 +4,11 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::config::types::ListenAddr;
+use crate::config::types::{ListenAddr, Permissions};
 use crate::diagnosis::{Code, Diagnostic};
 use crate::io::interfaces::{Interface, interfaces};
 use crate::io::listen::Address;
@@ -49,6 +50,32 @@ pub fn address(addr: &ListenAddr, port: u16) -> Address {
     match addr {
         ListenAddr::Ip(ip) => Address::Inet(SocketAddr::new(*ip, port)),
         ListenAddr::Unix(path) => Address::Unix(path.clone()),
+    }
+}
+
+/// What a source's records say of how they came: udp, tcp, tls or unix.
+pub fn protocol(address: &Address, transport: Transport, is_tls: bool) -> &'static str {
+    match (address, transport) {
+        (Address::Unix(_), _) => "unix",
+        (Address::Inet(_), Transport::Datagram) => "udp",
+        (Address::Inet(_), Transport::Stream) => {
+            if is_tls {
+                "tls"
+            } else {
+                "tcp"
+            }
+        }
+    }
+}
+
+/// Lets those send to a unix socket whom `permissions` allow, whatever the process's mask is.
+///
+/// # Errors
+/// The kernel's.
+pub fn open_to(address: &Address, permissions: Permissions) -> io::Result<()> {
+    match address {
+        Address::Unix(path) => fs::set_permissions(path, fs::Permissions::from_mode(permissions.0)),
+        Address::Inet(_) => Ok(()),
     }
 }
 

@@ -75,10 +75,16 @@ pub fn of_frames(segment: &[u8], rules: Rules, is_syslog: bool) -> (usize, Optio
     (at, found)
 }
 
-/// The framing whose terminator is among bytes that may be anything.
+/// The framing whose terminator is among bytes that are text otherwise: numbers in binary are full of zeros.
 fn terminated(bytes: &[u8]) -> Option<Remedy> {
     let ways = [("framing = \"nul\"", 0, "NUL"), ("framing = \"newline\"", b'\n', "newline")];
+    let is_text = |byte: &u8| !byte.is_ascii_control() || byte.is_ascii_whitespace();
     ways.into_iter().find_map(|(line, terminator, name)| {
+        if bytes.iter().any(|byte| *byte != terminator && !is_text(byte))
+            || bytes.windows(2).any(|two| two == [0, 0])
+        {
+            return None;
+        }
         let count = bytes.iter().filter(|byte| **byte == terminator).count();
         (count > 0)
             .then(|| Remedy { line, why: format!("{count} x {name} in the {} bytes at hand", bytes.len()) })
@@ -250,6 +256,7 @@ mod tests {
         let named = |bytes: &[u8]| of_frames(bytes, octet, false).1.map(|remedy| remedy.line);
         assert_eq!(named(b"one\ntwo\n"), Some("framing = \"newline\""));
         assert_eq!((named(b"one\0two\0"), named(b"one")), (Some("framing = \"nul\""), None));
+        assert_eq!((named(b"\0\0\0\x05hello"), named(b"\x01\0\x02\n")), (None, None), "numbers");
         assert_eq!(of_frames(b"", octet, true), (0, None));
     }
 

@@ -6,7 +6,7 @@ use crate::config::kinds::Check;
 use crate::config::params::{Param, Shape, params, words, wrong_type};
 use crate::config::tls::{self, TlsListen};
 use crate::config::tree::{Node, Table};
-use crate::config::types::{Cidr, ListenAddr, OneOrMany};
+use crate::config::types::{Cidr, ListenAddr, OneOrMany, Permissions};
 use crate::config::units::Size;
 use crate::diagnosis::{Code, Diagnostic, Findings};
 
@@ -17,6 +17,8 @@ params! {
         addr: ListenAddr = "0.0.0.0";
         /// The port to listen on.
         port: u16 = 1514, in 1..=65535;
+        /// Permissions of a unix socket, in octal: who may write may send.
+        permissions: Permissions = "0666";
         /// How messages come.
         protocol: Protocol = "udp";
         /// What becomes of the header: its fields become metadata, it is cut off, or it stays.

@@ -6,7 +6,7 @@ use crate::config::kinds::Check;
 use crate::config::params::{params, words};
 use crate::config::tls::TlsListen;
 use crate::config::tree::Table;
-use crate::config::types::{Cidr, ListenAddr, OneOrMany};
+use crate::config::types::{Cidr, ListenAddr, OneOrMany, Permissions};
 use crate::config::units::Size;
 use crate::diagnosis::Findings;
 
@@ -17,6 +17,8 @@ params! {
         addr: ListenAddr = "0.0.0.0";
         /// The port to listen on.
         port: u16 = 9000, in 1..=65535;
+        /// Permissions of a unix socket, in octal: who may write may send.
+        permissions: Permissions = "0666";
         /// Where a record ends.
         framing: Framing = "newline";
         /// The source's receive memory on each shard, shared by its connections.

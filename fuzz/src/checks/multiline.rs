@@ -62,6 +62,7 @@ fn join<'a>(rules: &Multiline, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<(V
         peer: None,
         tls_subject: None,
         assignment: None,
+        protocol: None,
     };
     let mut joiner = Joiner::new(rules.clone(), 1 << 20);
     let (mut records, mut base, mut now_ns) = (Vec::new(), 0, 0);

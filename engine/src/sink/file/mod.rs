@@ -111,6 +111,7 @@ impl FileSink {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         };
         let ledger = self.ledger(self.number(template.outlet(&nowhere)));
         match place::open(Path::new(&ledger.name), self.settings.mode) {

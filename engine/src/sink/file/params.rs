@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::kinds::Check;
 use crate::config::params::{Param, Shape, params, words, wrong_type, wrong_value};
 use crate::config::tree::{Node, Table};
-use crate::config::types::OrOff;
+use crate::config::types::{OrOff, Permissions};
 use crate::config::units::Size;
 use crate::diagnosis::{Code, Diagnostic, Findings};
 use crate::sink::format::Format;
@@ -114,29 +114,6 @@ impl Param for PathTemplate {
             return None;
         };
         Self::new(text, node.file().folder()).map_err(|why| wrong_value(node, name, &why, findings)).ok()
-    }
-}
-
-/// Permissions of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permissions(pub u32);
-
-impl Param for Permissions {
-    const SHAPE: Shape = Shape::Text("permissions in octal, as \"0640\"");
-
-    fn read(node: &Node, name: &str, findings: &mut Findings) -> Option<Self> {
-        let Some(text) = node.as_text() else {
-            wrong_type(node, name, &Self::SHAPE, findings);
-            return None;
-        };
-        let digits = text.trim_start_matches("0o");
-        let mode = u32::from_str_radix(digits, 8)
-            .ok()
-            .filter(|mode| *mode <= 0o777 && (3..=4).contains(&digits.len()));
-        if mode.is_none() {
-            wrong_value(node, name, &format!("'{text}' is not {}", Self::SHAPE.words()), findings);
-        }
-        mode.map(Self)
     }
 }
 

@@ -108,6 +108,7 @@ impl Rig {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         };
         let ledger = sink.ledger(sink.outlet(&origin));
         let home: Rc<RefCell<Vec<Box<Batch>>>> = Rc::default();
@@ -486,6 +487,7 @@ fn outlets_get_numbers_owners_and_groups() {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         })
     };
     let numbers: HashSet<u32> = ["a", "b", "a"].map(number).into();

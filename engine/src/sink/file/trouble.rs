@@ -100,6 +100,7 @@ mod tests {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         };
         let outlet = Template::parse("/dev/full").unwrap().outlet(&origin);
         let mut patience = Patience::new(Arc::new(Ledger::new(outlet, Group::default())));

@@ -66,6 +66,7 @@ fn start(backend: Backend, sink: &Arc<KafkaSink>) -> (Engine, TcpStream) {
             tags: Vec::new(),
             headers: None,
             framing: None,
+            protocol: "",
             rate: None,
         },
         framing: frame::Rules {

@@ -32,6 +32,7 @@ fn rules(framing: crate::frame::Framing) -> StreamRules {
             tags: Vec::new(),
             headers: None,
             framing: None,
+            protocol: "",
             rate: None,
         },
         framing: crate::frame::Rules {

@@ -23,12 +23,12 @@ use crate::io::datagram::{DatagramConsumer, DatagramCounters, DatagramOptions, D
 use crate::io::listen::Address;
 use crate::io::packets::Packets;
 use crate::memory::{Charge, Memory, Use};
-use crate::metrics::Reason;
 use crate::source::desk::{Desk, Queue};
 use crate::source::headers::message_len;
 use crate::source::inlet::{Framed, Inlet, InletRules, Sender};
+use crate::source::limited::Limited;
 use crate::source::part::{Part, Source, Surroundings};
-use crate::source::port::{Transport, address, explain, patiently};
+use crate::source::port::{Transport, address, explain, open_to, patiently, protocol};
 use crate::source::seldom::Seldom;
 use crate::source::stream::{syslog_inlet, warn_if_short};
 use crate::source::syslog::{Oversize, SyslogParams};
@@ -79,7 +79,10 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
     let at = address(&params.addr, params.port);
     let so_rcvbuf = Some(params.so_rcvbuf.map_or(SO_RCVBUF, |size| size.0));
     let options = DatagramOptions { address: at.clone(), so_rcvbuf, gro: params.gro };
-    let bind = || DatagramSocket::bind(&options, making.shards);
+    let bind = || {
+        let sockets = DatagramSocket::bind(&options, making.shards)?;
+        open_to(&at, params.permissions).map(|()| sockets)
+    };
     let sockets = patiently(Transport::Datagram, &at, bind).map_err(|error| {
         explain(&format!("source '{key}'"), Transport::Datagram, &at, &error).at(making.config.place.clone())
     })?;
@@ -87,7 +90,10 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
         warn_if_short(key, socket.receive_buffer());
     }
     let rules = DatagramRules {
-        inlet: syslog_inlet(making, params),
+        inlet: InletRules {
+            protocol: protocol(&at, Transport::Datagram, false),
+            ..syslog_inlet(making, params)
+        },
         allow: params.allow.0.clone(),
         record_bytes_max: usize::try_from(params.max_message_bytes.0).unwrap_or(usize::MAX),
         drop_oversize: params.oversize == Oversize::Drop,
@@ -311,6 +317,7 @@ struct Consumer {
     store: Rc<Store>,
     around: Surroundings,
     rules: DatagramRules,
+    limited: Limited,
     has_peers: bool,
     /// Whether the source ends: what is received is taken whatever the budget.
     last: Cell<bool>,
@@ -321,6 +328,7 @@ impl Consumer {
         Self {
             desk: Desk::default(),
             store: Rc::new(Store::new(around.shard.memory())),
+            limited: Limited::new(&rules.inlet.key, &around.counters),
             around,
             rules: rules.clone(),
             has_peers: matches!(socket.address(), Address::Inet(_)),
@@ -358,13 +366,10 @@ impl Consumer {
             }
         }
         into.verbatim &= into.records.len() == packets.spans.len();
-        let counters = &self.around.counters;
-        counters.bytes.add(received);
-        counters.truncated.add(cut);
-        for (reason, n) in [(Reason::NotAllowed, refused), (Reason::TooLong, too_long)] {
-            counters.records.add(n);
-            counters.drop_records(reason, n);
-        }
+        self.around.counters.bytes.add(received);
+        self.limited.refused(refused);
+        self.limited.too_long(too_long);
+        self.limited.cut(cut);
     }
 
     fn is_allowed(&self, peer: &SocketAddr) -> bool {

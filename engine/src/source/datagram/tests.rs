@@ -24,6 +24,7 @@ fn rules(mode: HeaderMode) -> DatagramRules {
             tags: Vec::new(),
             headers: Some(headers),
             framing: None,
+            protocol: "",
             rate: None,
         },
         allow: Vec::new(),

@@ -135,6 +135,7 @@ mod tests {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         }
     }
 

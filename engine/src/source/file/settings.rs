@@ -62,6 +62,7 @@ impl Settings {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         }
     }
 

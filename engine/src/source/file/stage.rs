@@ -261,6 +261,7 @@ mod tests {
             peer: None,
             tls_subject: None,
             assignment: None,
+            protocol: None,
         }
     }
 

@@ -56,6 +56,7 @@ impl Rules {
             peer: None,
             tls_subject: None,
             assignment: Some(partition.assigned.for_origin()),
+            protocol: None,
         }
     }
 }

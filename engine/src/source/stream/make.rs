@@ -5,14 +5,15 @@ use std::sync::Arc;
 use super::{StreamRules, StreamSource};
 use crate::assemble::Making;
 use crate::config::tls::TlsListen;
+use crate::config::types::Permissions;
 use crate::diagnosis::Diagnostic;
 use crate::frame::{Framing, Oversize, Rules};
-use crate::io::listen::Listening;
+use crate::io::listen::{Address, Listening};
 use crate::io::stream::StreamOptions;
 use crate::source::headers::{HeaderRules, zone};
 use crate::source::inlet::InletRules;
 use crate::source::part::Source;
-use crate::source::port::{Transport, address, explain, patiently};
+use crate::source::port::{Transport, address, explain, open_to, patiently, protocol};
 use crate::source::rate::Rate;
 use crate::source::syslog::{self, SyslogParams};
 use crate::source::tcp::{self, TcpParams};
@@ -38,8 +39,11 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
         },
         record_bytes_max: bytes(params.max_message_bytes.0),
     };
+    let at = address(&params.addr, params.port);
+    let is_tls = params.protocol == syslog::Protocol::Tls;
+    let protocol = protocol(&at, Transport::Stream, is_tls);
     let rules = StreamRules {
-        inlet: InletRules { framing: Some(framing), ..syslog_inlet(making, params) },
+        inlet: InletRules { framing: Some(framing), protocol, ..syslog_inlet(making, params) },
         framing,
         options: StreamOptions {
             budget_bytes: bytes(params.tcp_recv_bytes.0),
@@ -49,10 +53,9 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
         },
         allow: params.allow.0.clone(),
         proxied: params.proxy_protocol,
-        tls: tls(making, params.tls.as_ref().filter(|_| params.protocol == syslog::Protocol::Tls))?,
+        tls: tls(making, params.tls.as_ref().filter(|_| is_tls))?,
     };
-    let at = address(&params.addr, params.port);
-    bind(making, rules, &at, params.so_rcvbuf.map(|size| size.0))
+    bind(making, rules, (&at, params.permissions), params.so_rcvbuf.map(|size| size.0))
 }
 
 /// A tcp source.
@@ -60,8 +63,10 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
 /// # Errors
 /// An address that cannot be bound, or files of TLS that cannot be used.
 pub fn tcp(making: &Making<'_>, params: &TcpParams) -> Result<Arc<dyn Source>, Diagnostic> {
+    let at = address(&params.addr, params.port);
+    let protocol = protocol(&at, Transport::Stream, params.tls.is_some());
     let rules = StreamRules {
-        inlet: inlet(making, "tcp", params.rate_limit),
+        inlet: InletRules { protocol, ..inlet(making, "tcp", params.rate_limit) },
         framing: Rules {
             framing: match params.framing {
                 tcp::Framing::Newline => Framing::Newline,
@@ -86,8 +91,7 @@ pub fn tcp(making: &Making<'_>, params: &TcpParams) -> Result<Arc<dyn Source>, D
         proxied: params.proxy_protocol,
         tls: tls(making, params.tls.as_ref())?,
     };
-    let at = address(&params.addr, params.port);
-    bind(making, rules, &at, params.so_rcvbuf.map(|size| size.0))
+    bind(making, rules, (&at, params.permissions), params.so_rcvbuf.map(|size| size.0))
 }
 
 fn tls(making: &Making<'_>, listen: Option<&TlsListen>) -> Result<Option<Arc<Server>>, Diagnostic> {
@@ -122,6 +126,7 @@ fn inlet(making: &Making<'_>, kind: &str, rate_limit: u64) -> InletRules {
         tags,
         headers: None,
         framing: None,
+        protocol: "",
         rate: Rate::new(rate_limit).map(Arc::new),
     }
 }
@@ -129,11 +134,14 @@ fn inlet(making: &Making<'_>, kind: &str, rate_limit: u64) -> InletRules {
 fn bind(
     making: &Making<'_>,
     rules: StreamRules,
-    at: &crate::io::listen::Address,
+    (at, permissions): (&Address, Permissions),
     so_rcvbuf: Option<u64>,
 ) -> Result<Arc<dyn Source>, Diagnostic> {
     let key = &making.config.key;
-    let bind = || Listening::bind(at, making.shards, so_rcvbuf);
+    let bind = || {
+        let listening = Listening::bind(at, making.shards, so_rcvbuf)?;
+        open_to(at, permissions).map(|()| listening)
+    };
     let listening = patiently(Transport::Stream, at, bind).map_err(|error| {
         explain(&format!("source '{key}'"), Transport::Stream, at, &error).at(making.config.place.clone())
     })?;

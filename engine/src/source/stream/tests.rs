@@ -25,6 +25,7 @@ pub(super) fn rules(framing: Framing) -> StreamRules {
             tags: Vec::new(),
             headers: None,
             framing: None,
+            protocol: "",
             rate: None,
         },
         framing: Rules {

@@ -18,7 +18,6 @@ use crate::escape::escape_outside_to;
 use crate::frame::{Carried, Counts, Framer, Framing, Rules};
 use crate::io::bufring::Lease;
 use crate::io::stream::{Closed, Conn, Streams};
-use crate::metrics::Reason;
 use crate::source::desk::Queue;
 use crate::source::inlet::{Framed, Inlet, Sender};
 use crate::source::remedy;
@@ -324,9 +323,10 @@ impl Worker {
 
     fn count(&mut self, counts: &Counts, peer: Option<SocketAddr>) {
         let counters = &self.inlet.around().counters;
-        counters.truncated.add(counts.truncated);
+        let limited = self.inlet.limited();
+        limited.cut(counts.truncated);
+        limited.too_long(counts.dropped);
         counters.split.add(counts.cuts);
-        self.inlet.drop_records(Reason::TooLong, counts.dropped);
         counters.misframed.add(counts.malformed);
         let unfinished = "it ended within a counted frame; what came of it is a record";
         self.broken.told_times(peer, unfinished, counts.unfinished);
