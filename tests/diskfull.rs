@@ -223,6 +223,35 @@ fn what_a_full_disk_cannot_take_goes_to_a_rescue_on_another_one() {
 }
 
 #[test]
+fn full_disks_of_an_output_and_its_rescue_are_told_once_and_not_at_each_attempt() {
+    for io in ["uring", "epoll"] {
+        let place = Place::to_file(io, "disk/out.log", "rescue = true\nbatch_bytes = 4096");
+        let disks = [place.path("disk"), place.path("data/rescue")].map(|path| Disk::tmpfs(&path, 8 << 10));
+        let [Some(disk), Some(other)] = disks else { return };
+        let engine = place.start();
+        place.write(1..100);
+        place.await_whole("disk/out.log", 100);
+        disk.fill();
+        other.fill();
+        place.write(100..2000);
+        let errors = || place.metric("wpgen_sink_errors_total{sink=\"out\"}");
+        until("it is tried again and again", || errors() >= 10.0);
+        assert_eq!(
+            place.logged(&["out.log", "works again"]),
+            0,
+            "what is kept for a whole block is not written"
+        );
+        other.empty();
+        disk.empty();
+        place.await_whole("disk/out.log", 2000);
+        place.await_healthy();
+        engine.stop();
+        assert_eq!(place.logged(&["out.log", "works again"]), 1);
+        place.await_whole("disk/out.log", 2000);
+    }
+}
+
+#[test]
 fn a_full_disk_of_the_rescue_holds_the_sources_back_and_keeps_what_it_has() {
     const LINES: usize = 60_000;
     for io in ["uring", "epoll"] {

@@ -19,6 +19,13 @@ pub(super) struct Output {
     pub(super) kind: Kind,
 }
 
+impl Output {
+    /// Whether something of what it was given is not in the file yet.
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(&self.kind, Kind::File(file) if file.writer.standing().pending > 0)
+    }
+}
+
 /// What kind of thing it is.
 pub(super) enum Kind {
     /// A regular file.

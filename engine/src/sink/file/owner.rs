@@ -266,6 +266,8 @@ impl Owner {
                 Kind::Stream(stream) => (stream.write(job).await, true),
             };
             match result {
+                // What is kept for a whole block says nothing of the disk.
+                Ok(()) if current.is_pending() => return,
                 Ok(()) => return self.patience.worked(Attempt::Writing),
                 Err(error) => {
                     if is_stream {
@@ -278,9 +280,10 @@ impl Owner {
     }
 
     async fn flush(&mut self) {
-        while let Some(Output { kind: Kind::File(file), .. }) = &mut self.current {
+        while let Some(current) = self.current.as_mut().filter(|current| current.is_pending()) {
+            let Kind::File(file) = &mut current.kind else { return };
             match file.writer.flush().await {
-                Ok(()) => return,
+                Ok(()) => return self.patience.worked(Attempt::Writing),
                 Err(error) if self.failed(Attempt::Writing, &error).await => return,
                 Err(_) => {}
             }
