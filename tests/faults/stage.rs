@@ -239,8 +239,7 @@ impl Stage {
     /// What strikes not the engine but what is around it.
     fn strike_around(&mut self, strike: Strike) {
         let before = self.scraper.last();
-        let had_rescued: Vec<u8> =
-            self.rescues().iter().filter(|rescue| has_files(&rescue.3)).map(|rescue| rescue.0).collect();
+        let had_rescued = self.rescued_now();
         match strike {
             Strike::Rotate => self.inputs.iter_mut().for_each(|input| _ = input.rotate()),
             Strike::Reset => self.outputs.iter_mut().for_each(|output| _ = output.reset()),
@@ -284,6 +283,11 @@ impl Stage {
             (output.number(), plan.batch_bytes, output.may_repeat(), folder(output.number()))
         };
         outputs.map(|(output, plan)| of(output.as_ref(), plan)).collect()
+    }
+
+    /// Outputs with something in their rescue.
+    fn rescued_now(&self) -> Vec<u8> {
+        self.rescues().iter().filter(|rescue| has_files(&rescue.3)).map(|rescue| rescue.0).collect()
     }
 
     /// The engine was cut: what is in a rescue comes again, as far as it was sent. Where that is in a file, so does what
@@ -371,7 +375,14 @@ impl Stage {
         self.rounds.sinks += u32::from(sinks);
         self.rounds.hasty = self.holds;
         self.configure();
-        match self.post_reload() {
+        let (before, had_rescued) = (self.scraper.last(), self.rescued_now());
+        let answer = self.post_reload();
+        if sinks && self.holds {
+            // What a peer that stands still has not acknowledged follows to the new sink, and the peer reads it all the same.
+            self.ledger.broke(before.as_ref(), &self.standings());
+            self.rescue_broke(&had_rescued);
+        }
+        match answer {
             Ok((200, _)) => Ok(()),
             // What cannot be drained now cannot be changed now; the engine says so, and asks for another reload, which
             // must do it. The disk of a busy machine may hold a worker for longer than a reload waits, too.
