@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use crate::harness::until;
 use crate::net::{BACKENDS, By, Net};
 
 /// Messages of a run where the environment names no other number.
@@ -73,4 +74,23 @@ fn one_connection() {
 #[test]
 fn sixty_four_connections() {
     BACKENDS.into_iter().for_each(|io| arrive(io, 64));
+}
+
+#[test]
+fn a_limit_of_records_a_second_is_kept_by_the_record_and_not_by_the_buffer() {
+    const LIMIT: f64 = 100.0;
+    for io in BACKENDS {
+        let net = Net::start(io, By::Tcp, "rate_limit = 100");
+        let mut stream = net.connect();
+        let begun = Instant::now();
+        stream.write_all("<34>x\n".repeat(3000).as_bytes()).unwrap();
+        until("it goes on at its pace", || {
+            let received = net.figure("records_in");
+            // A second's worth may come at once, and a tenth of one is taken at a time.
+            let most = LIMIT * (begun.elapsed().as_secs_f64() + 1.1);
+            assert!(received as f64 <= most, "{received} records through {io}, and {most} may");
+            received as f64 >= 1.5 * LIMIT
+        });
+        net.engine.stop();
+    }
 }

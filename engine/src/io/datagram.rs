@@ -241,6 +241,7 @@ impl Datagrams {
                 0 => std::future::poll_fn(|cx| self.poll_wake(cx, &mut drops)).await?,
                 ns => rest.wait(ns).await?,
             }
+            tokio::task::coop::consume_budget().await;
         }
         for _ in 0..LAST_TURNS {
             let turn = self.turn()?;
@@ -313,11 +314,16 @@ impl Datagrams {
         self.blocked.set(false);
         self.offer();
         while turn.more && !self.blocked.get() && turn.received < TURN_RECEIVES {
-            turn.received += self.pull()?;
+            let pulled = self.pull()?;
+            turn.received += pulled;
             self.offer();
             let way = &mut self.state.borrow_mut().way;
             way.give_back(&self.socket);
             turn.more = way.has_more();
+            if pulled == 0 {
+                // Whatever there may be, it is not here yet: others have their turn.
+                break;
+            }
         }
         turn.more &= !self.blocked.get();
         if turn.received > 0 {

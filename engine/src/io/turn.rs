@@ -57,6 +57,8 @@ impl Streams {
                 tokio::task::yield_now().await;
             } else {
                 std::future::poll_fn(|cx| self.poll_wake(cx, &mut timer)).await?;
+                // However often it is woken for nothing, others have their turn.
+                tokio::task::coop::consume_budget().await;
             }
         }
         self.leave_all()

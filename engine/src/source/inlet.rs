@@ -155,6 +155,11 @@ impl Inlet {
         &self.limited
     }
 
+    /// How many records to give at a time: see [`Rate::at_once`].
+    pub fn at_once(&self) -> usize {
+        self.rate.as_ref().map_or(usize::MAX, |rate| rate.at_once())
+    }
+
     /// Waits until the rate admits what [`Inlet::give`] took. For streams: the senders' windows close meanwhile.
     pub async fn pace(&mut self, records: u64) {
         let Some(rate) = self.rate.clone() else { return };

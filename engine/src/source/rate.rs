@@ -24,6 +24,11 @@ impl Rate {
         (per_second > 0).then(|| Self { interval: (SECOND / per_second).max(1), over: AtomicU64::new(0) })
     }
 
+    /// How many records may be taken at a time, so that they come at the limit's pace and not in heaps: a tenth of a second's.
+    pub fn at_once(&self) -> usize {
+        usize::try_from(SECOND / 10 / self.interval).unwrap_or(usize::MAX).max(1)
+    }
+
     /// Takes `n` records and says how many nanoseconds to wait before the next.
     pub fn take(&self, n: u64, now_ns: u64) -> u64 {
         let now = now_ns << FRACTION_BITS;
@@ -55,6 +60,10 @@ mod tests {
         assert_eq!(rate.take(500, 5), 500_000_000);
         assert_eq!(rate.take(1, 2_000_000_000), 0, "rest restores it");
         assert!(Rate::new(0).is_none());
+        assert_eq!(
+            [1, 1000, 10_000_000].map(|limit| Rate::new(limit).unwrap().at_once()),
+            [1, 100, 1_000_000]
+        );
     }
 
     #[test]

@@ -206,21 +206,25 @@ impl Worker {
             if let Some(carried) = step.carried {
                 give_carried(inlet, framer.carry(), carried, sender, base + carried.upto as u64).await;
             }
-            let count = records.len() as u64;
-            if count > 0 {
-                let upto = base + step.upto as u64;
-                let framed = Framed {
-                    bytes: segment,
-                    records,
-                    peers: &mut Vec::new(),
-                    sender,
-                    verbatim: step.verbatim,
-                    base,
-                    upto,
-                };
-                inlet.give(framed).await;
+            inlet.pace(u64::from(step.carried.is_some())).await;
+            let at_once = inlet.at_once();
+            let mut give = async |records: &mut Vec<Span>, upto: usize| {
+                let (count, peers, upto) = (records.len() as u64, &mut Vec::new(), base + upto as u64);
+                let verbatim = step.verbatim;
+                inlet.give(Framed { bytes: segment, records, peers, sender, verbatim, base, upto }).await;
+                inlet.pace(count).await;
+            };
+            if records.len() > at_once {
+                let all = std::mem::take(records);
+                for (i, some) in all.chunks(at_once).enumerate() {
+                    records.clear();
+                    records.extend_from_slice(some);
+                    let behind = all.get((i + 1) * at_once).map_or(step.upto, |next| next.start as usize);
+                    give(records, behind).await;
+                }
+            } else if !records.is_empty() {
+                give(records, step.upto).await;
             }
-            inlet.pace(count + u64::from(step.carried.is_some())).await;
             next = step.next;
         }
         framer.release();
