@@ -230,6 +230,7 @@ fn rescue_kind(params: &SinkParams) -> Option<rescue::Kind> {
     match params {
         SinkParams::File(_) => Some(rescue::Kind::File),
         SinkParams::Tcp(_) | SinkParams::Syslog(_) => Some(rescue::Kind::Connection),
+        SinkParams::Kafka(params) if !params.transactional => Some(rescue::Kind::Kafka),
         _ => None,
     }
 }

@@ -24,6 +24,7 @@ mod harness;
 mod oracle;
 mod papers;
 mod places;
+mod rescue;
 mod stage;
 
 /// What the harness asks about io_uring: these tests take whatever the machine has.

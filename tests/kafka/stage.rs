@@ -39,6 +39,13 @@ impl Stage {
         stage
     }
 
+    /// Gives the sink of [`Stage::writing`] a rescue.
+    pub fn rescue(&self) {
+        let config = String::from_utf8(self.site.read("wpsrc.toml")).unwrap();
+        let with = config.replace("connect = \"kafka_sink\"", "connect = \"kafka_sink\"\nrescue = true");
+        std::fs::write(self.site.path("wpsrc.toml"), with).unwrap();
+    }
+
     /// A source of a topic in a group, with further lines of its parameters, into another topic in transactions.
     pub fn piping(brokers: &str, from: (&str, &str), group: &str, to: &str, more: &str) -> Self {
         let stage = Self { site: Site::empty() };

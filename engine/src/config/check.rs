@@ -221,12 +221,27 @@ fn check_rescue(sink: &SinkConfig, findings: &mut Findings) {
     if !sink.common.rescue || ["file", "tcp", "syslog"].contains(&kind) {
         return;
     }
+    if let SinkParams::Kafka(kafka) = &sink.params {
+        if kafka.transactional {
+            findings.push(rescue_of_transactions(sink));
+        }
+        return;
+    }
     let message = format!("rescue = true does nothing for sink '{}': the kind '{kind}' has none", sink.key);
     findings.push(
         Diagnostic::warning(None, message)
             .at(sink.place.clone())
-            .help("sinks of the kinds file, tcp and syslog have a rescue"),
+            .help("sinks of the kinds file, tcp, syslog and kafka have a rescue"),
     );
+}
+
+fn rescue_of_transactions(sink: &SinkConfig) -> Diagnostic {
+    let message = format!("sink '{}': rescue = true cannot be with transactional = true", sink.key);
+    Diagnostic::error(Code::WP404, message)
+        .at(sink.place.clone())
+        .note("what is on disk counts as delivered, so its positions cannot be in the transaction that sends it later")
+        .help("exactly once: leave out rescue; the sources wait while Kafka is down")
+        .help("at least once, and the sources go on: leave out transactional")
 }
 
 /// A source that reads what a sink writes would fill the disk with its own records.

@@ -20,8 +20,8 @@ const VERSION: u32 = 1;
 const MAGIC: [u8; 4] = *b"RSCU";
 /// Bytes of a batch's head.
 pub(super) const HEAD_BYTES: usize = 40;
-/// Longest first line that is looked for.
-const LINE_BYTES_MAX: usize = 8 << 10;
+/// Longest first line that is written, and looked for.
+const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// Whose batches a segment holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub(super) fn line(owner: &Owner) -> io::Result<Vec<u8>> {
     let json = serde_json::to_string(owner)?;
     let mut line = Vec::new();
     writeln!(line, "{NAME} {VERSION} {:08x} {json}", crc32fast::hash(json.as_bytes()))?;
+    if line.len() > LINE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its outlet's name is too long to be kept"));
+    }
     Ok(line)
 }
 
@@ -306,6 +309,16 @@ mod tests {
         bytes[starts[0]] ^= 1;
         let scanned = scan(&bytes, begin(&bytes), SALT, false);
         assert_eq!(scanned.batches.iter().map(|(at, _)| *at).collect::<Vec<_>>(), starts[1..]);
+    }
+
+    #[test]
+    fn a_first_line_that_would_not_be_found_again_is_not_written() {
+        let owner =
+            |bytes| Owner { sink: "s".into(), kind: "kafka".into(), outlet: "k".repeat(bytes), salt: SALT };
+        let long = owner(63 << 10);
+        let line = |owner: &Owner| super::line(owner);
+        assert_eq!(read_line(&line(&long).unwrap()).unwrap().0, long);
+        assert!(line(&owner(64 << 10)).is_err());
     }
 
     #[test]

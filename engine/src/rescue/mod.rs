@@ -51,6 +51,8 @@ pub enum Kind {
     File,
     /// Connections, one outlet in all.
     Connection,
+    /// A cluster of Kafka, an outlet for each topic and key.
+    Kafka,
 }
 
 impl Kind {
@@ -59,6 +61,7 @@ impl Kind {
         match self {
             Self::File => "file",
             Self::Connection => "connection",
+            Self::Kafka => "kafka",
         }
     }
 }

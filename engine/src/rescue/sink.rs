@@ -21,7 +21,8 @@ pub struct Rescued {
 }
 
 impl Rescued {
-    /// The sink, with a rescue. Its owners must give back what they cannot write when their intake is guarded.
+    /// The sink, with a rescue. When their intake is guarded, its owners must give back what they cannot write, and send home
+    /// in order what comes from disk.
     pub fn new(sink: Arc<dyn Sink>, rescue: Arc<Rescue>) -> Arc<Self> {
         Arc::new(Self { sink, rescue })
     }

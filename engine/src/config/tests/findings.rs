@@ -423,6 +423,13 @@ fn what_a_transactional_sink_cannot_keep() {
         ),
         (file_source("parallel = 4") + &writes("w", ""), Code::WP404, 2, "in parallel", "parallel = \"off\""),
         (
+            file_source("") + &writes("w", "").replace("_sink\"\n", "_sink\"\nrescue = true\n"),
+            Code::WP404,
+            8,
+            "rescue = true cannot be with transactional",
+            "leave out rescue",
+        ),
+        (
             file_source("")
                 + &writes("w", "transactional_id = \"a\"")
                 + &writes("x", "transactional_id = \"a\""),

@@ -29,9 +29,13 @@ mod outlets;
 mod owner;
 pub mod params;
 #[cfg(feature = "kafka")]
+mod patience;
+#[cfg(feature = "kafka")]
 mod positions;
 #[cfg(feature = "kafka")]
 mod producer;
+#[cfg(feature = "kafka")]
+mod replays;
 #[cfg(feature = "kafka")]
 mod send;
 #[cfg(test)]

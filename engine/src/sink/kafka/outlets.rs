@@ -29,6 +29,22 @@ impl PartialEq for Whose {
 
 impl Eq for Whose {}
 
+impl Outlet {
+    /// The topic, and behind a space the key if there is one. No topic's name holds a space.
+    pub(super) fn name(&self) -> String {
+        match &self.key {
+            Some(key) => format!("{} {key}", self.topic),
+            None => self.topic.clone(),
+        }
+    }
+
+    /// The outlet with a name, of no assignment.
+    pub(super) fn named(name: &str) -> Self {
+        let (topic, key) = name.split_once(' ').map_or((name, None), |(topic, key)| (topic, Some(key)));
+        Self { topic: topic.to_owned(), key: key.map(str::to_owned), assigned: None }
+    }
+}
+
 impl Hash for Whose {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);
@@ -85,6 +101,14 @@ impl Drop for Outlets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_says_topic_and_key() {
+        for (topic, key) in [("t", None), ("t", Some("")), ("a.b_c-d", Some(" two words\n"))] {
+            let outlet = Outlet { topic: topic.into(), key: key.map(str::to_owned), assigned: None };
+            assert_eq!(Outlet::named(&outlet.name()), outlet);
+        }
+    }
 
     #[test]
     fn a_number_is_given_again_when_its_assignment_is_over_and_not_before() {

@@ -1,22 +1,33 @@
 //! The producer that all owners of a sink share. An idempotent producer that has lost its place in a partition's sequence is
-//! broken for good; another one takes its place, and what the broken one had is sent again.
+//! broken for good; another one takes its place, and what the broken one had is sent again. So it is with one whose cluster
+//! takes nothing, when a rescue is to have what it holds: only what librdkafka has forgotten may go to disk.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::statistics::Statistics;
 
 use crate::kafka::cargo::{Cargo, Producer};
 use crate::kafka::voice::Voice;
 
+/// How long reports of what a producer had are waited for, before it is gone.
+const REPORTS_MAX: Duration = Duration::from_secs(10);
+
+/// How soon it is tried again whether nobody hands anything over to a producer any more.
+const SHARED_AGAIN: Duration = Duration::from_millis(1);
+
 /// What librdkafka calls back, on the producer's thread.
 pub struct Reports {
     voice: Arc<Voice>,
+    /// Messages that a broker has acknowledged.
+    delivered: Arc<AtomicU64>,
 }
 
 /// The producer, and what its successor is made with.
@@ -24,7 +35,15 @@ pub struct Shared {
     config: ClientConfig,
     /// Where errors go.
     pub voice: Arc<Voice>,
-    now: Mutex<Arc<Producer<Reports>>>,
+    delivered: Arc<AtomicU64>,
+    now: Mutex<Current>,
+}
+
+/// The producer, and how many there were before it.
+#[derive(Clone)]
+struct Current {
+    producer: Arc<Producer<Reports>>,
+    number: u64,
 }
 
 impl Shared {
@@ -33,34 +52,66 @@ impl Shared {
     /// # Errors
     /// What librdkafka refuses.
     pub fn new(config: ClientConfig, voice: Arc<Voice>) -> KafkaResult<Self> {
-        let now = Mutex::new(make(&config, &voice)?);
-        Ok(Self { config, voice, now })
+        let delivered = Arc::default();
+        let now = Mutex::new(Current { producer: make(&config, &voice, &delivered)?, number: 0 });
+        Ok(Self { config, voice, delivered, now })
     }
 
     /// The producer to use now.
     pub fn now(&self) -> Arc<Producer<Reports>> {
-        Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner))
+        self.numbered().0
+    }
+
+    /// The producer to use now, and its number: whoever has messages with one gives none to the next before they are
+    /// reported, so that they stay in order.
+    pub fn numbered(&self) -> (Arc<Producer<Reports>>, u64) {
+        let Current { producer, number } = self.current().clone();
+        (producer, number)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Messages that brokers have acknowledged.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// How long messages wait for others that can go with them.
+    pub fn linger(&self) -> Duration {
+        let of = |name| self.config.get(name).and_then(|ms| ms.parse::<f64>().ok());
+        let ms = of("linger.ms").or_else(|| of("queue.buffering.max.ms")).unwrap_or(0.0);
+        Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
     }
 
     /// Replaces the producer if it is broken for good.
     pub fn renew_if_broken(&self) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((code, why)) = now.inner().client().fatal_error() else { return };
+        let mut now = self.current();
+        let Some((code, why)) = now.producer.inner().client().fatal_error() else { return };
         self.voice.failed(code, &format!("the producer is begun anew: {why}"));
-        self.replace(&mut now);
+        self.replace(&mut now, end);
     }
 
     /// Replaces the producer; whether there is another one.
     pub fn renew(&self) -> bool {
-        self.replace(&mut self.now.lock().unwrap_or_else(PoisonError::into_inner))
+        self.replace(&mut self.current(), drop)
     }
 
-    fn replace(&self, now: &mut Arc<Producer<Reports>>) -> bool {
-        match make(&self.config, &self.voice) {
-            Ok(next) => {
-                let broken = std::mem::replace(now, next);
+    /// Takes from the producer of that number what it has, which is reported as purged; another one takes its place.
+    /// Whether that is so.
+    pub fn abandon(&self, number: u64) -> bool {
+        let mut now = self.current();
+        now.number != number || self.replace(&mut now, end)
+    }
+
+    fn replace(&self, now: &mut Current, end: fn(Arc<Producer<Reports>>)) -> bool {
+        match make(&self.config, &self.voice, &self.delivered) {
+            Ok(producer) => {
+                let before = std::mem::replace(now, Current { producer, number: now.number + 1 });
                 // It waits for a thread of its own, and for what it can still report.
-                let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(broken));
+                let _ =
+                    std::thread::Builder::new().name("kafka-end".into()).spawn(move || end(before.producer));
                 true
             }
             Err(error) => {
@@ -71,8 +122,26 @@ impl Shared {
     }
 }
 
-fn make(config: &ClientConfig, voice: &Arc<Voice>) -> KafkaResult<Arc<Producer<Reports>>> {
-    let reports = Reports { voice: Arc::clone(voice) };
+/// Has a producer report everything that it has. It is dropped here, and not by who is just handing something over to it.
+fn end(mut producer: Arc<Producer<Reports>>) {
+    loop {
+        producer.inner().purge(PurgeConfig::default().queue().inflight());
+        // What does not come in time comes when it is dropped.
+        let _ = producer.inner().flush(REPORTS_MAX);
+        match Arc::try_unwrap(producer) {
+            Ok(last) => return drop(last),
+            Err(shared) => producer = shared,
+        }
+        std::thread::sleep(SHARED_AGAIN);
+    }
+}
+
+fn make(
+    config: &ClientConfig,
+    voice: &Arc<Voice>,
+    delivered: &Arc<AtomicU64>,
+) -> KafkaResult<Arc<Producer<Reports>>> {
+    let reports = Reports { voice: Arc::clone(voice), delivered: Arc::clone(delivered) };
     Ok(Arc::new(Producer::new(ThreadedProducer::from_config_and_context(config, reports)?)))
 }
 
@@ -100,6 +169,9 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = Arc<Cargo>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, cargo: Arc<Cargo>) {
+        if result.is_ok() {
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+        }
         cargo.report(result.as_ref().err().map(|(error, message)| {
             (error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), message.payload())
         }));

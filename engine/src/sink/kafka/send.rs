@@ -258,7 +258,11 @@ impl Sink for KafkaSink {
 
     fn outlet_name(&self, outlet: u32) -> String {
         let outlets = self.outlets();
-        outlets.get(outlet).map_or_else(String::new, |outlet| outlet.topic.clone())
+        outlets.get(outlet).map_or_else(String::new, |outlet| outlet.name())
+    }
+
+    fn outlet_named(&self, name: &str) -> Option<u32> {
+        Some(self.outlets().number(Outlet::named(name)))
     }
 
     fn wants_ends(&self) -> bool {

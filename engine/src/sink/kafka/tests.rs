@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -20,11 +21,12 @@ use crate::frame;
 use crate::io::Backend;
 use crate::io::listen::{Address, Listening};
 use crate::io::stream::StreamOptions;
+use crate::rescue::{Kind, Rescue, Rescued};
 use crate::sink::format::Format;
 use crate::sink::route::{Sink, Where};
 use crate::source::inlet::InletRules;
 use crate::source::stream::{StreamRules, StreamSource};
-use crate::status::Status;
+use crate::status::{SinkState, Status};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BACKENDS: [Backend; 2] = [Backend::Uring, Backend::Epoll];
@@ -57,7 +59,7 @@ fn sink(cluster: &Mock, config: &[(&str, &str)]) -> Arc<KafkaSink> {
 }
 
 /// An engine from a tcp source to `sink`, and a connection to the source.
-fn start(backend: Backend, sink: &Arc<KafkaSink>) -> (Engine, TcpStream) {
+fn start(backend: Backend, sink: Arc<dyn Sink>) -> (Engine, TcpStream) {
     let at = Address::Inet("127.0.0.1:0".parse().unwrap());
     let rules = StreamRules {
         inlet: InletRules {
@@ -85,7 +87,7 @@ fn start(backend: Backend, sink: &Arc<KafkaSink>) -> (Engine, TcpStream) {
     let wiring = Wiring {
         cpus: vec![None],
         backend,
-        sinks: vec![Arc::clone(sink) as Arc<dyn Sink>],
+        sinks: vec![sink],
         sources: vec![Wired { source: Arc::new(source), routes: vec![(0, Where::default())] }],
         keeping: None,
         next_input: Arc::new(AtomicU64::new(1)),
@@ -96,6 +98,13 @@ fn start(backend: Backend, sink: &Arc<KafkaSink>) -> (Engine, TcpStream) {
 
 /// All of the topic: keys and values, sorted.
 fn read(cluster: &Mock, messages: usize) -> Vec<(String, String)> {
+    let mut all = read_in_order(cluster, messages);
+    all.sort();
+    all
+}
+
+/// As [`read`], as they stand in the topic's one partition.
+fn read_in_order(cluster: &Mock, messages: usize) -> Vec<(String, String)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", cluster.bootstrap_servers())
         .set("group.id", "reader")
@@ -112,7 +121,6 @@ fn read(cluster: &Mock, messages: usize) -> Vec<(String, String)> {
             all.push((text(message.key()), text(message.payload())));
         }
     }
-    all.sort();
     all
 }
 
@@ -146,7 +154,7 @@ fn every_record_is_one_message_whatever_the_queue_holds() {
     for backend in BACKENDS {
         let cluster = cluster();
         let sink = sink(&cluster, &[("queue.buffering.max.messages", "1000")]);
-        let (engine, mut stream) = start(backend, &sink);
+        let (engine, mut stream) = start(backend, sink);
         send(&mut stream, &records);
         until("all are delivered", || engine.status().sinks[0].records == records.len() as u64);
         let status = drain(engine);
@@ -160,7 +168,7 @@ fn what_no_broker_takes_is_counted_and_what_was_beside_it_arrives_once() {
     let cluster = cluster();
     // They all go in one request.
     let sink = sink(&cluster, &[("message.max.bytes", "2000"), ("linger.ms", "200")]);
-    let (engine, mut stream) = start(Backend::Uring, &sink);
+    let (engine, mut stream) = start(Backend::Uring, sink);
     let mut records = numbered(30);
     let all = records.clone();
     records.insert(10, ("h/1".into(), "x".repeat(3000)));
@@ -183,7 +191,7 @@ fn records_wait_for_a_topic_that_is_refused_and_for_a_broker_that_is_down() {
     let cluster = cluster();
     let sink = sink(&cluster, &[]);
     cluster.topic_error("logs_s", RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).unwrap();
-    let (engine, mut stream) = start(Backend::Epoll, &sink);
+    let (engine, mut stream) = start(Backend::Epoll, sink);
     send(&mut stream, &records);
     until("it waits", || !engine.status().troubles().is_empty());
     assert_eq!(engine.status().sinks[0].records, 0);
@@ -198,4 +206,69 @@ fn records_wait_for_a_topic_that_is_refused_and_for_a_broker_that_is_down() {
     drain(engine);
     let twice: Vec<_> = records.iter().flat_map(|record| [record.clone(), record.clone()]).collect();
     assert_eq!(read(&cluster, twice.len()), twice);
+}
+
+fn rescued(cluster: &Mock, folder: &Path) -> Arc<dyn Sink> {
+    let rescue = Rescue::open(folder, "out", Kind::Kafka, 1 << 30, None).unwrap();
+    Rescued::new(sink(cluster, &[]), rescue)
+}
+
+/// Waits until so many records are on disk, and are delivered for their source.
+fn await_on_disk(engine: &Engine, records: usize, delivered: usize) {
+    until("they are on disk", || {
+        let status = engine.status();
+        let on_disk = status.sinks[0].rescue.as_ref().map(|rescue| rescue.records);
+        on_disk == Some(records as u64) && status.sources[0].delivered == delivered as u64
+    });
+}
+
+fn await_sent(engine: &Engine, records: usize) {
+    until("all are delivered", || engine.status().sinks[0].records == records as u64);
+    until("nothing is left on disk", || {
+        engine.status().sinks[0]
+            .rescue
+            .as_ref()
+            .is_some_and(|rescue| (rescue.records, rescue.bytes) == (0, 0))
+    });
+}
+
+#[test]
+fn what_a_cluster_that_is_down_does_not_take_is_on_disk_and_is_sent_first_after_a_start() {
+    let records = numbered(3000);
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = cluster();
+    cluster.broker_down(1).unwrap();
+    let (engine, mut stream) = start(Backend::Epoll, rescued(&cluster, folder.path()));
+    send(&mut stream, &records[..1000]);
+    await_on_disk(&engine, 1000, 1000);
+    send(&mut stream, &records[1000..2000]);
+    await_on_disk(&engine, 2000, 2000);
+    assert_eq!(engine.status().sinks[0].records, 0);
+    // What it has from disk is with librdkafka: it is let go.
+    drain(engine);
+    let (engine, mut stream) = start(Backend::Epoll, rescued(&cluster, folder.path()));
+    send(&mut stream, &records[2000..]);
+    await_on_disk(&engine, 3000, 1000);
+    cluster.broker_up(1).unwrap();
+    await_sent(&engine, 3000);
+    let status = drain(engine);
+    assert_eq!((status.sinks[0].batches_in_flight, status.sinks[0].state.clone()), (0, SinkState::Ready));
+    assert_eq!(read_in_order(&cluster, records.len()), records);
+}
+
+#[test]
+fn what_a_topic_that_is_refused_does_not_take_is_on_disk_and_is_sent_when_it_is_not() {
+    let records = numbered(2000);
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = cluster();
+    cluster.topic_error("logs_s", RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).unwrap();
+    let (engine, mut stream) = start(Backend::Uring, rescued(&cluster, folder.path()));
+    send(&mut stream, &records[..1000]);
+    await_on_disk(&engine, 1000, 1000);
+    send(&mut stream, &records[1000..]);
+    await_on_disk(&engine, 2000, 2000);
+    cluster.topic_error("logs_s", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    await_sent(&engine, 2000);
+    drain(engine);
+    assert_eq!(read_in_order(&cluster, records.len()), records);
 }
