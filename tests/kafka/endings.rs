@@ -70,22 +70,18 @@ fn refused(front: &Front, stage: &Stage, is_done: bool) {
     assert!(!stage.log().contains("WP206"), "nobody else has its id");
 }
 
+/// One behind the other: a test of its own for each would only wait for the front, in the place of one that has work.
 #[test]
-fn kill_9_between_sending_and_the_end_of_a_commit() {
+fn a_commit_whose_end_nobody_hears_is_there_once() {
     let Some(front) = Front::shared() else { return };
     for is_done in [false, true] {
+        eprintln!("kill -9 between sending and the end of a commit, which is done: {is_done}");
         // What the engine had sent and not committed is aborted by the next one.
         let aborted = piped(&front, "ending", |stage| killed(&front, stage, 1, || is_done));
         assert!(is_done || aborted, "what was sent is seen by who looks for it");
         let aborted = filed(&front, "ending-file", |stage| killed(&front, stage, 1, || is_done));
         assert!(is_done || aborted, "what was sent is seen by who looks for it");
-    }
-}
-
-#[test]
-fn a_producer_that_fails_at_a_commit_is_followed_by_one_that_finds_out_how_that_ended() {
-    let Some(front) = Front::shared() else { return };
-    for is_done in [false, true] {
+        eprintln!("a producer that fails at a commit, which is done: {is_done}; the next one finds out");
         let aborted = piped(&front, "outcome", |stage| refused(&front, stage, is_done));
         assert_eq!(aborted, !is_done, "what is committed is not sent again");
         let aborted = filed(&front, "outcome-file", |stage| refused(&front, stage, is_done));
@@ -95,8 +91,8 @@ fn a_producer_that_fails_at_a_commit_is_followed_by_one_that_finds_out_how_that_
 
 #[test]
 fn seeded_kills_at_a_commit_repeat_nothing() {
-    let Some(front) = Front::shared() else { return };
     for seed in seeds(0) {
+        let Some(front) = Front::shared() else { return };
         let mut random = Random::new(seed);
         let mut kills = |stage: &Stage| killed(&front, stage, 3, || random.below(2) == 1);
         piped(&front, "endings", &mut kills);

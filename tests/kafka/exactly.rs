@@ -212,7 +212,10 @@ fn a_broker_that_is_killed_and_comes_back_repeats_nothing() {
     let Some(broker) = Broker::start() else { return };
     let brokers = broker.plain();
     let (from, to, group) = places(&brokers, "exactly-broker");
-    let stage = Stage::piping(&brokers, (&from, SESSION), &group, &to, "");
+    // A broker that is back is found soon.
+    let soon = "reconnect_backoff_max_ms = 1000 }";
+    let session = SESSION.replace(" }", &format!(", {soon}"));
+    let stage = Stage::piping(&brokers, (&from, &session), &group, &to, &format!("config = {{ {soon}"));
     let _words = Words(&stage);
     let engine = stage.start();
     let sent = while_sending(&brokers, &from, || {

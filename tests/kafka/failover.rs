@@ -82,7 +82,7 @@ fn append(file: &mut File, numbers: std::ops::Range<u64>) {
 }
 
 /// One engine writes a file into a topic, another one reads the topic into a file.
-fn written_and_read(cluster: &Cluster, whom: Whom, seed: u64) {
+fn written_and_read(cluster: &Cluster, struck: &[Whom], seed: u64) {
     let brokers = cluster.brokers();
     let (topic, group) = place(&brokers, "failover");
     let writer = Stage::writing(&brokers, &topic, "");
@@ -95,15 +95,17 @@ fn written_and_read(cluster: &Cluster, whom: Whom, seed: u64) {
         |numbers| append(&mut file, numbers),
         || {
             group_goes_on(&reader, &brokers, &group, &topic);
-            let node = whom.of(cluster, &topic);
-            strike(cluster, node, &mut random, || group_goes_on(&reader, &brokers, &group, &topic));
+            for whom in struck {
+                let node = whom.of(cluster, &topic);
+                strike(cluster, node, &mut random, || group_goes_on(&reader, &brokers, &group, &topic));
+            }
         },
     );
     await_all(&[&reader], written);
     engines.into_iter().for_each(Started::stop);
     let (sent, out) = (numbers(&all_of(&brokers, &topic)), reader.numbers());
     eprintln!(
-        "seed {seed}, {whom:?}: {written} records, {} repeats in the topic, {} in the file",
+        "seed {seed}, {struck:?}: {written} records, {} repeats in the topic, {} in the file",
         sent.len() as u64 - written,
         out.len() - sent.len()
     );
@@ -154,31 +156,21 @@ fn in_transactions(cluster: &Cluster, struck: &[Whom], seed: u64) {
     exactly_once(&brokers, &of_files, given);
 }
 
+/// One behind the other: a test of its own for each would only wait for the cluster, in the place of one that has work.
 #[test]
-#[ignore = "it takes minutes; README names its command"]
-fn the_leader_of_partitions_is_killed_while_they_are_read_and_written() {
+fn a_node_is_killed_and_engines_go_on() {
     let Some(cluster) = Cluster::shared() else { return };
-    written_and_read(&cluster, Whom::Leader, 1);
-}
-
-#[test]
-fn the_coordinator_of_the_group_is_killed_and_offsets_go_on_being_committed() {
-    let Some(cluster) = Cluster::shared() else { return };
-    written_and_read(&cluster, Whom::OfGroups, 2);
-}
-
-#[test]
-#[ignore = "it takes minutes; README names its command"]
-fn the_coordinators_of_transactions_are_killed_and_nothing_is_there_twice() {
-    let Some(cluster) = Cluster::shared() else { return };
+    eprintln!("the leader of partitions, and the coordinator of the group");
+    written_and_read(&cluster, &[Whom::Leader, Whom::OfGroups], 1);
+    eprintln!("the coordinators of transactions");
     in_transactions(&cluster, &[Whom::OfTransactions, Whom::OfGroups], 3);
+    eprintln!("the leader of positions, before a start");
+    starts_while_the_leader_of_positions_is_dead(&cluster);
 }
 
-#[test]
-#[ignore = "it takes minutes; README names its command"]
-fn an_engine_starts_that_must_know_its_positions_while_their_leader_is_dead() {
+/// An engine that must know its positions starts while their leader is dead.
+fn starts_while_the_leader_of_positions_is_dead(cluster: &Cluster) {
     const EACH: u64 = 1000;
-    let Some(cluster) = Cluster::shared() else { return };
     let (brokers, to) = (cluster.brokers(), own_name("failover-start"));
     make_topic(&brokers, &to, 1);
     let stage = Stage::writing(&brokers, &to, "transactional = true");
@@ -200,15 +192,15 @@ fn an_engine_starts_that_must_know_its_positions_while_their_leader_is_dead() {
 /// As many as are asked for: the others strike at each of these once.
 #[test]
 fn seeded_strikes_at_a_cluster_lose_nothing() {
-    let Some(cluster) = Cluster::shared() else { return };
     for seed in seeds(0) {
+        let Some(cluster) = Cluster::shared() else { return };
         let mut random = Random::new(seed);
         let any = Whom::Node(random.below(3));
         // Without transactions, nobody coordinates any.
         let whom = [Whom::Leader, Whom::OfGroups, any, Whom::OfTransactions];
         match seed % 2 {
             0 => in_transactions(&cluster, &[whom[random.below(4)]], seed),
-            _ => written_and_read(&cluster, whom[random.below(3)], seed),
+            _ => written_and_read(&cluster, &[whom[random.below(3)]], seed),
         }
     }
 }

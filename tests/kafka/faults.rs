@@ -15,7 +15,9 @@ fn seeded_strikes_at_the_broker_lose_nothing() {
     for seed in seeds(1) {
         let brokers = broker.plain();
         let (topic, group) = place(&brokers, "struck");
-        let stage = Stage::reading(&brokers, &topic, &group, CONFIG);
+        // A broker that is back is found soon.
+        let config = CONFIG.replace(" }", ", reconnect_backoff_max_ms = 1000 }");
+        let stage = Stage::reading(&brokers, &topic, &group, &config);
         let mut random = Random::new(seed);
         let engine = stage.start();
         let sent = while_sending(&brokers, &topic, || {

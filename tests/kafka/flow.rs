@@ -147,10 +147,11 @@ pub fn seeds(few: u64) -> impl Iterator<Item = u64> {
         .inspect(|seed| eprintln!("WPGEN_KAFKA_SEED={seed} WPGEN_KAFKA_FAULTS=1 runs this one again"))
 }
 
+/// As many as are asked for: the others kill in each of these ways once.
 #[test]
 fn seeded() {
-    let Some(brokers) = plain() else { return };
-    for seed in seeds(2) {
+    for seed in seeds(0) {
+        let Some(brokers) = plain() else { return };
         let kills = 1 + (seed % 3) as usize;
         killed(&brokers, seed, kills);
         exactly::killed(&brokers, seed, kills);

@@ -17,6 +17,9 @@ use crate::stage::{Stage, Words};
 /// ours is shorter than this.
 const REPEATS_MAX: usize = ((8 + 4) << 20) / 216;
 
+/// A broker that is back is found soon.
+const MORE: &str = "key = \"{source}\"\nconfig = { reconnect_backoff_max_ms = 1000 }";
+
 fn append(stage: &Stage, numbers: Range<u64>) {
     let text: String = numbers.map(|number| message(number) + "\n").collect();
     let file = OpenOptions::new().create(true).append(true).open(stage.site.path("in/a.log"));
@@ -43,7 +46,7 @@ fn what_a_broker_that_is_down_does_not_take_survives_kill_9_and_is_sent_first() 
     let Some(broker) = Broker::start() else { return };
     let brokers = broker.plain();
     let (topic, _) = place(&brokers, "rescued");
-    let stage = Stage::writing(&brokers, &topic, "key = \"{source}\"");
+    let stage = Stage::writing(&brokers, &topic, MORE);
     stage.rescue();
     let _words = Words(&stage);
     let engine = stage.start();
