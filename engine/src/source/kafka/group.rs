@@ -50,6 +50,29 @@ pub struct Seat {
     pub building: Parcel,
     /// Whether librdkafka was told to send none.
     pub is_paused: bool,
+    /// Parcels that its shard was done with at the last look, and when that or nothing waiting was seen last.
+    moved: (u64, Instant),
+}
+
+impl Seat {
+    /// A partition of which nothing came yet.
+    pub fn new(partition: Arc<Partition>) -> Self {
+        Self { partition, building: Parcel::default(), is_paused: false, moved: (0, Instant::now()) }
+    }
+
+    /// Bytes that came and are not delivered.
+    pub fn waiting_bytes(&self) -> usize {
+        self.partition.waiting_bytes() + self.building.bytes()
+    }
+
+    /// How long its shard has taken nothing of what waits.
+    pub fn still_for(&mut self, now: Instant) -> Duration {
+        let taken = self.partition.parcels_taken();
+        if taken != self.moved.0 || self.waiting_bytes() == 0 {
+            self.moved = (taken, now);
+        }
+        now.saturating_duration_since(self.moved.1)
+    }
 }
 
 /// See above.
@@ -134,7 +157,7 @@ impl Member {
             let assigned = Assigned::new(Arc::clone(&topic), number, Arc::clone(&self.membership));
             let partition = Arc::new(Partition::new(assigned, beginning, std::thread::current()));
             self.seat(&partition);
-            let seat = Seat { partition, building: Parcel::default(), is_paused: false };
+            let seat = Seat::new(partition);
             if let Some(before) = self.seats().insert((topic, number), seat) {
                 before.partition.end();
                 before.partition.assigned.lose();

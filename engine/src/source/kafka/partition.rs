@@ -38,6 +38,8 @@ pub struct Partition {
     pub mail: Mailbox<Letter>,
     /// Bytes in the mail and being delivered.
     waiting_bytes: AtomicUsize,
+    /// Parcels that the shard is done with.
+    taken: AtomicU64,
     /// Behind the last message of which every sink has it and all before it; 0 before the first.
     durable: AtomicU64,
     /// Behind the last message there is, as the broker said last; negative while that is not known.
@@ -63,6 +65,7 @@ impl Partition {
             // One more, for the end.
             mail: Mailbox::new(PARCELS_MAX + 1),
             waiting_bytes: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
             durable: AtomicU64::new(beginning.offset.unwrap_or(0)),
             high: AtomicI64::new(-1),
             committed: AtomicI64::new(-1),
@@ -112,6 +115,12 @@ impl Partition {
     /// A parcel of so many bytes is delivered, or left out.
     pub fn taken(&self, bytes: usize) {
         self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Parcels that were delivered or left out so far.
+    pub fn parcels_taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Bytes that wait.

@@ -25,6 +25,11 @@ use crate::source::stop::Stop;
 pub const WAITING_BYTES_MAX: usize = 16 << 20;
 /// The least that may wait of one partition before it is paused.
 const SHARE_BYTES_MIN: usize = 512 << 10;
+/// And for how long its shard must have taken nothing: librdkafka throws away what it has fetched of a partition that is
+/// paused, and asks the broker for it again. Half of what a fast consumer gets was such, where a burst was enough.
+const STILL: Duration = Duration::from_millis(500);
+/// What of one partition may be waiting for room in its shard's mailbox: then no more is taken of any, before it is paused.
+const BUILDING_BYTES_MAX: usize = 2 * PARCEL_BYTES;
 /// How long it waits for messages or events.
 const WAIT: Duration = Duration::from_millis(50);
 /// Between two looks at whether there is room again.
@@ -69,6 +74,9 @@ impl Reader {
             is_well = self.serve_events(if has_room { Duration::ZERO } else { ROOM_LOOK });
             if has_room {
                 self.take();
+            } else {
+                // What did not fit into a mailbox may fit now.
+                self.send_all(0);
             }
             self.pause_and_resume();
             if committed.elapsed() >= self.member.commit_pause() {
@@ -95,12 +103,15 @@ impl Reader {
     }
 
     fn waiting_bytes(seats: &HashMap<Place, Seat>) -> usize {
-        seats.values().map(|seat| seat.partition.waiting_bytes() + seat.building.bytes()).sum()
+        seats.values().map(Seat::waiting_bytes).sum()
     }
 
     fn has_room(&self) -> bool {
-        let waiting = Self::waiting_bytes(&self.member.seats());
-        waiting == 0 || (waiting < WAITING_BYTES_MAX && self.memory.has(PARCEL_BYTES))
+        let seats = self.member.seats();
+        let waiting = Self::waiting_bytes(&seats);
+        let is_stuck = |seat: &Seat| !seat.is_paused && seat.building.bytes() >= BUILDING_BYTES_MAX;
+        waiting == 0
+            || (waiting < WAITING_BYTES_MAX && !seats.values().any(is_stuck) && self.memory.has(PARCEL_BYTES))
     }
 
     /// Takes messages and sends them off.
@@ -168,15 +179,17 @@ impl Reader {
         }
     }
 
-    /// Pauses partitions whose shard has its share, and resumes those whose shard has caught up.
+    /// Pauses partitions whose shard has its share and takes none of it, and resumes those whose shard has caught up.
     fn pause_and_resume(&self) {
         let mut seats = self.member.seats();
         let share = (WAITING_BYTES_MAX / seats.len().max(1)).max(SHARE_BYTES_MIN);
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let now = Instant::now();
         for seat in seats.values_mut() {
-            let waiting = seat.partition.waiting_bytes() + seat.building.bytes();
+            let (waiting, is_still) = (seat.waiting_bytes(), seat.still_for(now) >= STILL);
+            let is_full = waiting >= share || seat.building.bytes() >= BUILDING_BYTES_MAX;
             let list = match seat.is_paused {
-                false if waiting >= share || seat.building.bytes() >= 2 * PARCEL_BYTES => &mut pause,
+                false if is_full && is_still => &mut pause,
                 true if waiting <= share / 4 => &mut resume,
                 _ => continue,
             };
