@@ -96,7 +96,10 @@ fn may_pass(code: RDKafkaErrorCode) -> bool {
             | E::NotController
             | E::NotEnoughReplicas
             | E::CoordinatorLoadInProgress
+            | E::CoordinatorNotAvailable
             | E::NotCoordinator
+            // A new leader does not know yet how far its followers are.
+            | E::OffsetNotAvailable
     )
 }
 
