@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo test --release -p wpgen --test kafka bench -- --ignored --nocapture --test-threads=1
+//! cargo test ... bench::reading                           one of the two
 //! WPGEN_KAFKA_BENCH=10000000     messages of 250 bytes, in place of two million
 //! WPGEN_KAFKA_TURNS=5            turns of each, whose median counts
 //! ```
@@ -283,33 +284,44 @@ impl Bench {
 
 const TRANSACTIONAL: &str = ", transactional = true";
 
+fn turns() -> usize {
+    usize::try_from(asked("WPGEN_KAFKA_TURNS", TURNS as u64)).unwrap()
+}
+
+fn rows() -> [Row; 3] {
+    ["rdkafka_performance", "wpgen", "wpgen, in transactions"].map(|what| Row { what, turns: Vec::new() })
+}
+
 #[test]
 #[ignore = "it measures"]
-fn bench() {
+fn writing() {
     let Some(brokers) = plain() else { return };
     let bench = Bench::new(brokers);
-    let turns = usize::try_from(asked("WPGEN_KAFKA_TURNS", TURNS as u64)).unwrap();
-    let rows = || {
-        ["rdkafka_performance", "wpgen", "wpgen, in transactions"].map(|what| Row { what, turns: Vec::new() })
-    };
-    let (mut writing, mut full) = (rows(), String::new());
+    let (turns, mut writing) = (turns(), rows());
     for turn in 1..=turns {
-        let is_last = turn == turns;
         let [theirs, ours, exactly] = ["theirs", "ours", "exactly"].map(|what| bench.fresh(what));
         writing[0].turns.push(bench.their_writing(&theirs));
         writing[1].turns.push(bench.our_writing(&ours, ""));
         assert_eq!(bench.held(&ours), bench.messages);
         writing[2].turns.push(bench.our_writing(&exactly, TRANSACTIONAL));
-        if is_last {
+        if turn == turns {
             bench.is_whole(&ours);
             bench.is_whole(&exactly);
-            full.clone_from(&ours);
         }
-        let done = [&theirs, &ours, &exactly].into_iter().filter(|topic| **topic != full);
-        done.for_each(|topic| delete_topic(&bench.brokers, topic));
+        [&theirs, &ours, &exactly].into_iter().for_each(|topic| delete_topic(&bench.brokers, topic));
     }
     tell("writing", bench.messages, &writing);
-    let mut reading = rows();
+}
+
+#[test]
+#[ignore = "it measures"]
+fn reading() {
+    let Some(brokers) = plain() else { return };
+    let bench = Bench::new(brokers);
+    let (turns, mut reading) = (turns(), rows());
+    let full = bench.fresh("full");
+    bench.our_writing(&full, "");
+    bench.is_whole(&full);
     for turn in 1..=turns {
         reading[0].turns.push(bench.their_reading(&full));
         reading[1].turns.push(bench.our_reading(&full, "connect = \"blackhole_sink\""));
@@ -320,5 +332,6 @@ fn bench() {
         }
         delete_topic(&bench.brokers, &exactly);
     }
+    delete_topic(&bench.brokers, &full);
     tell("reading", bench.messages, &reading);
 }

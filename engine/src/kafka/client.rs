@@ -13,6 +13,10 @@ const STATISTICS_MS: u64 = 2000;
 /// What a consumer fetches ahead, KiB: enough for a few fetches, and little beside `memory_limit`.
 pub const FETCHED_KIB: u64 = 16 << 10;
 
+/// How long no more is fetched of a partition when that much is waiting. librdkafka's second is ten times as long as a fast
+/// source takes for all of it.
+const FETCH_AGAIN_MS: u64 = 20;
+
 /// librdkafka's own, where nothing else is said.
 const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
 
@@ -56,6 +60,7 @@ pub fn consumer(brokers: &[String], group: &str, given: &kafka::ClientConfig) ->
         config.set(name, value);
     }
     set_unless_given(&mut config, "queued.max.messages.kbytes", FETCHED_KIB);
+    set_unless_given(&mut config, "fetch.queue.backoff.ms", FETCH_AGAIN_MS);
     set_unless_given(&mut config, "statistics.interval.ms", STATISTICS_MS);
     config
 }

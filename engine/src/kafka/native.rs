@@ -77,19 +77,19 @@ impl<C: ConsumerContext> Consumer<C> {
         &self.inner
     }
 
-    /// Gives at most [`TAKEN_MAX`] messages to `each`, in the order of each partition; waits for the first one. Returns how
-    /// many there were.
-    pub fn take(&self, wait: Duration, mut each: impl FnMut(&Taken<'_>)) -> usize {
-        let mut slots = [null_mut::<raw::rd_kafka_message_t>(); TAKEN_MAX];
+    /// Gives at most [`TAKEN_MAX`] messages to `each`, in the order of each partition and in stretches of one, an error by
+    /// itself; waits for the first one. Returns how many there were.
+    pub fn take(&self, wait: Duration, mut each: impl FnMut(Stretch<'_>)) -> usize {
+        let mut slots = [None::<Slot>; TAKEN_MAX];
         let wait_ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         let mut take = |wait_ms, from: usize, most: usize| {
             let room = &mut slots[from..from + most];
-            // SAFETY: the queue is alive, and there is room for so many messages.
+            // SAFETY: the queue is alive, and there is room for so many messages; none is a null pointer.
             let taken = unsafe {
                 raw::rd_kafka_consume_batch_queue(
                     self.diversion.queue.as_ptr(),
                     wait_ms,
-                    room.as_mut_ptr(),
+                    room.as_mut_ptr().cast(),
                     room.len(),
                 )
             };
@@ -103,13 +103,39 @@ impl<C: ConsumerContext> Consumer<C> {
                 taken += take(0, 1, TAKEN_MAX - 1);
             }
         }
-        for message in slots[..taken].iter().filter_map(|message| NonNull::new(*message)) {
-            // SAFETY: a message that was taken is ours until it is destroyed.
-            each(&Taken(unsafe { message.as_ref() }));
-            // SAFETY: as above, and nobody has it any more.
-            unsafe { raw::rd_kafka_message_destroy(message.as_ptr()) };
+        for stretch in slots[..taken].chunk_by(are_of_one) {
+            each(Stretch(stretch));
+            for message in stretch.iter().flatten() {
+                // SAFETY: a message that was taken is ours until it is destroyed, and nobody has it any more.
+                unsafe { raw::rd_kafka_message_destroy(message.as_ptr()) };
+            }
         }
         taken
+    }
+}
+
+/// Where librdkafka puts a message.
+type Slot = NonNull<raw::rd_kafka_message_t>;
+
+/// Whether both are messages of one partition, by the looks of it: they may differ and be of one all the same.
+fn are_of_one(a: &Option<Slot>, b: &Option<Slot>) -> bool {
+    let of = |slot: &Option<Slot>| {
+        // SAFETY: a message that was taken is there until it is destroyed.
+        let message = unsafe { slot.as_ref()?.as_ref() };
+        let is_message = message.err == raw::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        is_message.then_some((message.rkt, message.partition))
+    };
+    of(a).is_some_and(|of_a| Some(of_a) == of(b))
+}
+
+/// Messages of one partition that were taken one after the other, or one error.
+pub struct Stretch<'a>(&'a [Option<Slot>]);
+
+impl<'a> Stretch<'a> {
+    /// One by one.
+    pub fn iter(&self) -> impl Iterator<Item = Taken<'a>> {
+        // SAFETY: a message that was taken is there until it is destroyed, behind this stretch's life.
+        self.0.iter().flatten().map(|message| Taken(unsafe { message.as_ref() }))
     }
 }
 
@@ -144,11 +170,6 @@ impl<'a> Taken<'a> {
         // SAFETY: as above; it ends in a NUL where there is one.
         let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned());
         Some((code, text.unwrap_or_else(|| code.to_string())))
-    }
-
-    /// Whether both are of one partition, by the looks of it: they may differ and be of one all the same.
-    pub fn partition_id(&self) -> (usize, i32) {
-        (self.0.rkt as usize, self.0.partition)
     }
 
     /// The topic.

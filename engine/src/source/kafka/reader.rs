@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::group::{Member, Place, Seat};
 use super::parcel::{PARCEL_BYTES, Parcel};
-use crate::kafka::native::{Consumer, TAKEN_MAX, Taken};
+use crate::kafka::native::{Consumer, Stretch, TAKEN_MAX};
 use crate::kafka::topics::create;
 use crate::memory::{Charge, Memory, Use};
 use crate::source::stop::Stop;
@@ -118,38 +118,30 @@ impl Reader {
     fn take(&self) {
         // What did not fit into a mailbox goes first.
         let wait = if self.send_all(0) { WAIT } else { ROOM_LOOK };
-        let mut last: Option<((usize, i32), Place)> = None;
-        let taken = self.consumer.take(wait, |taken| {
-            if let Some((code, text)) = taken.error() {
-                return self
-                    .member
-                    .voice
-                    .failed(code, &format!("{}/{}: {text}", taken.topic(), taken.partition()));
-            }
-            let id = taken.partition_id();
-            if last.as_ref().is_none_or(|(of, _)| *of != id) {
-                last = Some((id, (taken.topic().into(), taken.partition())));
-            }
-            if let Some((_, place)) = &last {
-                self.put(place, taken);
-            }
-        });
+        let taken = self.consumer.take(wait, |stretch| self.put(&stretch));
         if taken > 0 {
             self.member.voice.well();
         }
         self.send_all(if taken == TAKEN_MAX { PARCEL_BYTES } else { 0 });
     }
 
-    /// Puts a message into the parcel of its partition. One whose partition has gone is another member's.
-    fn put(&self, place: &Place, taken: &Taken<'_>) {
-        let mut seats = self.member.seats();
-        let Some(seat) = seats.get_mut(place) else { return };
-        if seat.building.is_empty() {
-            seat.building = self.spare.pop().unwrap_or_default();
+    /// Puts messages into the parcel of their partition. Those whose partition has gone are another member's.
+    fn put(&self, stretch: &Stretch<'_>) {
+        let Some(first) = stretch.iter().next() else { return };
+        if let Some((code, text)) = first.error() {
+            let text = format!("{}/{}: {text}", first.topic(), first.partition());
+            return self.member.voice.failed(code, &text);
         }
-        seat.building.push(taken);
-        if seat.building.bytes() >= PARCEL_BYTES {
-            self.send(seat);
+        let mut seats = self.member.seats();
+        let Some(seat) = seats.get_mut(&(first.topic().into(), first.partition())) else { return };
+        for taken in stretch.iter() {
+            if seat.building.is_empty() {
+                seat.building = self.spare.pop().unwrap_or_default();
+            }
+            seat.building.push(&taken);
+            if seat.building.bytes() >= PARCEL_BYTES {
+                self.send(seat);
+            }
         }
     }
 
