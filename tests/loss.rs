@@ -1,5 +1,6 @@
 //! UDP loses without a word; the engine finds the words: what was sent was received, or the kernel's drops are counted.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -120,5 +121,37 @@ fn with_gro_what_is_counted_is_a_lower_bound_and_says_so() {
         let status = run(net.site.folder(), &["source", "status"]).out;
         assert!(status.contains("lost in the kernel, at least "), "{status}");
         drop(net.engine);
+    }
+}
+
+/// What a source's settings leave out or cut is in the log, by the name of the setting.
+#[test]
+fn what_settings_leave_out_is_told() {
+    let long = format!("<34>{}", "x".repeat(600));
+    let short = "max_message_bytes = 480\noversize = \"";
+    for (by, settings, told) in [
+        (By::Udp, format!("{short}drop\""), "dropped: longer than max_message_bytes"),
+        (By::Tcp, format!("{short}drop\""), "dropped: longer than max_message_bytes"),
+        (By::Tcp, format!("{short}truncate\""), "cut: longer than max_message_bytes"),
+        (By::Udp, "rate_limit = 1".to_owned(), "dropped: more a second than rate_limit"),
+        (By::Udp, "allow = [\"192.0.2.0/24\"]".to_owned(), "dropped: their senders are not in allow"),
+    ] {
+        let net = Net::start("auto", by, &settings);
+        let mut stream = (by == By::Tcp).then(|| net.connect());
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..3 {
+            match &mut stream {
+                Some(stream) => writeln!(stream, "{long}").unwrap(),
+                None => assert_eq!(socket.send_to(long.as_bytes(), net.at).unwrap(), long.len()),
+            }
+        }
+        until("all three are counted", || net.figure("records_in") == 3);
+        net.engine.signal(libc::SIGTERM);
+        let ran = net.engine.end();
+        assert!(
+            ran.err.contains(told) && ran.err.contains("source 'app'"),
+            "{by:?}, {settings}: {}",
+            ran.err
+        );
     }
 }

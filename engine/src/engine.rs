@@ -4,6 +4,7 @@
 //! sinks write and sync, verdicts come home, the checkpoint is written, shards end. It prints nothing and never exits.
 
 mod aside;
+pub(crate) mod drain;
 mod rewire;
 
 use std::collections::HashMap;
@@ -544,50 +545,10 @@ impl Engine {
         all.push(running);
         self.shared.take_back(&key);
     }
-
-    /// Stops taking, lets the sinks have everything that was taken, writes the checkpoint, ends the shards. Returns
-    /// whether all of it was settled within `at_most`, and the last status.
-    pub fn drain(mut self, at_most: Duration) -> (bool, Status) {
-        let until = Instant::now() + at_most;
-        let (running, lost) = (self.shared.running(), self.shared.lost());
-        running.iter().for_each(|running| running.stop());
-        let mut settled = self.parts.wait(at_most) && self.shared.lost() == lost;
-        self.shared.order_all(|shard| shard.seal_all());
-        settled &= self.wait_for(until, |shard| shard.settle().is_all_idle());
-        self.shared.order_all(|shard| shard.close_intakes());
-        settled &= self.wait_for(until, |shard| shard.owners() == 0);
-        if let Some(keeper) = self.keeper.take() {
-            keeper.stop();
-        }
-        let status = self.status();
-        self.shared.order_all(|shard| shard.end());
-        for thread in self.threads {
-            settled &= thread.join().is_ok();
-        }
-        (settled, status)
-    }
-
-    /// Asks every shard until all say yes, or the time is over.
-    fn wait_for(&self, until: Instant, condition: impl Fn(&Shard) -> bool + Clone + Send + 'static) -> bool {
-        loop {
-            let condition = condition.clone();
-            let answer_until = until.max(Instant::now() + ANSWER_LEAST);
-            let answers = self.shared.ask_all(answer_until, move |shard| condition(shard));
-            if answers.is_ok_and(|answers| answers.into_iter().all(|yes| yes)) {
-                return true;
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            std::thread::sleep(POLL);
-        }
-    }
 }
 
-/// Between two questions to the shards while draining.
+/// Between two looks at whether something has happened.
 const POLL: Duration = Duration::from_millis(2);
-/// However little time is left, a shard that is asked whether it has come to rest has the time of a long turn.
-const ANSWER_LEAST: Duration = Duration::from_secs(1);
 /// How long a shard may take to say how far it is: a turn takes milliseconds, a disk that is busy a second.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 

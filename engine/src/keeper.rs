@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::{Snapshot, Store};
+use crate::engine::drain::await_end;
 use crate::status::CheckpointStatus;
 
 /// Bytes received after which a checkpoint is written before its interval is over.
@@ -149,12 +150,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes a last checkpoint and ends. The shards must still run.
-    pub fn stop(mut self) {
+    /// Writes a last checkpoint and ends; waits for it so long at most, and says whether it has ended. The shards must
+    /// still run.
+    pub fn stop(mut self, at_most: Duration) -> bool {
         let _ = self.ask.send(Ask::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return true };
+        let has_ended = await_end(thread, Instant::now() + at_most);
+        if !has_ended {
+            let why = "the disk does not answer".to_owned();
+            *self.state.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         }
+        has_ended
     }
 }
 
@@ -274,6 +280,7 @@ impl Work {
 mod tests {
     use super::*;
     use crate::checkpoint::Input;
+    use crate::source::playground::until;
 
     fn snapshot(position: u64) -> Snapshot {
         let input = Input { id: 1, source: "s".into(), position, ..Input::default() };
@@ -299,9 +306,11 @@ mod tests {
         keeper.start(store, duty).unwrap();
         let error = keeper.write_now(Duration::from_millis(1)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let state = keeper.state();
+        assert!(!keeper.stop(Duration::from_millis(1)));
+        assert_eq!(state.trouble.lock().unwrap().as_deref(), Some("the disk does not answer"));
         drop(answers);
-        keeper.write_now(Duration::from_secs(60)).unwrap();
-        keeper.stop();
+        until("it is written", || state.written.load(Ordering::Relaxed) == 2);
         assert_eq!(Store::open(folder.path()).unwrap().1, snapshot(5));
     }
 
@@ -325,7 +334,7 @@ mod tests {
         assert!(keeper.write_now(Duration::from_secs(60)).is_err());
         assert_eq!(keeper.state().trouble.lock().unwrap().as_deref(), Some("worker 1 does not answer"));
         keeper.write_now(Duration::from_secs(60)).unwrap();
-        keeper.stop();
+        assert!(keeper.stop(Duration::from_secs(60)));
         assert_eq!(Store::open(folder.path()).unwrap().1, snapshot(5));
     }
 
@@ -357,7 +366,7 @@ mod tests {
         assert_eq!(keeper.state().written.load(Ordering::Relaxed), 1);
         position.store(9, Ordering::Relaxed);
         assert_eq!(told.load(Ordering::Relaxed), 5);
-        keeper.stop();
+        assert!(keeper.stop(Duration::from_secs(60)));
         assert_eq!(told.load(Ordering::Relaxed), 9);
         assert!(runtime.block_on(persist()).is_err(), "nobody writes any more");
         assert_eq!(Store::open(folder.path()).unwrap().1, snapshot(9));

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::leftovers::own_prefix;
+
 /// The library, which is built with the C compiler that the engine's own build needs; `None` where there is none.
 pub fn library() -> Option<&'static Path> {
     static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -13,7 +15,7 @@ pub fn library() -> Option<&'static Path> {
 
 fn build() -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/faults/clock.c");
-    let name = format!("fault-clock-{}.so", std::process::id());
+    let name = own_prefix("fault-clock") + ".so";
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");

@@ -32,6 +32,8 @@ mod faulty;
 mod framing;
 mod input;
 mod ledger;
+#[path = "../leftovers.rs"]
+mod leftovers;
 mod message;
 mod oracle;
 mod oracle_tests;

@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::leftovers::own_prefix;
 use crate::papers::Papers;
 
 /// The password of `good` and `poor`.
@@ -103,8 +104,10 @@ impl Broker {
             let ports = Ports::free(nodes);
             let voter = |(ports, node): (&Ports, usize)| format!("{node}@127.0.0.1:{}", ports.controller);
             let voters = ports.iter().zip(1..).map(voter).collect::<Vec<_>>().join(",");
+            let prefix = own_prefix("kafka-data") + "-";
             let placed = |(ports, node)| {
-                let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+                let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+                let folder = folder.unwrap();
                 Self { folder, papers: papers.clone(), ports, node, heap, child: Mutex::new(None) }
             };
             let brokers: Vec<Self> = ports.iter().copied().zip(1..).map(placed).collect();

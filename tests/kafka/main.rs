@@ -21,6 +21,8 @@ mod front;
 #[allow(dead_code, reason = "a part of what the other tests use")]
 #[path = "../harness.rs"]
 mod harness;
+#[path = "../leftovers.rs"]
+mod leftovers;
 mod oracle;
 mod papers;
 mod places;

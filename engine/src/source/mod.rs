@@ -12,7 +12,7 @@ pub mod limited;
 pub mod mqtt;
 pub mod part;
 #[cfg(test)]
-mod playground;
+pub(crate) mod playground;
 pub mod port;
 pub mod proxy;
 pub mod rate;

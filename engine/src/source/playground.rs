@@ -15,34 +15,34 @@ use crate::sink::route::{Sink, Where};
 use crate::source::part::Source;
 use crate::status::{SinkStatus, SourceStatus};
 
-pub(super) const BACKENDS: [Backend; 2] = [Backend::Uring, Backend::Epoll];
+pub(crate) const BACKENDS: [Backend; 2] = [Backend::Uring, Backend::Epoll];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A sink that keeps what it gets.
 #[derive(Default)]
-pub(super) struct Keep {
+pub(crate) struct Keep {
     id: SinkId,
     format: Format,
     records: Arc<Mutex<Vec<Vec<u8>>>>,
-    pub(super) stalled: Arc<AtomicBool>,
+    pub(crate) stalled: Arc<AtomicBool>,
 }
 
 impl Keep {
-    pub(super) fn new(id: SinkId, format: Format) -> Arc<Self> {
+    pub(crate) fn new(id: SinkId, format: Format) -> Arc<Self> {
         Arc::new(Self { id, format, ..Self::default() })
     }
 
     /// The records without their newlines.
-    pub(super) fn bytes(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn bytes(&self) -> Vec<Vec<u8>> {
         self.records.lock().unwrap().iter().map(|record| record[..record.len() - 1].to_vec()).collect()
     }
 
     /// The records as text.
-    pub(super) fn records(&self) -> Vec<String> {
+    pub(crate) fn records(&self) -> Vec<String> {
         self.bytes().iter().map(|record| String::from_utf8_lossy(record).into_owned()).collect()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.records.lock().unwrap().len()
     }
 }
@@ -89,7 +89,7 @@ impl Sink for Keep {
 }
 
 /// A running engine in which source `i` feeds sink `i`, on two shards that are not pinned.
-pub(super) fn start(backend: Backend, pairs: &[(Arc<dyn Source>, Arc<Keep>)]) -> Engine {
+pub(crate) fn start(backend: Backend, pairs: &[(Arc<dyn Source>, Arc<Keep>)]) -> Engine {
     let keys: std::collections::BTreeSet<_> =
         pairs.iter().map(|(source, _)| source.key().to_owned()).collect();
     assert_eq!(keys.len(), pairs.len(), "sources of one key are one source to the status: {keys:?}");
@@ -109,10 +109,10 @@ pub(super) fn start(backend: Backend, pairs: &[(Arc<dyn Source>, Arc<Keep>)]) ->
     Engine::start(wiring).unwrap()
 }
 
-pub(super) const SHARDS: usize = 2;
+pub(crate) const SHARDS: usize = 2;
 
 /// Waits for a condition.
-pub(super) fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "never: {what}");
@@ -121,7 +121,7 @@ pub(super) fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Drains the engine; everything must settle. The sources' last figures.
-pub(super) fn drain(engine: Engine) -> Vec<SourceStatus> {
+pub(crate) fn drain(engine: Engine) -> Vec<SourceStatus> {
     let (settled, status) = engine.drain(PATIENCE);
     assert!(settled, "{status:?}");
     for source in &status.sources {
