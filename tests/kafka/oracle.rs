@@ -1,15 +1,16 @@
 //! What is asked of a broker past wpgen: topics made, numbered messages in, and what has come out.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
@@ -22,7 +23,6 @@ const AS_THE_BROKER: i32 = -1;
 
 /// One that no other test of this process, or of another, has.
 pub fn own_name(what: &str) -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
@@ -86,9 +86,23 @@ pub fn number_of(text: &[u8]) -> u64 {
     number
 }
 
+/// Counts messages that no broker took: whoever waits for them waits in vain.
+#[derive(Default)]
+struct Refused(AtomicU64);
+
+impl ClientContext for Refused {}
+
+impl ProducerContext for Refused {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivered: &DeliveryResult<'_>, (): ()) {
+        self.0.fetch_add(u64::from(delivered.is_err()), Ordering::Relaxed);
+    }
+}
+
 /// Sends what a test wants.
 pub struct Sender {
-    producer: BaseProducer,
+    producer: BaseProducer<Refused>,
     topic: String,
 }
 
@@ -96,9 +110,10 @@ impl Sender {
     /// To a topic.
     pub fn new(brokers: &str, topic: &str) -> Self {
         let mut config = client(brokers);
-        config.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "60000");
+        config.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "0");
         config.set("message.max.bytes", "20000000").set("partitioner", "murmur2_random");
-        Self { producer: config.create().unwrap(), topic: topic.to_owned() }
+        let producer = config.create_with_context(Refused::default()).unwrap();
+        Self { producer, topic: topic.to_owned() }
     }
 
     /// One message; nothing for a key or a payload is one of Kafka's nulls.
@@ -129,6 +144,7 @@ impl Sender {
     /// Waits until the broker has everything.
     pub fn flush(&self) {
         self.producer.flush(PATIENCE).unwrap();
+        assert_eq!(self.producer.context().0.load(Ordering::Relaxed), 0, "no broker took so many");
     }
 }
 
