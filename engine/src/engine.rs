@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 pub use self::aside::Aside;
+use self::aside::Told;
 use crate::batch::ShardId;
-use crate::checkpoint::{Input, Partition, Snapshot, Store};
+use crate::checkpoint::{Snapshot, Store};
 use crate::config::units::Size;
 use crate::io::runtime::Runtime;
 use crate::io::{Backend, Io};
@@ -283,10 +284,10 @@ impl Shared {
         let low = self.ask_all(until, |shard| shard.settle().positions().collect::<Vec<_>>())?;
         let low: HashMap<u64, u64> = low.into_iter().flatten().collect();
         self.put_aside(&over, &low, &mut aside);
-        let mut inputs: Vec<Input> = running.iter().flat_map(|r| r.source.inputs(&low)).collect();
-        aside.retain(|input| !running.iter().any(|r| r.source.key() == input.source));
-        inputs.append(&mut aside);
-        let partitions: Vec<Partition> = running.iter().flat_map(|r| r.source.places(&low)).collect();
+        aside.retain(|key| !running.iter().any(|r| r.source.key() == key));
+        let mut told = Told::of(running.iter(), &low);
+        told.extend(aside);
+        let Told { inputs, partitions } = told;
         // What a sink that leaves has committed counts until it is closed.
         let leaving = self.leaving().into_iter().map(|leaving| Arc::clone(&leaving.sink));
         let groups = leaving.chain(self.sinks()).flat_map(|sink| sink.groups()).collect();

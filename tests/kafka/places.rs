@@ -35,6 +35,19 @@ impl Read {
         committed(&self.brokers, &self.group, &self.topic, PARTITIONS)
     }
 
+    /// Starts and stops an engine whose source is switched off, beside one that has nothing to read.
+    fn runs_while_it_is_off(&self) {
+        let path = self.stage.site.path("wpsrc.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        let idle = "\n[[sources]]\nkey = \"idle\"\nconnect = \"file_src\"\nparams = { path = \"idle*\" }\n";
+        std::fs::write(&path, config.replace("key = \"app\"", "key = \"app\"\nenable = false") + idle)
+            .unwrap();
+        let engine = self.stage.start();
+        assert_eq!(self.stage.source()["key"], "idle");
+        engine.stop();
+        std::fs::write(&path, config).unwrap();
+    }
+
     /// Starts an engine again, and waits until the file has so many lines.
     fn goes_on_to(&self, lines: u64) {
         let engine = self.stage.start();
@@ -91,7 +104,7 @@ fn what_another_member_has_read_meanwhile_is_not_read_again() {
     all_there(&numbers, 3 * MESSAGES, 0);
 }
 
-/// The group forgets commits that were on their way; the checkpoint does not.
+/// The group forgets commits that were on their way; the checkpoint does not, nor in a run in which the source is off.
 #[test]
 fn what_is_in_the_checkpoint_and_not_committed_is_not_read_again() {
     let Some(read) = read("behind") else { return };
@@ -102,6 +115,7 @@ fn what_is_in_the_checkpoint_and_not_committed_is_not_read_again() {
     let body: String = text.split_once('\n').unwrap().1.lines().map(uncommitted).collect();
     let head = format!("wpgen-checkpoint 2 {:08x} {:012}\n", crc32(body.as_bytes()), body.len());
     std::fs::write(&path, head + &body).unwrap();
+    read.runs_while_it_is_off();
     Sender::new(&read.brokers, &read.topic).numbers(MESSAGES, 2 * MESSAGES);
     let engine = read.stage.start();
     read.stage.await_lines(2 * MESSAGES as usize);
