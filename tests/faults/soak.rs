@@ -72,8 +72,9 @@ fn soak() {
         Ok(Ok((sum, held))) => {
             eprintln!("{} rounds: {sum:?}", held.len());
             let kib: Vec<u64> = held.iter().map(|held| held.kib).collect();
-            eprintln!("KiB at rest: {kib:?}");
-            let most = kib.iter().max().copied().unwrap_or_default();
+            let [least, most] =
+                [kib.iter().min(), kib.iter().max()].map(|kib| kib.copied().unwrap_or_default());
+            eprintln!("KiB at rest: {least} to {most}");
             assert!(most <= AT_REST_KIB_MAX, "{most} KiB at rest, and {AT_REST_KIB_MAX} may be");
             assert_flat(&held[held.len() / WARM_UP..]);
         }
@@ -89,7 +90,7 @@ fn rounds(seed: u64, length: Duration, means: Means, place: &Place) -> Result<(O
     let mut stage = Stage::set_up(&idle, place);
     stage.configure();
     stage.start()?;
-    let (mut sum, mut all) = (Outcome::default(), Vec::new());
+    let (mut sum, mut all, mut scraped) = (Outcome::default(), Vec::new(), 0);
     let base = held(stage.engine()).of_rounds;
     for round in 0.. {
         let plan = Plan::round(seed + round, means);
@@ -104,7 +105,9 @@ fn rounds(seed: u64, length: Duration, means: Means, place: &Place) -> Result<(O
             .and_then(|()| stage.work())
             .and_then(|()| stage.judge())
             .map_err(why)?;
-        sum.add(outcome);
+        // All those since the start of the engine are counted.
+        let scrapes = outcome.scrapes - std::mem::replace(&mut scraped, outcome.scrapes);
+        sum.add(Outcome { scrapes, ..outcome });
         let to_rest =
             |wrong: Wrong| why(std::iter::once("it goes to rest:".to_owned()).chain(wrong).collect());
         stage.next_round(&idle, place, 0).map_err(to_rest)?;

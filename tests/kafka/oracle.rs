@@ -125,9 +125,10 @@ impl Sender {
             match self.producer.send(record) {
                 Ok(()) => return,
                 // Its queue is full: it has to work.
-                Err(_) => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     self.producer.poll(Duration::from_millis(10));
                 }
+                Err((error, _)) => panic!("{error}; {:?}", self.producer.client().fatal_error()),
             }
             assert!(Instant::now() < deadline, "the broker takes nothing");
         }
