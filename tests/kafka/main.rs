@@ -21,6 +21,7 @@ mod front;
 #[allow(dead_code, reason = "a part of what the other tests use")]
 #[path = "../harness.rs"]
 mod harness;
+mod load;
 mod oracle;
 mod papers;
 mod places;
