@@ -162,7 +162,11 @@ fn limit(settings: &Settings, sent: &Sent) -> (&'static str, String) {
     } else if kept {
         ("rate", format!("the rate that was asked for; this sender was busy {busy:.0} % of the time"))
     } else if blocked >= BLOCKED_PERCENT {
-        ("receiver", format!("the receiver: this sender waited for it {blocked:.0} % of the time"))
+        let (whom, them) = match settings.target {
+            Target::Kafka { .. } => ("librdkafka and the brokers behind it", "them"),
+            _ => ("the receiver", "it"),
+        };
+        ("receiver", format!("{whom}: this sender waited for {them} {blocked:.0} % of the time"))
     } else if preempted >= BLOCKED_PERCENT {
         ("sender", format!("this sender's CPU: it had to leave it to others {preempted:.0} % of the time"))
     } else {

@@ -27,6 +27,8 @@ pub const DELIVERY_MAX: Duration = Duration::from_secs(30);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long what was given up may take to be reported.
 const GIVE_UP_MAX: Duration = Duration::from_secs(1);
+/// What is known of messages where nothing else is.
+const UNACKNOWLEDGED: &str = "the brokers have not acknowledged what was sent";
 /// KiB that a producer holds, so that many of them fit into the memory.
 const HELD_KIB: usize = 16 << 10;
 /// Bytes of a message: more than `bench` makes, so that the topic's own limit is the one that is met.
@@ -87,10 +89,10 @@ impl Load {
 
     fn ask(&self) -> Result<(), Diagnostic> {
         let answer = self.producer.client().fetch_metadata(Some(&self.topic), ANSWER_MAX);
-        // What librdkafka has to say of a failure's reason comes as reports.
-        self.poll(Duration::ZERO);
+        // What librdkafka has to say of a failure's reason waits among its reports, of which a poll takes one.
+        (0..self.producer.in_flight_count()).for_each(|_| self.poll(Duration::ZERO));
         let reports = self.producer.context();
-        let answer = answer.map_err(|error| reports.blame(&error, ANSWER_MAX))?;
+        let answer = answer.map_err(|error| reports.blame(&error, "the brokers do not answer"))?;
         let wrong = answer.topics().iter().find_map(|topic| topic.error());
         match wrong.map(RDKafkaErrorCode::from) {
             // It is being made.
@@ -108,7 +110,7 @@ impl Load {
         match self.producer.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
-            Err((error, _)) => Err(self.producer.context().blame(&error, DELIVERY_MAX)),
+            Err((error, _)) => Err(self.producer.context().blame(&error, UNACKNOWLEDGED)),
         }
     }
 
@@ -141,21 +143,18 @@ impl Reports {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong. Of a cluster that has not answered for `waited`, what kept us from it.
-    fn blame(&self, error: &KafkaError, waited: Duration) -> Diagnostic {
-        self.seen().blame(&self.who, error, waited)
+    fn blame(&self, error: &KafkaError, silence: &str) -> Diagnostic {
+        self.seen().blame(&self.who, error, silence)
     }
 }
 
 impl Seen {
-    fn blame(&self, who: &str, error: &KafkaError, waited: Duration) -> Diagnostic {
+    /// What is wrong. Of a cluster that does not answer, what kept us from it; `silence`, where nobody knows.
+    fn blame(&self, who: &str, error: &KafkaError, silence: &str) -> Diagnostic {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         match (&self.trouble, says_little(code)) {
             (Some((code, why)), true) => blame(who, *code, why),
-            (None, true) => {
-                let message = format!("{who}: the brokers have not answered for {} s", waited.as_secs());
-                Diagnostic::error(Code::WP201, message)
-            }
+            (None, true) => Diagnostic::error(Code::WP201, format!("{who}: {silence}")),
             (_, false) if code == RDKafkaErrorCode::MessageSizeTooLarge => {
                 blame(who, code, &code.to_string())
                     .help("the topic's max.message.bytes says how large one may be")
@@ -210,7 +209,7 @@ impl ProducerContext for Reports {
             Err((error, _)) => {
                 seen.told.refused += 1;
                 if seen.told.error.is_none() {
-                    let finding = seen.blame(&self.who, error, DELIVERY_MAX);
+                    let finding = seen.blame(&self.who, error, UNACKNOWLEDGED);
                     seen.told.error = Some(finding);
                 }
             }
@@ -225,10 +224,10 @@ mod tests {
     #[test]
     fn no_answer_is_told_with_what_kept_us_from_one_and_a_refusal_as_it_is() {
         let produced = KafkaError::MessageProduction;
-        let told = |seen: &Seen, code| seen.blame("k", &produced(code), Duration::from_secs(7)).message;
+        let told = |seen: &Seen, code| seen.blame("k", &produced(code), UNACKNOWLEDGED).message;
         let mut seen = Seen::default();
         let late = RDKafkaErrorCode::MessageTimedOut;
-        assert_eq!(told(&seen, late), "k: the brokers have not answered for 7 s");
+        assert_eq!(told(&seen, late), format!("k: {UNACKNOWLEDGED}"));
         seen.trouble = Some((RDKafkaErrorCode::BrokerTransportFailure, "b:1: refused".to_owned()));
         assert_eq!(told(&seen, late), "k: Failed to connect to Kafka cluster: b:1: refused");
         let refused = told(&seen, RDKafkaErrorCode::UnknownTopicOrPartition);

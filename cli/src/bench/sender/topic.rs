@@ -37,7 +37,7 @@ struct Line {
     batch: Option<(Batch, usize)>,
     /// Messages that librdkafka has and has not reported.
     open: u64,
-    /// Its open messages were counted as not taken: what is reported of them later would count twice.
+    /// Its open messages are counted: what is reported of them later would count twice.
     given_up: bool,
 }
 
@@ -94,14 +94,9 @@ impl Way for Topics {
 
     fn cancel(&mut self) {
         for (at, line) in self.lines.iter_mut().enumerate() {
-            line.load.give_up();
-            self.lost.extend(line.told(at));
-            line.given_up = true;
-            let unsent = std::mem::take(&mut line.open) + line.left_behind();
-            if unsent > 0 {
-                let error = Some("librdkafka has not reported what became of them".to_owned());
-                self.lost.push(Told { line: at, sent: 0, sent_bytes: 0, unsent, error });
-            }
+            let mut told = Told { line: at, sent: 0, sent_bytes: 0, unsent: 0, error: None };
+            line.give_up(&mut told);
+            self.lost.push(told);
         }
     }
 }
@@ -129,20 +124,35 @@ impl Line {
     }
 
     fn told(&mut self, line: usize) -> Option<Told> {
-        let told = self.load.told();
-        if self.given_up || told.taken + told.refused == 0 {
+        let seen = self.load.told();
+        if self.given_up || seen.taken + seen.refused == 0 {
             return None;
         }
-        self.open -= told.taken + told.refused;
-        let error = told.error.as_ref().map(said_late);
-        let left_behind = if error.is_some() { self.left_behind() } else { 0 };
-        Some(Told {
-            line,
-            sent: told.taken,
-            sent_bytes: told.bytes,
-            unsent: told.refused + left_behind,
-            error,
-        })
+        self.open -= seen.taken + seen.refused;
+        let error = seen.error.as_ref().map(said_late);
+        let mut told = Told { line, sent: seen.taken, sent_bytes: seen.bytes, unsent: seen.refused, error };
+        match seen.error.map(|finding| finding.code) {
+            // What stands behind it would wait in vain, each message for its whole time.
+            Some(Some(Code::WP201)) => self.give_up(&mut told),
+            Some(_) => told.unsent += self.left_behind(),
+            None => {}
+        }
+        Some(told)
+    }
+
+    /// Counts what is not acknowledged as not taken.
+    fn give_up(&mut self, told: &mut Told) {
+        self.load.give_up();
+        let late = self.load.told();
+        told.sent += late.taken;
+        told.sent_bytes += late.bytes;
+        let unsent = std::mem::take(&mut self.open) - late.taken + self.left_behind();
+        if unsent > 0 {
+            let unknown = || "librdkafka has not reported what became of them".to_owned();
+            told.error.get_or_insert_with(|| late.error.as_ref().map_or_else(unknown, said_late));
+        }
+        told.unsent += unsent;
+        self.given_up = true;
     }
 
     /// Drops what is not handed over yet: how many messages that is.
