@@ -53,8 +53,8 @@ fn a_topic_that_cannot_be_written_to_is_told_before_anything_is_sent() {
     for (brokers, words) in [
         ("127.0.0.1:1", ["[WP201]", "start the broker"]),
         (&broker.plain(), ["[WP203]", "make the topic"]),
-        (&broker.sasl(), ["[WP202]", "a listener without them"]),
-        (&broker.trusted(), ["[WP202]", "a listener without them"]),
+        (&broker.sasl(), ["[WP20", "without TLS and SASL"]),
+        (&broker.trusted(), ["[WP20", "without TLS and SASL"]),
     ] {
         let to = format!("kafka://{brokers}/{}", own_name("nowhere"));
         let ran = run(folder.path(), &["bench", "send", "--to", &to, "--count", "10"]);

@@ -175,9 +175,9 @@ fn said(finding: &Diagnostic) -> String {
     let code = finding.code.map_or(String::new(), |code| format!(" [{code}]"));
     // What a finding with a code says of it is for a source's configuration.
     let help = match finding.code {
-        Some(Code::WP201) => Some("start the broker, or correct --to"),
+        Some(Code::WP201) => Some("start the broker, or name a listener without TLS and SASL in --to"),
         Some(Code::WP202) => {
-            Some("bench uses neither TLS nor SASL with Kafka: name a listener without them in --to")
+            Some("name a listener without TLS and SASL in --to: bench uses neither with Kafka")
         }
         Some(Code::WP203) => Some("make the topic, allow everybody to write to it, or correct --to"),
         Some(_) => None,
