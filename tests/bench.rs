@@ -274,7 +274,8 @@ fn ctrl_c_ends_with_a_report() {
 fn what_cannot_be_done_is_said_before_anything_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     for (args, code, words) in [
-        (&["send", "--to", "kafka://b:9092/t"][..], 2, "a kafka sink bring what is sent"),
+        (&["send", "--to", "kafka://b:9092"][..], 2, "a topic is needed"),
+        (&["send", "--to", "mqtt://b:1883/t"], 2, "no mqtt source so far"),
         (&["send", "--to", "file:x", "--rate", "fast"], 2, "ramp:1000..50000"),
         (&["send", "--to", "file:x", "--size", "10"], 2, "bytes"),
         (&["send", "--to", "tcp://127.0.0.1:1", "--segment"], 2, "--segment is for UDP"),

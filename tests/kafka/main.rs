@@ -23,6 +23,7 @@ mod front;
 mod harness;
 #[path = "../leftovers.rs"]
 mod leftovers;
+mod load;
 mod oracle;
 mod papers;
 mod places;

@@ -106,6 +106,7 @@ Examples:
   wpgen bench send --to unix:/run/app.sock --rate ramp:1k..100k --duration 1m
   wpgen bench send --to tcp://10.0.0.1:514 --framing octet --sample app.log --connections 64
   wpgen bench send --to tls://logs.example.org:6514 --ca ca.pem --cert client.pem --key client.key
+  wpgen bench send --to kafka://127.0.0.1:9092/logs --count 1000000
   wpgen bench send --to udp://10.0.0.1:514 --rate burst:5000/1s --count 100000";
 
 const RECV_EXAMPLES: &str = "\
@@ -148,7 +149,8 @@ Each rate is tried on its own: the messages' latency is measured where they are 
 /// `bench send`
 #[derive(Debug, Args)]
 pub struct Send {
-    /// Where to: udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or file:PATH
+    /// Where to: udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH, file:PATH or kafka://BROKERS/TOPIC, where each
+    /// connection is a producer with a key of its own, so that its messages are in one partition, in order
     #[arg(long, value_name = "TARGET")]
     pub to: Target,
     /// Whom a connection with TLS trusts, and who we are

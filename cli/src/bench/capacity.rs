@@ -113,7 +113,7 @@ fn sent_and_followed(
 }
 
 fn settings(args: &Capacity, rate: f64, target: Target, kind: Kind) -> Settings {
-    let kind = Kind { framing: kind.framing.filter(|_| !matches!(target, Target::Udp(_))), ..kind };
+    let kind = Kind { framing: kind.framing.filter(|_| !target.keeps_apart()), ..kind };
     Settings {
         target,
         plan: Plan::new(Rate::Fixed(rate), Some(args.trial.as_secs_f64()), None),

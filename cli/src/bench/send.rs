@@ -11,7 +11,7 @@ use super::message::{Format, Framing, Kind, shortest, text_bytes};
 use super::plot;
 use super::rate::Plan;
 use super::report::Report;
-use super::sender::{self, Sent, Settings};
+use super::sender::{self, Io, Sent, Settings};
 use super::target::Target;
 use super::texts::Texts;
 use super::watch::{Seen, Watch, Watched};
@@ -59,12 +59,14 @@ fn exit_code(sent: &Sent, seen: &Seen, printer: &Printer) -> u8 {
 fn settings(args: &Send) -> Result<Settings, Refused> {
     let until = args.duration.or((args.count.is_none()).then_some(DURATION));
     let plan = Plan::new(args.rate, until.map(|until| until.as_secs_f64()), args.count);
-    let framing = match args.to {
-        Target::Udp(_) => None,
-        Target::File(_) if args.messages.framing == Framing::Octet => {
+    let framing = match (&args.to, args.messages.framing) {
+        (Target::Kafka { .. }, Framing::Octet) => {
+            return Err(Refused::usage("a topic has messages, not a stream", "leave --framing octet out"));
+        }
+        (Target::File(_), Framing::Octet) => {
             return Err(Refused::usage("a file has lines", "leave --framing octet out"));
         }
-        _ => Some(args.messages.framing),
+        (to, framing) => (!to.keeps_apart()).then_some(framing),
     };
     let (kind, message_bytes) = messages(&args.messages, framing)?;
     let segment = match (args.segment, &args.to) {
@@ -140,8 +142,8 @@ pub fn report(settings: &Settings, sent: &Sent) -> Report {
     report.field("busy_percent", share(sent.times.busy));
     report.field("blocked_percent", share(sent.times.blocked()));
     report.field("preempted_percent", share(sent.times.preempted));
-    report.field("io", if sent.plain { "plain" } else { "io_uring" });
-    if sent.plain {
+    report.field("io", sent.io.name());
+    if sent.io == Io::Plain {
         report.add("note", "io_uring is refused here: plain writes, which are slower", "io", "plain");
     }
     report
@@ -160,7 +162,11 @@ fn limit(settings: &Settings, sent: &Sent) -> (&'static str, String) {
     } else if kept {
         ("rate", format!("the rate that was asked for; this sender was busy {busy:.0} % of the time"))
     } else if blocked >= BLOCKED_PERCENT {
-        ("receiver", format!("the receiver: this sender waited for it {blocked:.0} % of the time"))
+        let (whom, them) = match settings.target {
+            Target::Kafka { .. } => ("librdkafka and the brokers behind it", "them"),
+            _ => ("the receiver", "it"),
+        };
+        ("receiver", format!("{whom}: this sender waited for {them} {blocked:.0} % of the time"))
     } else if preempted >= BLOCKED_PERCENT {
         ("sender", format!("this sender's CPU: it had to leave it to others {preempted:.0} % of the time"))
     } else {

@@ -19,9 +19,17 @@ pub enum Target {
     Unix(PathBuf),
     /// The end of a file.
     File(PathBuf),
+    /// A topic of Kafka.
+    Kafka {
+        /// `host:port`, more than one with commas between.
+        brokers: String,
+        /// The topic.
+        topic: String,
+    },
 }
 
-const FORMS: &str = "udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or file:PATH";
+const FORMS: &str =
+    "udp://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH, file:PATH or kafka://BROKERS/TOPIC";
 
 impl FromStr for Target {
     type Err = String;
@@ -36,10 +44,8 @@ impl FromStr for Target {
             "tls" => host_port(rest).map(Self::Tls),
             "unix" => path(rest).map(Self::Unix),
             "file" => path(rest).map(Self::File),
-            "kafka" => Err(format!(
-                "kafka:// is not built yet; {FORMS} work. A file source and a kafka sink bring what is sent to file:PATH \
-                 into a topic"
-            )),
+            "kafka" if !cfg!(feature = "kafka") => Err("this build is without Kafka".to_owned()),
+            "kafka" => kafka(rest),
             "mqtt" => Err(format!("mqtt:// is not built yet: wpgen has no mqtt source so far; {FORMS} work")),
             _ => Err(format!("'{scheme}' is not known; expected {FORMS}")),
         }
@@ -57,6 +63,25 @@ fn host_port(rest: &str) -> Result<String, String> {
     }
 }
 
+impl Target {
+    /// Whether it takes each message for itself, so that none needs an end of its own.
+    pub fn keeps_apart(&self) -> bool {
+        matches!(self, Self::Udp(_) | Self::Kafka { .. })
+    }
+}
+
+/// `//host:port,host:port/topic`
+fn kafka(rest: &str) -> Result<Target, String> {
+    let place = rest.strip_prefix("//").unwrap_or(rest);
+    let parts = place.rsplit_once('/').filter(|(brokers, topic)| {
+        !topic.is_empty() && brokers.split(',').all(|broker| host_port(broker).is_ok())
+    });
+    let (brokers, topic) = parts.ok_or(
+        "a topic is needed, and a host and a port of each broker, for example kafka://127.0.0.1:9092/logs",
+    )?;
+    Ok(Target::Kafka { brokers: brokers.to_owned(), topic: topic.to_owned() })
+}
+
 /// `path`, `//path` and `///path`: one to three slashes all mean what they look like.
 fn path(rest: &str) -> Result<PathBuf, String> {
     let path = rest.strip_prefix("//").unwrap_or(rest);
@@ -71,6 +96,7 @@ impl fmt::Display for Target {
             Self::Tls(address) => write!(out, "tls://{address}"),
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
             Self::File(path) => write!(out, "file:{}", path.display()),
+            Self::Kafka { brokers, topic } => write!(out, "kafka://{brokers}/{topic}"),
         }
     }
 }
@@ -89,6 +115,8 @@ mod tests {
             ("unix:/run/x", Target::Unix("/run/x".into())),
             ("unix:///run/x", Target::Unix("/run/x".into())),
             ("file:out.log", Target::File("out.log".into())),
+            #[cfg(feature = "kafka")]
+            ("kafka://a:9092,b:9093/t", Target::Kafka { brokers: "a:9092,b:9093".into(), topic: "t".into() }),
         ] {
             let read: Target = text.parse().unwrap();
             assert_eq!(read, target, "{text}");
@@ -105,7 +133,10 @@ mod tests {
             ("tcp://h:99999", "port"),
             ("file:", "path"),
             ("http://h:1", "'http' is not known"),
-            ("kafka://b/t", "kafka:// is not built yet"),
+            #[cfg(feature = "kafka")]
+            ("kafka://b/t", "a host and a port of each broker"),
+            #[cfg(feature = "kafka")]
+            ("kafka://b:9092", "a topic is needed"),
             ("mqtt://h:1883/t", "no mqtt source so far"),
             ("tls://h", "a host and a port"),
         ] {

@@ -60,6 +60,10 @@ impl Bound {
                 "bench speaks TLS as a sender only; let a program with TLS write a file, and follow that: file:PATH",
             )),
             Target::File(_) => Err(io::Error::new(ErrorKind::InvalidInput, "a file does not listen")),
+            Target::Kafka { .. } => Err(io::Error::new(
+                ErrorKind::Unsupported,
+                "let a source read the topic into a file, and follow that: file:PATH",
+            )),
         }
     }
 

@@ -15,6 +15,7 @@ use engine::config::tls::TlsConnect;
 
 use super::outbox::{Opened, Wire};
 use super::tls::Tls;
+use super::way::Door;
 use crate::bench::target::Target;
 
 /// How long a connection may take to come about.
@@ -26,16 +27,28 @@ const SEND_BUFFER: usize = 4 << 20;
 const SEGMENTS_MAX: usize = 64;
 const SEGMENTED_BYTES_MAX: usize = 65_000;
 
-/// Opens one line. `segment` is the size of each message, when the kernel is to cut them apart.
-pub fn open(target: &Target, trust: &TlsConnect, segment: Option<u16>) -> Result<Opened, String> {
+/// Opens the line of a connection. `segment` is the size of each message, when the kernel is to cut them apart.
+pub fn open(
+    target: &Target,
+    connection: u16,
+    trust: &TlsConnect,
+    segment: Option<u16>,
+) -> Result<Door, String> {
     let opened = match target {
         Target::Udp(address) => udp(address, segment).map(Opened::plain),
         Target::Tcp(address) => tcp(address).map(|socket| Opened::plain((socket.into(), Wire::Stream))),
         Target::Tls(address) => tls(address, trust),
         Target::Unix(path) => unix(path).map(Opened::plain),
         Target::File(path) => append(path).map(Opened::plain),
+        #[cfg(feature = "kafka")]
+        Target::Kafka { brokers, topic } => return super::topic::open(target, brokers, topic, connection),
+        #[cfg(not(feature = "kafka"))]
+        Target::Kafka { .. } => {
+            let _ = connection;
+            Err(io::Error::new(io::ErrorKind::Unsupported, "this build is without Kafka"))
+        }
     };
-    opened.map_err(|e| format!("cannot send to {target}: {e}"))
+    opened.map(Door::Wire).map_err(|e| format!("cannot send to {target}: {e}"))
 }
 
 fn udp(address: &str, segment: Option<u16>) -> io::Result<(File, Wire)> {

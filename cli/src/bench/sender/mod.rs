@@ -5,6 +5,9 @@
 mod connect;
 mod outbox;
 mod tls;
+#[cfg(feature = "kafka")]
+mod topic;
+mod way;
 mod worker;
 
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use super::latency::Latencies;
 use super::message::{Kind, Messages};
 use super::rate::{Plan, Share};
 use super::target::Target;
+pub use way::Io;
 pub use worker::Times;
 use worker::{Outcome, Shared, Work};
 
@@ -55,9 +59,9 @@ pub struct Sender {
 /// How a run went.
 #[derive(Debug)]
 pub struct Sent {
-    /// Messages that the kernel took.
+    /// Messages that the kernel took, or a cluster of Kafka acknowledged.
     pub messages: u64,
-    /// Bytes that the kernel took.
+    /// Their bytes.
     pub bytes: u64,
     /// Messages that were made and not taken; after a failure, all that were to be sent and were not.
     pub unsent: u64,
@@ -71,8 +75,8 @@ pub struct Sent {
     pub times: Times,
     /// The first failure.
     pub error: Option<String>,
-    /// io_uring is refused here.
-    pub plain: bool,
+    /// What carried the messages.
+    pub io: Io,
 }
 
 /// Opens all connections and begins.
@@ -84,7 +88,7 @@ pub fn start(settings: &Settings) -> Result<Sender, String> {
         let share = Share { plan: settings.plan, which: which.into(), of: threads.into() };
         let mut lines = Vec::new();
         for connection in (which..settings.connections).step_by(threads.into()) {
-            let opened = connect::open(&settings.target, &settings.trust, settings.segment)?;
+            let opened = connect::open(&settings.target, connection, &settings.trust, settings.segment)?;
             lines.push((opened, Messages::new(settings.kind.clone(), connection)));
         }
         let (until, message_bytes) = (settings.until, settings.message_bytes);
@@ -126,7 +130,7 @@ impl Sender {
             late: Latencies::new(),
             times: Times::default(),
             error: None,
-            plain: false,
+            io: Io::Uring,
         };
         for thread in self.threads {
             match thread.join() {
@@ -151,6 +155,8 @@ impl Sent {
         self.late.merge(&outcome.late);
         self.times.add(&outcome.times);
         self.error = self.error.take().or(outcome.error);
-        self.plain |= outcome.plain;
+        if self.io != Io::Plain {
+            self.io = outcome.io;
+        }
     }
 }

@@ -13,6 +13,7 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 
 use super::tls::{Sealed, Tls};
+use super::way::{Io, Way};
 
 /// Submissions that are collected before the ring is entered.
 const SUBMISSIONS: u32 = 256;
@@ -119,19 +120,18 @@ impl Outbox {
         let lines = opened.into_iter().map(line).collect();
         Self { ring: set_up(), lines, homes: Vec::new(), done: Vec::new(), open: 0, cancelled: false }
     }
+}
 
-    /// Whether io_uring is refused here.
-    pub fn is_plain(&self) -> bool {
-        self.ring.is_none()
+impl Way for Outbox {
+    fn io(&self) -> Io {
+        if self.ring.is_some() { Io::Uring } else { Io::Plain }
     }
 
-    /// Whether nothing is under way.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.open == 0
     }
 
-    /// Sends a batch on a line that has none under way.
-    pub fn put(&mut self, line: usize, batch: Batch) {
+    fn put(&mut self, line: usize, batch: Batch) {
         assert!(self.lines[line].under_way.is_none(), "a line has one batch under way");
         let under_way = self.lines[line].begin(batch);
         if self.ring.is_none() || under_way.error.is_some() {
@@ -150,8 +150,7 @@ impl Outbox {
         }
     }
 
-    /// Lets the kernel work, and waits at most so long for a batch to come home.
-    pub fn turn(&mut self, wait: Duration) -> io::Result<()> {
+    fn turn(&mut self, wait: Duration) -> io::Result<()> {
         if self.ring.is_none() {
             if self.homes.is_empty() {
                 std::thread::sleep(wait);
@@ -163,13 +162,11 @@ impl Outbox {
         Ok(())
     }
 
-    /// The batches that came home since the last call.
-    pub fn homes(&mut self) -> std::vec::Drain<'_, Home> {
+    fn homes(&mut self) -> std::vec::Drain<'_, Home> {
         self.homes.drain(..)
     }
 
-    /// Says goodbye where that is the way of a line, once nothing is under way.
-    pub fn close(&mut self) {
+    fn close(&mut self) {
         for line in &mut self.lines {
             if let Some(tls) = line.tls.take_if(|_| !line.broken) {
                 // All was sent; a receiver that does not listen to the end changes nothing.
@@ -178,15 +175,16 @@ impl Outbox {
         }
     }
 
-    /// Gives up what the kernel has not taken; it comes home with an error.
-    pub fn cancel(&mut self) {
+    fn cancel(&mut self) {
         self.cancelled = true;
         if let Some(ring) = &self.ring {
             // Whatever this says, what follows waits for the completions themselves.
             let _ = ring.submitter().register_sync_cancel(Some(CANCEL_WAIT.into()), CancelBuilder::any());
         }
     }
+}
 
+impl Outbox {
     fn enter(&mut self, wait: Duration) -> io::Result<()> {
         let Some(ring) = &mut self.ring else { return Ok(()) };
         let time = Timespec::from(wait);
@@ -474,7 +472,7 @@ mod tests {
     fn what_nobody_reads_can_be_given_up() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut outbox = Outbox::new(vec![Opened::plain((file(ours), Wire::Stream))]);
-        if outbox.is_plain() {
+        if outbox.io() == Io::Plain {
             return;
         }
         outbox.put(0, batch(&[&[b'x'; 10], &[b'y'; 4_000_000]]));

@@ -1,15 +1,16 @@
-//! One sending thread: makes the messages that are due, hands them to the kernel, and knows what it waited for.
+//! One sending thread: makes the messages that are due, hands them over, and knows what it waited for.
 //!
 //! Invariants: a message's time is when it was due, however late it goes out; each connection ends with a message that
-//! says so; memory is one batch a connection. When the time is over, what the kernel has not taken within [`LINGER`] is
-//! given up and counted.
+//! says so; memory is one batch a connection, and what librdkafka holds. When the time is over and nothing moves any more,
+//! what has not been taken is given up and counted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::outbox::{Batch, Home, Opened, Outbox, REQUESTS_MAX, Wire};
+use super::outbox::{Batch, Home, Opened, REQUESTS_MAX, Wire};
+use super::way::{self, Door, Io, LINGER, Told, Way};
 use crate::bench::clock;
 use crate::bench::latency::Latencies;
 use crate::bench::message::Messages;
@@ -25,15 +26,13 @@ const DATAGRAMS_MAX: usize = 64;
 const NAP: Duration = Duration::from_millis(50);
 /// How much longer than its time a run may take to send what was due within it.
 const OVERTIME: Duration = Duration::from_millis(200);
-/// How long what was sent last may take to be taken.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// What the threads of a run share.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// Messages that the kernel took.
+    /// Messages that the kernel, or a cluster of Kafka, took.
     pub sent: AtomicU64,
-    /// Bytes that the kernel took.
+    /// Their bytes.
     pub bytes: AtomicU64,
     /// Somebody asks for the end.
     pub stop: AtomicBool,
@@ -47,7 +46,7 @@ pub struct Work {
     /// When no more is made; none when a number of messages ends it.
     pub until: Option<Duration>,
     /// Its connections.
-    pub lines: Vec<(Opened, Messages)>,
+    pub lines: Vec<(Door, Messages)>,
     /// Bytes of a message, about.
     pub message_bytes: usize,
     /// What it shares with the others.
@@ -69,8 +68,8 @@ pub struct Outcome {
     pub times: Times,
     /// The first failure.
     pub error: Option<String>,
-    /// io_uring is refused here.
-    pub plain: bool,
+    /// What carried the messages.
+    pub io: Io,
 }
 
 /// Where a thread's time went.
@@ -115,7 +114,7 @@ pub fn run(work: Work, began: Instant) -> Outcome {
         late: sending.late,
         times: Times { whole: took, busy, preempted, idle: sending.idle },
         error: sending.error.or(error),
-        plain: sending.outbox.is_plain(),
+        io: sending.outbox.io(),
     }
 }
 
@@ -123,7 +122,7 @@ struct Sending {
     share: Share,
     until: Option<Duration>,
     shared: Arc<Shared>,
-    outbox: Outbox,
+    outbox: Box<dyn Way>,
     connections: Vec<Connection>,
     /// Connections with nothing under way, the one that waits longest first.
     free: VecDeque<usize>,
@@ -149,7 +148,7 @@ impl Sending {
     fn new(work: Work, began: Instant) -> Self {
         let batch_bytes = (BATCHES_BYTES / work.lines.len()).clamp(BATCH_BYTES.0, BATCH_BYTES.1);
         let mut batch_messages = (batch_bytes / work.message_bytes.max(1)).max(1);
-        if let Some((Opened { wire: Wire::Datagrams(together), .. }, _)) = work.lines.first() {
+        if let Some((Door::Wire(Opened { wire: Wire::Datagrams(together), .. }), _)) = work.lines.first() {
             // Each request takes a place in the ring.
             let requests =
                 (REQUESTS_MAX / work.lines.len()).clamp(1, DATAGRAMS_MAX.div_ceil(*together).max(4));
@@ -165,7 +164,7 @@ impl Sending {
             share: work.share,
             until: work.until,
             shared: work.shared,
-            outbox: Outbox::new(lines),
+            outbox: way::out_of(lines),
             connections,
             free,
             batch_messages,
@@ -274,6 +273,17 @@ impl Sending {
                 self.free.push_back(line);
             }
         }
+        for Told { line, sent, sent_bytes, unsent, error } in self.outbox.told() {
+            self.shared.sent.fetch_add(sent, Ordering::Relaxed);
+            self.shared.bytes.fetch_add(sent_bytes, Ordering::Relaxed);
+            self.unsent += unsent;
+            if let Some(error) = error {
+                self.connections[line].ended = true;
+                self.free.retain(|free| *free != line);
+                self.broke = true;
+                self.error.get_or_insert(error);
+            }
+        }
     }
 
     /// The last message of each connection that is not broken.
@@ -298,7 +308,7 @@ impl Sending {
             }
             if progress.1 != self.moved() {
                 progress = (Instant::now(), self.moved());
-            } else if progress.0.elapsed() > LINGER {
+            } else if progress.0.elapsed() > self.patience() {
                 self.outbox.cancel();
             }
         }
@@ -308,6 +318,11 @@ impl Sending {
         let overtime = if self.share.plan.is_max() { Duration::ZERO } else { OVERTIME };
         self.shared.stop.load(Ordering::Relaxed)
             || self.until.is_some_and(|until| self.began.elapsed() >= until + overtime)
+    }
+
+    /// How long nothing may move at the end. Who asks for it does not want to wait.
+    fn patience(&self) -> Duration {
+        if self.shared.stop.load(Ordering::Relaxed) { LINGER } else { self.outbox.patience() }
     }
 
     /// It changes whenever something was made or taken.
