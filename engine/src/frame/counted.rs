@@ -101,9 +101,7 @@ impl Framer {
 
     /// The stream ends within a counted frame: what came of it is a record.
     pub(super) fn finish_counted(&mut self, content: usize, left: u64) -> Option<Carried> {
-        if content > self.rules.record_bytes_max {
-            return Some(self.counted_over(content, left, 0));
-        }
+        debug_assert!(content <= self.rules.record_bytes_max, "{content} bytes of a counted frame are held");
         self.state = State::Start;
         self.counts.unfinished += u64::from(left > 0);
         (content > 0).then(|| self.give(content, 0))

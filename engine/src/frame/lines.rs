@@ -261,7 +261,12 @@ impl Framer {
             self.begin_line();
         }
         if content > self.rules.record_bytes_max {
-            return self.line_over(0);
+            let over = self.line_over(0);
+            if over.is_none() {
+                // It was dropped whole: there is no rest to pass over.
+                self.state = State::Start;
+            }
+            return over;
         }
         self.state = State::Start;
         Some(self.give(content, 0))

@@ -28,6 +28,35 @@ pub struct Scan {
     pub cr: bool,
 }
 
+/// A form of the scan. [`lines`] and [`delimited`] take the best that the machine has; tests take each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// 64 bytes an instruction.
+    Avx512,
+    /// 32 bytes an instruction.
+    Avx2,
+    /// None: `memchr` alone.
+    Memchr,
+}
+
+impl Kernel {
+    /// All of them, the best first.
+    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Memchr];
+
+    /// Whether this machine has it.
+    pub fn is_here(self) -> bool {
+        match self {
+            Self::Memchr => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => simd::x86::has_avx512(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => simd::x86::has_avx2(),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+}
+
 /// Appends the complete lines of `bytes[from..]` to `out`.
 ///
 /// Stops soon after `out` holds `limit` spans (within 256 of it), so that the spans of a segment of nothing but newlines
@@ -39,6 +68,16 @@ pub fn lines(bytes: &[u8], from: usize, limit: usize, out: &mut Vec<Span>) -> Sc
     scan::<true>(bytes, from, b'\n', limit, out)
 }
 
+/// As [`lines`], with this form of the scan; with `memchr` alone where the machine has not got it.
+///
+/// # Panics
+/// As [`lines`].
+pub fn lines_by(kernel: Kernel, bytes: &[u8], from: usize, limit: usize, out: &mut Vec<Span>) -> Scan {
+    scan_with::<true>(bytes, from, b'\n', limit, out, |cursor, out| {
+        simd::scan_by::<true>(kernel, bytes, b'\n', limit, cursor, out);
+    })
+}
+
 /// As [`lines`] with another delimiter; nothing but the delimiter is left out. Returns where to go on.
 ///
 /// # Panics
@@ -48,6 +87,21 @@ pub fn delimited(bytes: &[u8], from: usize, delimiter: u8, limit: usize, out: &m
 }
 
 fn scan<const CR: bool>(bytes: &[u8], from: usize, delimiter: u8, limit: usize, out: &mut Vec<Span>) -> Scan {
+    scan_with::<CR>(bytes, from, delimiter, limit, out, |cursor, out| {
+        simd::scan::<CR>(bytes, delimiter, limit, cursor, out);
+    })
+}
+
+/// The scan around `kernel`, which takes the full steps.
+#[inline]
+fn scan_with<const CR: bool>(
+    bytes: &[u8],
+    from: usize,
+    delimiter: u8,
+    limit: usize,
+    out: &mut Vec<Span>,
+    kernel: impl FnOnce(&mut Cursor, &mut Vec<Span>),
+) -> Scan {
     assert!(bytes.len() <= SEGMENT_BYTES_MAX, "a segment of {} bytes", bytes.len());
     assert!(from <= bytes.len(), "a scan from {from} of {}", bytes.len());
     let mut cursor = Cursor { at: from, start: from, cr: false };
@@ -58,7 +112,7 @@ fn scan<const CR: bool>(bytes: &[u8], from: usize, delimiter: u8, limit: usize, 
             cursor.start += 1;
         }
         cursor.at += 1;
-        simd::scan::<CR>(bytes, delimiter, limit, &mut cursor, out);
+        kernel(&mut cursor, out);
     }
     rest::<CR>(bytes, delimiter, limit, &mut cursor, out);
     Scan { next: cursor.start, cr: cursor.cr }

@@ -8,6 +8,7 @@
 //! same arguments, same answer, compared by the tests there. The rest behind the last full 256 bytes is left to it.
 
 use crate::batch::Span;
+use crate::frame::newline::Kernel;
 
 /// Bytes a step looks at.
 const STEP: usize = 256;
@@ -34,20 +35,35 @@ pub(super) fn scan<const CR: bool>(
     cursor: &mut Cursor,
     out: &mut Vec<Span>,
 ) -> bool {
+    scan_by::<CR>(Kernel::Avx512, bytes, delimiter, limit, cursor, out)
+        || scan_by::<CR>(Kernel::Avx2, bytes, delimiter, limit, cursor, out)
+}
+
+/// As [`scan`], with this kernel and no other.
+#[inline]
+pub(super) fn scan_by<const CR: bool>(
+    kernel: Kernel,
+    bytes: &[u8],
+    delimiter: u8,
+    limit: usize,
+    cursor: &mut Cursor,
+    out: &mut Vec<Span>,
+) -> bool {
     #[cfg(target_arch = "x86_64")]
-    {
-        if x86::has_avx512() {
+    match kernel {
+        Kernel::Avx512 if x86::has_avx512() => {
             // SAFETY: the features were found on this machine.
             unsafe { x86::avx512::<CR>(bytes, delimiter, limit, cursor, out) };
             return true;
         }
-        if x86::has_avx2() {
+        Kernel::Avx2 if x86::has_avx2() => {
             // SAFETY: the features were found on this machine.
             unsafe { x86::avx2::<CR>(bytes, delimiter, limit, cursor, out) };
             return true;
         }
+        _ => {}
     }
-    let _ = (bytes, delimiter, limit, cursor, out);
+    let _ = (kernel, bytes, delimiter, limit, cursor, out);
     false
 }
 

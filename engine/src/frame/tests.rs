@@ -360,6 +360,19 @@ fn a_frame_that_declares_too_much_is_cut_and_the_next_is_found() {
 }
 
 #[test]
+fn a_framer_whose_stream_ended_in_a_dropped_line_is_as_new() {
+    let mut framer = Framer::new(rules(Framing::Newline, Oversize::Drop, 4));
+    let mut spans = Vec::new();
+    for _ in 0..2 {
+        // The carriage return may be half of the line's end: only the stream's end shows that the line is too long.
+        assert_eq!(framer.feed(b"line\nlong!\nlast\r", 0, &mut spans).next, 16);
+        assert_eq!((spans.len(), framer.finish()), (1, None));
+        let counts = framer.take_counts();
+        assert_eq!((counts.dropped, counts.dropped_bytes), (2, 10));
+    }
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "millions of steps")]
 fn a_frame_that_never_ends_takes_no_memory() {
     let rules = rules(Framing::Len32, Oversize::Truncate, 1000);

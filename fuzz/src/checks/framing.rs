@@ -77,17 +77,18 @@ pub fn rules(framing: Framing, dial: &mut Dial<'_>) -> Rules {
     Rules { framing, prefer_newline, oversize, record_bytes_max }
 }
 
-/// Reads a stream whole, and checks that cuts change nothing.
+/// Reads a stream whole, and checks that cuts change nothing. One framer reads it each time: one that finished is as new.
 pub fn read_however_cut(rules: Rules, input: &[u8], places: &[u8]) -> Read {
-    let whole = read(rules, [input].into_iter());
-    assert_eq!(read(rules, cut(input, places).into_iter()), whole, "cut at {places:?}, {rules:?}");
-    assert_eq!(read(rules, input.chunks(1)), whole, "byte by byte, {rules:?}");
+    let mut framer = Framer::new(rules);
+    let whole = read(&mut framer, rules, [input].into_iter());
+    let again = read(&mut framer, rules, cut(input, places).into_iter());
+    assert_eq!(again, whole, "cut at {places:?}, {rules:?}");
+    assert_eq!(read(&mut framer, rules, input.chunks(1)), whole, "byte by byte, {rules:?}");
     whole
 }
 
 /// Reads a stream that comes in chunks, and holds each step to what it promises.
-fn read<'a>(rules: Rules, chunks: impl Iterator<Item = &'a [u8]>) -> Read {
-    let mut framer = Framer::new(rules);
+fn read<'a>(framer: &mut Framer, rules: Rules, chunks: impl Iterator<Item = &'a [u8]>) -> Read {
     let (mut records, mut spans) = (Vec::new(), Vec::new());
     for chunk in chunks {
         let mut from = 0;
@@ -97,7 +98,7 @@ fn read<'a>(rules: Rules, chunks: impl Iterator<Item = &'a [u8]>) -> Read {
             assert!(from <= step.upto && step.upto <= step.next && step.next <= chunk.len());
             if let Some(carried) = step.carried {
                 assert!(from <= carried.upto && carried.upto <= step.next);
-                records.push(take(&framer, carried));
+                records.push(take(framer, carried));
             }
             let mut behind = from;
             for span in &spans {
@@ -108,13 +109,13 @@ fn read<'a>(rules: Rules, chunks: impl Iterator<Item = &'a [u8]>) -> Read {
             }
             assert!(behind <= step.upto || spans.is_empty());
             assert!(!step.verbatim || spans.windows(2).all(|pair| pair[1].start == pair[0].end + 1));
-            holds_little(&framer, rules);
+            holds_little(framer, rules);
             from = step.next;
         }
         framer.release();
     }
     while let Some(carried) = framer.finish() {
-        records.push(take(&framer, carried));
+        records.push(take(framer, carried));
     }
     assert_eq!(framer.unfinished_bytes(), 0);
     assert!(records.iter().all(|record| record.len() <= rules.record_bytes_max), "a record beyond the limit");

@@ -22,29 +22,75 @@ pub fn check(data: &[u8]) {
     let file = dial.rest();
     let want = naive(file, max, long);
     for sizes in [&sizes[..], &[0], &[255]] {
-        assert_eq!(read(file, sizes, max, long, head), want, "reads of {sizes:?} and 1, {max} {long:?}");
+        let got = read_on(&mut Lines::new(max, long), file, sizes, head);
+        assert_eq!(got, want, "reads of {sizes:?} and 1, {max} {long:?}");
     }
     for place in sizes {
         let border = 1 + usize::from(place) * file.len() / 256;
-        assert_eq!(
-            in_ranges(file, border, max, long),
-            want.records,
-            "ranges that meet at {border}, {max} {long:?}"
-        );
+        for sizes in [&[255][..], &sizes] {
+            assert_eq!(
+                in_ranges(file, sizes, border, max, long),
+                want.records,
+                "ranges that meet at {border}, reads of {sizes:?} and 1, {max} {long:?}"
+            );
+        }
+        goes_on(file.split_at(border.min(file.len())), &sizes, max, long, head);
+    }
+}
+
+/// A file that was given out up to its end, and grew: what came is the rest of its last line or that line's end, for the same
+/// `Lines` and for those of a later run, which know only what byte stands before it.
+fn goes_on((before, behind): (&[u8], &[u8]), sizes: &[u8], max: usize, long: LongLines, head: usize) {
+    let is_inside = before.last().is_some_and(|&last| last != b'\n');
+    let end = match behind {
+        [b'\n', ..] if is_inside => 1,
+        [b'\r', b'\n', ..] if is_inside => 2,
+        _ => 0,
+    };
+    let mut want = naive(&behind[end..], max, long);
+    want.records.iter_mut().for_each(|record| *record = (record.0 + end, record.1 + end));
+
+    let mut later = Lines::new(max, long);
+    if is_inside {
+        later.resume_inside_line();
+    }
+    assert_eq!(
+        read_on(&mut later, behind, sizes, head),
+        want,
+        "behind {} bytes, {max} {long:?}",
+        before.len()
+    );
+    // Of a line that is being dropped nothing more comes, which those of a later run cannot know.
+    if long == LongLines::Split {
+        let mut same = Lines::new(max, long);
+        read_on(&mut same, before, sizes, head);
+        let records = read_on(&mut same, behind, sizes, head).records;
+        assert_eq!(records, want.records, "behind {} bytes, {max}", before.len());
     }
 }
 
 /// Two ranges of a file, as of one that is read in parallel: each line is of the range in which it begins.
-fn in_ranges(file: &[u8], border: usize, max: usize, long: LongLines) -> Vec<(usize, usize)> {
+fn in_ranges(file: &[u8], sizes: &[u8], border: usize, max: usize, long: LongLines) -> Vec<(usize, usize)> {
     let mut read = Read::default();
-    let (mut first, mut at) = (Lines::new(max, long), 0);
-    let mut ended = false;
-    while !ended && first.next(file, &mut at).is_some() {
-        ended = give_before(&mut first, border, &mut read);
+    let mut first = Lines::new(max, long);
+    let (mut offset, mut sizes, mut ended) = (0, sizes.iter().cycle(), false);
+    while !ended && offset < file.len() {
+        let size = 1 + usize::from(*sizes.next().unwrap_or(&0));
+        let body = &file[offset..file.len().min(offset + size)];
+        let base = offset - first.carried();
+        let bytes = first.append_long(body);
+        offset += body.len();
+        let mut at = 0;
+        while !ended && first.next(&bytes, &mut at).is_some() {
+            ended = give_before(&mut first, base, border, &mut read);
+        }
+        first.restore_long(bytes, at);
     }
     // What is left at the end is of this range if it begins here, or goes on with a line that does.
-    if !ended && (at < border || first.is_inside()) && first.finish(file, &mut at).is_some() {
-        give(&first, file, 0, &mut read);
+    let (base, rest) = (offset - first.carried(), first.append_long(&[]));
+    let mut at = 0;
+    if !ended && (base < border || first.is_inside()) && first.finish(&rest, &mut at).is_some() {
+        give(&first, &rest, base, &mut read);
     }
     // The byte in front of the border tells whether a line begins there. The same `Lines` go from one file to another.
     let mut second = first;
@@ -61,10 +107,11 @@ fn in_ranges(file: &[u8], border: usize, max: usize, long: LongLines) -> Vec<(us
 }
 
 /// Takes the lines that begin before the border, or go on with one that does; whether others follow.
-fn give_before(lines: &mut Lines, border: usize, read: &mut Read) -> bool {
-    let (all, ours) = (lines.spans().len(), lines.starting_before(border as u64));
+fn give_before(lines: &mut Lines, base: usize, border: usize, read: &mut Read) -> bool {
+    let (all, ours) = (lines.spans().len(), lines.starting_before(border.saturating_sub(base) as u64));
     lines.keep_spans(ours);
-    read.records.extend(lines.spans().iter().map(|span| (span.start as usize, span.end as usize)));
+    let place = |at: u32| base + at as usize;
+    read.records.extend(lines.spans().iter().map(|span| (place(span.start), place(span.end))));
     ours < all
 }
 
@@ -91,8 +138,8 @@ fn naive(file: &[u8], max: usize, long: LongLines) -> Read {
 }
 
 /// Reads as the reader does: the carry in front of the next read, or the long way where there is no room for it.
-fn read(file: &[u8], sizes: &[u8], max: usize, long: LongLines, head: usize) -> Read {
-    let (mut lines, mut read) = (Lines::new(max, long), Read::default());
+fn read_on(lines: &mut Lines, file: &[u8], sizes: &[u8], head: usize) -> Read {
+    let mut read = Read::default();
     let (mut offset, mut sizes) = (0, sizes.iter().cycle());
     while offset < file.len() {
         let size = 1 + usize::from(*sizes.next().unwrap_or(&0));
@@ -110,19 +157,19 @@ fn read(file: &[u8], sizes: &[u8], max: usize, long: LongLines, head: usize) -> 
         assert_eq!(bytes, file[base..offset + body.len()], "the carry is not what the file has there");
         offset += body.len();
         let mut at = 0;
-        take(&mut lines, &bytes, &mut at, base, &mut read);
+        take(lines, &bytes, &mut at, base, &mut read);
         if carried > head {
             lines.restore_long(bytes, at);
         } else {
             lines.keep(&bytes[at..]);
         }
-        assert!(lines.carried() <= max + 1, "{} bytes carried", lines.carried());
+        assert!(lines.carried() <= lines.max_bytes() + 1, "{} bytes carried", lines.carried());
     }
     let rest = lines.append_long(&[]);
     let (mut at, base) = (0, file.len() - rest.len());
-    take(&mut lines, &rest, &mut at, base, &mut read);
+    take(lines, &rest, &mut at, base, &mut read);
     if lines.finish(&rest, &mut at).is_some() {
-        give(&lines, &rest, base, &mut read);
+        give(lines, &rest, base, &mut read);
     }
     assert_eq!(at, rest.len(), "the end of the file is not taken");
     read.counts = lines.take_counts();

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use engine::batch::{Columns, Origin, Positions, Run, Span};
 use engine::frame::multiline::{Begins, Group, Joiner, Multiline};
 
-use super::dial::{Dial, cut};
+use super::dial::Dial;
 
 const TIMEOUT_NS: u64 = 1000;
 
 /// Whether a line begins a record: the rule in the engine's form, and as one says it.
 type Rule = (Begins, fn(&[u8]) -> bool);
 
-/// Any lines under any limits, in one run, in several, and each in its own.
+/// Any lines under any limits, in one run, in several, and each in its own. Lines beyond the limit of a line come in parts.
 pub fn check(data: &[u8]) {
     let mut dial = Dial::new(data);
-    let (begins, begins_naive): Rule = match dial.below(3) {
+    let first = usize::from(dial.byte());
+    let line_bytes_max = if first < 3 { usize::MAX } else { first / 3 };
+    let (begins, begins_naive): Rule = match first % 3 {
         0 => (Begins::Unindented, |line| !matches!(line.first(), Some(b' ' | b'\t'))),
         1 => (pattern(r"^\d{2}-"), |line| {
             line.len() >= 3 && line[0].is_ascii_digit() && line[1].is_ascii_digit() && line[2] == b'-'
@@ -28,59 +30,76 @@ pub fn check(data: &[u8]) {
     let input = dial.rest();
     let rules = Multiline { begins, lines_max, bytes_max, timeout_ns: TIMEOUT_NS };
 
-    let whole = join(&rules, [input].into_iter());
-    let pieces = at_line_ends(cut(input, &places), input);
-    assert_eq!(join(&rules, pieces.into_iter()), whole, "cut near {places:?}");
-    assert_eq!(join(&rules, input.split_inclusive(|&byte| byte == b'\n')), whole, "line by line");
-    groups_have_reasons(&rules, begins_naive, input, &whole);
+    let lines = lines(input, line_bytes_max);
+    let whole = join(&rules, input, [&lines[..]].into_iter());
+    assert_eq!(join(&rules, input, runs(&lines, &places)), whole, "cut at {places:?}");
+    assert_eq!(join(&rules, input, lines.chunks(1)), whole, "line by line");
+    groups_have_reasons(&rules, begins_naive, input, &lines, &whole);
 }
 
 fn pattern(text: &str) -> Begins {
     Begins::pattern(text).expect("the pattern is one")
 }
 
-/// Moves the ends of pieces to the next line end.
-fn at_line_ends<'a>(pieces: Vec<&[u8]>, input: &'a [u8]) -> Vec<&'a [u8]> {
-    let (mut out, mut start, mut at) = (Vec::new(), 0, 0);
-    for piece in pieces {
-        at += piece.len();
-        let more = input[at..].iter().position(|&byte| byte == b'\n').map_or(input.len() - at, |n| n + 1);
-        if at + more > start {
-            out.push(&input[start..at + more]);
-            start = at + more;
-        }
-    }
-    out
+/// A line without its ending, or a part of a long one, and the offset behind it and its ending.
+struct Line {
+    span: Span,
+    upto: u32,
 }
 
-/// Records and the positions behind them, of pieces that are whole lines.
-fn join<'a>(rules: &Multiline, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<(Vec<u8>, u64)> {
-    let origin = Origin {
-        source: Arc::from("s"),
-        host: Arc::from("h"),
-        tags: Vec::new(),
-        peer: None,
-        tls_subject: None,
-        assignment: None,
-        protocol: None,
-    };
+impl Line {
+    fn of<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        self.span.of(input)
+    }
+
+    /// Only the last part of a line has an ending, and not that at the input's end.
+    fn has_ending(&self) -> bool {
+        self.upto > self.span.end
+    }
+}
+
+/// Lines in parts of at most so many bytes; what has no newline at the input's end is one too.
+fn lines(input: &[u8], bytes_max: usize) -> Vec<Line> {
+    let (mut lines, mut start) = (Vec::new(), 0);
+    for whole in input.split_inclusive(|&byte| byte == b'\n') {
+        let ending = if whole.ends_with(b"\r\n") { 2 } else { usize::from(whole.ends_with(b"\n")) };
+        let (end, upto) = (start + whole.len() - ending, start + whole.len());
+        while end - start > bytes_max {
+            let part = Span { start: start as u32, end: (start + bytes_max) as u32 };
+            lines.push(Line { span: part, upto: part.end });
+            start += bytes_max;
+        }
+        lines.push(Line { span: Span { start: start as u32, end: end as u32 }, upto: upto as u32 });
+        start = upto;
+    }
+    lines
+}
+
+/// The lines in several runs.
+fn runs<'a>(lines: &'a [Line], places: &[u8]) -> impl Iterator<Item = &'a [Line]> {
+    let mut at: Vec<usize> = places.iter().map(|&place| usize::from(place) * lines.len() / 256).collect();
+    at.extend([0, lines.len()]);
+    at.sort_unstable();
+    at.dedup();
+    (1..at.len()).map(move |i| &lines[at[i - 1]..at[i]])
+}
+
+/// Records and the positions behind them.
+fn join<'a>(rules: &Multiline, input: &[u8], runs: impl Iterator<Item = &'a [Line]>) -> Vec<(Vec<u8>, u64)> {
     let mut joiner = Joiner::new(rules.clone(), 1 << 20);
-    let (mut records, mut base, mut now_ns) = (Vec::new(), 0, 0);
+    let (mut records, mut now_ns) = (Vec::new(), 0);
     let (mut spans, mut positions) = (Vec::new(), Vec::new());
+    begins_and_forgets(&mut joiner, &mut spans, &mut positions);
     let take = |joiner: &Joiner, group: Group| (group.span.of(joiner.carry()).to_vec(), group.upto);
-    for bytes in pieces {
-        let lines = lines(bytes);
-        let upto = base + bytes.len() as u64;
-        let run = Run {
-            bytes,
-            records: &lines,
-            verbatim: false,
-            columns: Columns::None,
-            peers: &[],
-            origin: &origin,
-            received_ns: 0,
-            positions: Positions::Linear { base, upto },
-        };
+    let origin = origin();
+    for lines in runs.filter(|lines| !lines.is_empty()) {
+        let (base, upto) = (lines[0].span.start, lines[lines.len() - 1].upto);
+        let bytes = &input[base as usize..upto as usize];
+        let lines: Vec<Span> = lines
+            .iter()
+            .map(|line| Span { start: line.span.start - base, end: line.span.end - base })
+            .collect();
+        let run = run(bytes, &lines, &origin, base.into());
         now_ns += TIMEOUT_NS as i64 - 1;
         assert_eq!(joiner.expire(now_ns), None, "it was not silent for so long");
         let mut next = 0;
@@ -93,7 +112,6 @@ fn join<'a>(rules: &Multiline, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<(V
             assert!(joiner.held_bytes() <= (1 << 20) + 64);
             next = step.next;
         }
-        base = upto;
     }
     let deadline = joiner.deadline_ns();
     assert!(deadline.is_none_or(|at| at == now_ns + TIMEOUT_NS as i64));
@@ -103,47 +121,70 @@ fn join<'a>(rules: &Multiline, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<(V
     records
 }
 
-/// Lines without their endings; what has no newline at the input's end is one too.
-fn lines(bytes: &[u8]) -> Vec<Span> {
-    let mut start = 0;
-    let line = |whole: &[u8]| {
-        let span = Span { start, end: start + (whole.len() - ending(whole).len()) as u32 };
-        start += whole.len() as u32;
-        span
-    };
-    bytes.split_inclusive(|&byte| byte == b'\n').map(line).collect()
+/// An input that starts anew while a group is held leaves nothing of it.
+fn begins_and_forgets(joiner: &mut Joiner, spans: &mut Vec<Span>, positions: &mut Vec<u64>) {
+    let step = joiner.join(&run(b"{", &[Span { start: 0, end: 1 }], &origin(), 0), 0, 0, spans, positions);
+    assert_eq!(step.next, 1);
+    joiner.forget();
+    assert_eq!(joiner.deadline_ns(), None);
 }
 
-fn ending(whole: &[u8]) -> &[u8] {
-    let bytes = if whole.ends_with(b"\r\n") { 2 } else { usize::from(whole.ends_with(b"\n")) };
-    &whole[whole.len() - bytes..]
+fn origin() -> Origin {
+    Origin {
+        source: Arc::from("s"),
+        host: Arc::from("h"),
+        tags: Vec::new(),
+        peer: None,
+        tls_subject: None,
+        assignment: None,
+        protocol: None,
+    }
+}
+
+fn run<'a>(bytes: &'a [u8], records: &'a [Span], origin: &'a Origin, base: u64) -> Run<'a> {
+    Run {
+        bytes,
+        records,
+        verbatim: false,
+        columns: Columns::None,
+        peers: &[],
+        origin,
+        received_ns: 0,
+        positions: Positions::Linear { base, upto: base + bytes.len() as u64 },
+    }
 }
 
 /// Records with their endings are the input; a line that begins one is first in its group; and a group ended because such a
-/// line came or a limit was reached.
+/// line came or a limit was reached. The parts of a line are of one group, as far as the limits let them.
 fn groups_have_reasons(
     rules: &Multiline,
     begins: fn(&[u8]) -> bool,
     input: &[u8],
+    lines: &[Line],
     records: &[(Vec<u8>, u64)],
 ) {
-    let mut from = 0;
+    let mut rest = lines;
     for (record, upto) in records {
-        let whole = &input[from..*upto as usize];
-        let end = ending(whole);
-        assert_eq!(whole[..whole.len() - end.len()], record[..], "a record is a stretch of the input");
-        let mut inside = whole.split_inclusive(|&byte| byte == b'\n');
-        let first = inside.next().expect("a record has a line");
-        let count = 1 + inside.clone().count();
+        let count = rest.iter().take_while(|line| u64::from(line.upto) <= *upto).count();
+        let (group, behind) = rest.split_at(count);
+        let (first, last) = (group.first().expect("a record has a line"), &group[count - 1]);
+        assert_eq!(u64::from(last.upto), *upto, "a record ends with a line");
+        let start = first.span.start;
+        assert_eq!(
+            Span { start, end: last.span.end }.of(input),
+            record,
+            "a record is a stretch of the input"
+        );
         assert!(count <= rules.lines_max as usize && (count == 1 || record.len() <= rules.bytes_max));
-        assert!(inside.all(|line| !begins(&line[..line.len() - ending(line).len()])), "a beginning inside");
-        from = *upto as usize;
-        if let Some(line) = input[from..].split_inclusive(|&byte| byte == b'\n').next() {
-            let line = &line[..line.len() - ending(line).len()];
+        let begins_behind = |before: &Line, line: &Line| before.has_ending() && begins(line.of(input));
+        assert!(group.windows(2).all(|pair| !begins_behind(&pair[0], &pair[1])), "a beginning inside");
+        if let Some(next) = behind.first() {
             let full = count == rules.lines_max as usize;
-            let long = record.len() + end.len() + line.len() > rules.bytes_max;
-            assert!(full || long || begins(line), "{} ended for nothing", first.escape_ascii());
+            let long = (next.span.end - start) as usize > rules.bytes_max;
+            let begun = begins_behind(last, next);
+            assert!(full || long || begun, "{} ended for nothing", first.of(input).escape_ascii());
         }
+        rest = behind;
     }
-    assert_eq!(from, input.len(), "the end of the input is in no record");
+    assert!(rest.is_empty(), "the end of the input is in no record");
 }

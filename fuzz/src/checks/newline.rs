@@ -1,14 +1,14 @@
 //! The scan for lines against a scan byte by byte.
 
 use engine::batch::Span;
-use engine::frame::newline::{Scan, delimited, lines};
+use engine::frame::newline::{Kernel, Scan, delimited, lines, lines_by};
 
 use super::dial::Dial;
 
 /// The kernels begin to work at some hundred bytes: short inputs are repeated up to here.
 const BYTES_MAX: usize = 16 << 10;
 
-/// The scan finds what the naive scan finds, from any place, and a limit only delays it.
+/// The scan finds what the naive scan finds, from any place and in each form the machine has, and a limit only delays it.
 pub fn check(data: &[u8]) {
     let mut dial = Dial::new(data);
     let (times, from, limit) = (1 + dial.below(32), dial.byte(), 1 + dial.below(64));
@@ -20,6 +20,11 @@ pub fn check(data: &[u8]) {
     let mut got = Vec::new();
     assert_eq!(lines(&bytes, from, usize::MAX, &mut got), end);
     assert_eq!(got, want);
+    for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_here()) {
+        got.clear();
+        assert_eq!(lines_by(kernel, &bytes, from, usize::MAX, &mut got), end, "{kernel:?}");
+        assert_eq!(got, want, "{kernel:?}");
+    }
     in_steps(&bytes, from, limit, &want, end);
 
     let (want, end) = naive(&bytes, from, 0, false);

@@ -3,7 +3,7 @@
 use engine::batch::Span;
 use engine::pool::Arena;
 use engine::syslog::{
-    FACILITIES, Header, Kind, PRI_DEFAULT, SEVERITIES, TimeContext, YearPolicy, facility_name, parse,
+    FACILITIES, Header, Kind, PRI_DEFAULT, Param, SEVERITIES, TimeContext, YearPolicy, facility_name, parse,
     severity_name, structured_data, write_3164_prefix, write_5424_prefix, write_rfc3339_ns, write_sd_param,
 };
 
@@ -13,6 +13,8 @@ use super::dial::Dial;
 const AROUND: &[u8] = b"<1>1 - [a b=\"]\" ";
 /// A moment in 2024, a leap year.
 const NOW: i64 = 1_709_250_000;
+/// The last hours of 2023, when a message of January is of the year to come.
+const NEW_YEARS_EVE: i64 = 1_704_060_000;
 
 /// Any bytes, at any place of a run.
 pub fn check(data: &[u8]) {
@@ -20,6 +22,7 @@ pub fn check(data: &[u8]) {
     let place = dial.below(AROUND.len());
     let context = context(&mut dial);
     let record = dial.rest();
+    elements_are_within(record);
     if let Some(header) = read(record, &AROUND[..place], &context) {
         comes_back(record, &header, &context);
         elements_come_back(header.structured_data.of(record));
@@ -42,8 +45,10 @@ pub fn check_rfc5424(data: &[u8]) {
 
 fn context(dial: &mut Dial<'_>) -> TimeContext {
     let offset = (i32::from(dial.byte()) - 128) * 450;
-    let policy = if dial.flag() { YearPolicy::Fixed(2023) } else { YearPolicy::Inferred };
-    TimeContext::new(NOW, offset, policy)
+    let which = dial.byte();
+    let policy = if which & 1 == 1 { YearPolicy::Fixed(2023) } else { YearPolicy::Inferred };
+    let now = if which & 2 == 2 { NEW_YEARS_EVE } else { NOW };
+    TimeContext::new(now, offset, policy)
 }
 
 /// Parses a record within a run; its header over the record alone if it is one of RFC 5424.
@@ -88,16 +93,15 @@ fn holds(record: &[u8], header: &Header) {
         }
         Kind::Bare => assert!(header.pri().is_some() && header.stamp.is_empty()),
         Kind::Rfc3164 => assert!(header.structured_data.is_empty()),
-        Kind::Rfc5424 => {
-            let taken: usize = structured_data(header.structured_data.of(record))
-                .map(|param| {
-                    param.id.len().min(param.name.len())
-                        + param.value.pieces().map(<[u8]>::len).sum::<usize>()
-                })
-                .sum();
-            assert!(taken <= record.len());
-        }
+        Kind::Rfc5424 => elements_are_within(header.structured_data.of(record)),
     }
+}
+
+/// Whatever bytes it is given, structured data ends, and its parameters are no more than the bytes.
+fn elements_are_within(bytes: &[u8]) {
+    let value = |param: &Param<'_>| param.value.pieces().map(<[u8]>::len).sum::<usize>();
+    let taken = structured_data(bytes).map(|param| param.id.len().min(param.name.len()) + value(&param));
+    assert!(taken.sum::<usize>() <= bytes.len(), "{}", bytes.escape_ascii());
 }
 
 /// A record means the same wherever it lies.
