@@ -414,12 +414,12 @@ fn a_source_waits_for_a_sink_that_is_not_closed_yet() {
     let lines = |from: u64, to: u64| (from..to).map(|n| format!("{n:08} line\n")).collect::<String>();
     std::fs::write(site.path().join("app.log"), lines(0, 1000)).unwrap();
     let engine = Started::in_folder(site.path());
-    let records_in = || {
+    let figure = |name: &str| {
         let status = status(site.path());
         let app = status["sources"].as_array().unwrap().iter().find(|s| s["key"] == "app").cloned();
-        app.map_or(0, |app| app["records_in"].as_u64().unwrap())
+        app.map_or(0, |app| app[name].as_u64().unwrap())
     };
-    until("they are on their way", || records_in() == 1000);
+    until("they are on their way", || figure("records_in") == 1000);
     configure("\"a:1\"", "never");
     let ran = site.reload();
     assert!(ran.err.contains("sink 'down'"), "{}{}", ran.out, ran.err);
@@ -430,7 +430,7 @@ fn a_source_waits_for_a_sink_that_is_not_closed_yet() {
     let open = std::fs::File::options().read(true).write(true).open(&path).unwrap();
     let pipe = std::fs::File::open(&path).unwrap();
     let reader = std::thread::spawn(move || std::io::read_to_string(pipe).unwrap());
-    until("source and sink are opened by themselves", || records_in() == 2000);
+    until("source and sink are opened by themselves", || figure("delivered") == 2000);
     engine.stop();
     drop(open);
     assert_eq!(reader.join().unwrap(), lines(0, 2000), "no record was without its sink");
