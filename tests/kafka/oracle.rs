@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, until_ok};
 
 /// Keys that numbered messages have, in turns.
 pub const KEYS: u64 = 97;
@@ -172,7 +172,9 @@ pub fn all_of_level(brokers: &str, topic: &str, level: &str) -> Vec<Found> {
     let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
     let (mut ends, mut wanted) = (BTreeMap::new(), TopicPartitionList::new());
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait).unwrap();
+        // A broker that has just come back does not lead yet.
+        let marks = || consumer.fetch_watermarks(topic, partition.id(), wait);
+        let (low, high) = until_ok("a partition has its leader", marks);
         if high > low {
             ends.insert(partition.id(), high);
             wanted.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
