@@ -1,5 +1,6 @@
 //! What no single entry can tell: two sources on one port, memory that does not fit, patterns that match nothing.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::{memory, transactions};
 use crate::batch::Origin;
 use crate::diagnosis::{Code, Diagnostic, Findings, Place, nearest};
 use crate::sink::SinkParams;
+use crate::sink::file::params::PathTemplate;
 use crate::sink::format::Format;
 use crate::source::SourceParams;
 use crate::source::syslog::{HeaderMode, Protocol};
@@ -326,20 +328,42 @@ fn check_tags(config: &Config, findings: &mut Findings) {
 }
 
 fn check_outputs(config: &Config, findings: &mut Findings) {
-    let mut seen: Vec<(&SinkConfig, &crate::sink::template::Template)> = Vec::new();
-    for sink in config.sinks.iter().filter(|sink| sink.enable) {
-        let SinkParams::File(file) = &sink.params else { continue };
-        let Some(path) = &file.path else { continue };
-        if let Some((first, _)) = seen.iter().find(|(_, template)| **template == path.template) {
-            let message =
-                format!("two sinks on one file: '{}' and '{}' write '{}'", first.key, sink.key, path.text);
-            let finding = Diagnostic::error(Code::WP405, message).at(sink.place.clone());
-            findings.push(
-                finding.other("the other one", first.place.clone()).help("give one of them another path"),
-            );
+    let sinks: Vec<&SinkConfig> = config.sinks.iter().filter(|sink| sink.enable).collect();
+    let mut taken: HashMap<PathBuf, &SinkConfig> = HashMap::new();
+    let mut told: Vec<&Arc<str>> = Vec::new();
+    let mut tell = |first: &SinkConfig, sink: &SinkConfig, file: &str| {
+        let message = format!("two sinks on one file: '{}' and '{}' write '{file}'", first.key, sink.key);
+        let finding = Diagnostic::error(Code::WP405, message).at(sink.place.clone());
+        findings
+            .push(finding.other("the other one", first.place.clone()).help("give one of them another path"));
+    };
+    for (at, &sink) in sinks.iter().enumerate() {
+        let Some(path) = file_path(sink) else { continue };
+        let same = |other: &&&SinkConfig| file_path(other).is_some_and(|p| p.template == path.template);
+        if let Some(first) = sinks[..at].iter().find(same) {
+            tell(first, sink, &path.text);
+            told.push(&sink.key);
         }
-        seen.push((sink, &path.template));
     }
+    // Texts that differ may be one path for a source: `a.log` and `{source}.log`.
+    for source in config.sources.iter().filter(|source| source.enable) {
+        for &sink in sinks.iter().filter(|sink| sink.sources.takes(&source.key) && !never(source, sink)) {
+            if told.contains(&&sink.key) {
+                continue;
+            }
+            let Some(path) = written(source, sink) else { continue };
+            let first = *taken.entry(path.clone()).or_insert(sink);
+            if first.key != sink.key {
+                tell(first, sink, &path.display().to_string());
+                told.push(&sink.key);
+            }
+        }
+    }
+}
+
+fn file_path(sink: &SinkConfig) -> Option<&PathTemplate> {
+    let SinkParams::File(file) = &sink.params else { return None };
+    file.path.as_ref()
 }
 
 /// The files of TLS, as they are now.

@@ -248,7 +248,21 @@ fn things_that_are_there_twice() {
             "two sinks on one file",
             "another path",
         ),
+        (
+            file_source("")
+                + &sink("a", "file_sink", "path = \"data/out/f.log\"")
+                + &sink("b", "file_sink", "path = \"data/out/{source}.log\""),
+            Code::WP405,
+            13,
+            "two sinks on one file: 'a' and 'b' write",
+            "another path",
+        ),
     ]);
+    good(
+        &(file_source("")
+            + &sink("a", "file_sink", "path = \"data/out/g.log\"")
+            + &sink("b", "file_sink", "path = \"data/out/{source}.log\"")),
+    );
     good(&(udp("a", "") + &source("b", "syslog_tcp_src", "")));
     let reader = |lines: &str| source("f", "file_src", lines);
     check(vec![
