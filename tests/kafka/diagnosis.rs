@@ -425,6 +425,10 @@ fn connectors_test_tells_the_same_steps_and_so_does_a_sink() {
     make_topic(&brokers, &topic, 2);
     let site = Site::empty();
     let params = [format!("brokers={brokers}"), format!("topic={topic}")];
+    let mut args = vec!["connectors", "test", "--id", "kafka_sink", "--params", "transactional=true"];
+    params.iter().for_each(|param| args.extend(["--params", param]));
+    let ran = run(site.folder(), &args);
+    assert!(ran.code == Some(0) && ran.out.contains("not tried"), "what is left out is told: {}", ran.out);
     for id in ["kafka_src", "kafka_sink"] {
         let mut args = vec!["connectors", "test", "--id", id];
         params.iter().for_each(|param| args.extend(["--params", param]));

@@ -82,6 +82,7 @@ pub fn killed_with_files(brokers: &str, seed: u64, kills: usize) {
     let to = own_name("exactly-files");
     make_topic(brokers, &to, 1);
     let stage = Stage::writing(brokers, &to, "transactional = true");
+    let _words = Words(&stage);
     let text = |from: u64| (from..from + CHUNK).map(|number| message(number) + "\n").collect::<String>();
     let upto = AtomicU64::new(0);
     let grow = |name: &str| {

@@ -44,8 +44,20 @@ pub(super) fn sink(params: &SinkParams, source: Option<&SourceConfig>) -> Vec<St
     };
     let key = source.map_or("source", |source| &source.key);
     let topic = params.topic.as_deref().unwrap_or_default().replace("{source}", key);
-    steps.step("topic", || cluster.topics(std::slice::from_ref(&topic), Makes::FirstMessage));
+    let topic = steps.step("topic", || cluster.topics(std::slice::from_ref(&topic), Makes::FirstMessage));
+    if params.transactional && topic.is_some() {
+        steps.step("transactions", || Ok(((), untried(params))));
+    }
     steps.0
+}
+
+/// Why the right to a transactional.id is not tried: the broker answers only who takes the id, and that puts out the engine
+/// which has it.
+fn untried(params: &SinkParams) -> String {
+    let id = params.transactional_id.as_deref().map_or("its own id".to_owned(), |id| format!("'{id}'"));
+    format!(
+        "not tried, as asking would stop an engine that uses {id}; a start says WP206 where there is no right to it"
+    )
 }
 
 /// Every broker, then the cluster behind them; nothing when none can be reached, or it does not answer.
