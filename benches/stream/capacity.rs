@@ -16,8 +16,8 @@ use crate::sender::{How, Sender, To};
 
 /// Datagrams that are sent at once.
 const BURST: usize = 64;
-/// A receive buffer as the source asks for where nothing is configured.
-const RECEIVE_BUFFER: u64 = 8 << 20;
+/// The receive buffer that the source asks for where nothing is configured, MiB.
+pub const RECEIVE_BUFFER_MIB: u64 = 8;
 /// The lowest rate that is tried, and how close the bisection comes, datagrams a second.
 const RATE_MIN: f64 = 20_000.0;
 const CLOSE: f64 = 0.02;
@@ -51,15 +51,18 @@ impl Trial {
 }
 
 /// Bisects with trials of `short`, then holds four fifths of the highest rate for `long`; whether nothing was lost then.
-pub fn measure(short: Duration, long: Duration) -> bool {
-    println!("socket buffer: {} bytes asked for, {} granted", RECEIVE_BUFFER, granted());
+/// `buffer_mib` is the source's receive buffer.
+pub fn measure(short: Duration, long: Duration, buffer_mib: u64) -> bool {
+    println!("socket buffer: {} bytes asked for, {} granted", buffer_mib << 20, granted(buffer_mib));
+    let trial = |rate, time| trial(rate, time, buffer_mib);
     let most = trial(UNPACED, short);
     most.print("as fast as can");
-    let best = if most.lost == 0 && holds(most.rate, short) {
+    let holds = |rate| holds(|| trial(rate, short));
+    let best = if most.lost == 0 && holds(most.rate) {
         println!("highest lossless rate: {:.0} datagrams/s (the sender's own limit)", most.rate);
         most.rate
     } else {
-        let best = bisect(RATE_MIN, most.rate, short);
+        let best = bisect(RATE_MIN, most.rate, holds);
         println!("highest lossless rate: {best:.0} datagrams/s");
         best
     };
@@ -68,27 +71,28 @@ pub fn measure(short: Duration, long: Duration) -> bool {
     steady.lost == 0
 }
 
-fn bisect(mut low: f64, mut high: f64, time: Duration) -> f64 {
+fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {
     while high - low > CLOSE * high {
         let middle = f64::midpoint(low, high);
-        if holds(middle, time) { low = middle } else { high = middle }
+        if holds(middle) { low = middle } else { high = middle }
     }
     low
 }
 
 /// Whether nothing is lost at a rate, however often it is tried.
-fn holds(rate: f64, time: Duration) -> bool {
+fn holds(trial: impl Fn() -> Trial) -> bool {
     (0..TRIALS).all(|_| {
-        let trial = trial(rate, time);
+        let trial = trial();
         trial.print("trial");
         trial.lost == 0
     })
 }
 
-fn trial(rate: f64, time: Duration) -> Trial {
+fn trial(rate: f64, time: Duration, buffer_mib: u64) -> Trial {
     let at = free_port(true);
+    let buffer = format!(", so_rcvbuf = \"{buffer_mib}MiB\"");
     let receiver =
-        Receiver::start(&(syslog_source("s", at, "udp", "") + &sink("b", "blackhole_sink", "*", "")));
+        Receiver::start(&(syslog_source("s", at, "udp", &buffer) + &sink("b", "blackhole_sink", "*", "")));
     let how = How { connections: 1, each: BURST };
     let mut sender = Sender::new(Messages::new(b'.', false), &To::Udp(at), how);
     let meter = Meter::start(std::process::id());
@@ -114,9 +118,9 @@ fn pace(sender: &mut Sender, rate: f64, time: Duration) -> (u64, f64) {
 }
 
 /// What the kernel grants a socket of the source's.
-fn granted() -> u64 {
+fn granted(buffer_mib: u64) -> u64 {
     let address = Address::Inet("127.0.0.1:0".parse().expect("an address"));
-    let options = DatagramOptions { address, so_rcvbuf: Some(RECEIVE_BUFFER), gro: false };
+    let options = DatagramOptions { address, so_rcvbuf: Some(buffer_mib << 20), gro: false };
     let sockets = DatagramSocket::bind(&options, 1).expect("a free port");
     sockets[0].receive_buffer().granted_bytes
 }

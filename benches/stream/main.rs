@@ -6,7 +6,8 @@
 //!
 //! - `latency` how long a message waits that is followed by silence
 //! - `neighbour` what a source whose sink stalls costs another one
-//! - `udp-capacity` the highest rate without loss, and 30 seconds of 80 % of it
+//! - `udp-capacity` the highest rate without loss, and 30 seconds of 80 % of it; a number of MiB behind it is the source's
+//!   `so_rcvbuf`
 //! - `against-rsyslog` the same work by rsyslog, in alternation
 //!
 //! Every run checks that all messages arrived, or were counted as lost (UDP). Without `--bench` (under `cargo test`)
@@ -39,16 +40,21 @@ fn main() {
         neighbour::measure(1, 100_000);
         return latency::measure(5);
     }
-    match words.join(" ").as_str() {
+    let words = words.join(" ");
+    if let Some(mib) = words.strip_prefix("udp-capacity") {
+        let mib = match mib.trim() {
+            "" => capacity::RECEIVE_BUFFER_MIB,
+            mib => mib.parse().expect("a number of MiB"),
+        };
+        let lossless = capacity::measure(Duration::from_secs(2), Duration::from_secs(30), mib);
+        return println!("{}", if lossless { "no loss" } else { "LOSS" });
+    }
+    match words.as_str() {
         "latency" => latency::measure(300),
         "neighbour" => {
             let pairs = neighbour::measure(NEIGHBOUR_PAIRS, 4_000_000);
             pairs.table.print();
             neighbour::print_difference(&pairs);
-        }
-        "udp-capacity" => {
-            let lossless = capacity::measure(Duration::from_secs(2), Duration::from_secs(30));
-            println!("{}", if lossless { "no loss" } else { "LOSS" });
         }
         "against-rsyslog" => match against_rsyslog::measure(RUNS, 1) {
             Some(table) => {
