@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::broker::{Broker, plain};
 use crate::cli::run;
-use crate::flow::{place, while_sending};
+use crate::flow::{place, while_giving, while_sending};
 use crate::harness::{Random, Started, until, until_ok};
 use crate::oracle::{
     Found, Sender, all_of, all_of_level, all_there, committed, in_key_order, is_open, make_topic, members,
@@ -153,6 +153,39 @@ fn what_was_open_when_the_engine_was_killed_is_aborted_and_sent_again() {
     engine.into_iter().for_each(Started::stop);
     exactly_once(&brokers, &to, sent);
     assert!(with_aborted(&brokers, &to) > sent, "what was aborted is seen by who looks for it");
+}
+
+#[test]
+fn an_engine_that_is_killed_before_a_checkpoint_was_due_comes_back_with_its_id() {
+    use std::io::Write as _;
+    let Some(brokers) = plain() else { return };
+    let to = own_name("first");
+    make_topic(&brokers, &to, 1);
+    let stage = Stage::writing(&brokers, &to, "transactional = true\ntransaction_interval = \"10s\"");
+    let _words = Words(&stage);
+    let config = String::from_utf8(stage.site.read("wpsrc.toml")).unwrap();
+    let seldom = config.replace("[engine]\n", "[engine]\ncheckpoint_interval = \"1h\"\n");
+    std::fs::write(stage.site.path("wpsrc.toml"), seldom).unwrap();
+    let mut file = std::fs::File::create(stage.site.path("in/a.log")).unwrap();
+    let mut engine = Some(stage.start());
+    let give = |numbers: std::ops::Range<u64>| {
+        let text: String = numbers.map(|number| message(number) + "\n").collect();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    let sent = while_giving(2000, give, || {
+        let killed = engine.take().unwrap();
+        stop_within(&killed, &brokers, &to);
+        Stage::kill(killed);
+        engine = Some(stage.start());
+    });
+    // Another id would have them wait for the end of the transaction that the first one left open: a minute.
+    until("all of it is there", || all_of(&brokers, &to).len() as u64 >= sent);
+    engine.into_iter().for_each(Started::stop);
+    exactly_once(&brokers, &to, sent);
+    let log = stage.log();
+    let ids: Vec<&str> =
+        log.split("transactions as ").skip(1).filter_map(|rest| rest.split(';').next()).collect();
+    assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
 }
 
 #[test]

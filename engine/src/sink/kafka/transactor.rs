@@ -167,11 +167,18 @@ impl Transactor {
         if !self.works.is_known && !self.make_known().await {
             return self.stop().await;
         }
+        let mut is_kept = false;
         loop {
             if self.held.is_empty() {
                 match self.letters.recv().await {
                     Some(letter) => self.accept(letter),
                     None => return,
+                }
+            }
+            if !is_kept {
+                is_kept = self.keep_identity().await;
+                if !is_kept {
+                    return self.stop().await;
                 }
             }
             let goes_on = match self.transaction().await {
@@ -516,6 +523,21 @@ impl Transactor {
             }
         }
         self.leave_lost();
+        true
+    }
+
+    /// Has a checkpoint written before the first transaction, however long it takes; `false` when nobody is left. Without one
+    /// the data folder has another identity at the next start, and the sink another transactional.id: what this one had open
+    /// when it was killed would then hold up who reads what is committed until the broker ends it.
+    async fn keep_identity(&mut self) -> bool {
+        // The keeper tells of what keeps it from that.
+        while (self.works.positions.persist)().await.is_err() {
+            if self.is_alone() {
+                return false;
+            }
+            self.rest().await;
+        }
+        self.pause = PAUSE_MIN;
         true
     }
 
