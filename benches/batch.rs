@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use engine::batch::{Batch, Columns, Origin, Positions, Run, Span, Ticket, Verdict};
+use engine::batch::{Batch, Columns, Mark, Origin, Positions, Run, Span, Ticket, Verdict};
 use engine::memory::Memory;
 use engine::pool::{ARENA_BYTES, BATCH_BYTES, Pool};
 use engine::settle::Settle;
@@ -89,6 +89,7 @@ fn batches(criterion: &mut Criterion) {
         tls_subject: None,
         assignment: None,
         protocol: None,
+        mark: Mark::default(),
     };
     let mut group = criterion.benchmark_group("batch");
     for format in [Format::Raw, Format::Ndjson] {

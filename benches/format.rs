@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use engine::batch::{Columns, Origin, Positions, Run, Span};
+use engine::batch::{Columns, Mark, Origin, Positions, Run, Span};
 use engine::pool::{ARENA_BYTES, Arena};
 use engine::sink::format::{Format, encode};
 use engine::syslog::{Header, TimeContext, YearPolicy, parse};
@@ -47,6 +47,7 @@ fn origin() -> Origin {
         tls_subject: None,
         assignment: None,
         protocol: None,
+        mark: Mark::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -67,7 +68,43 @@ pub struct Origin {
     pub protocol: Option<&'static str>,
     /// What a source and a sink of one kind know of the input between them.
     pub assignment: Option<Assignment>,
+    /// What it is known by.
+    pub mark: Mark,
 }
+
+/// What an origin is known by: no two that were made have the same, and a clone has one of its own, for it may be changed. An
+/// address would not do: another origin may come to lie where one lay that is gone.
+#[derive(Debug)]
+pub struct Mark(u64);
+
+impl Mark {
+    /// The number that no other one has.
+    pub fn number(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Mark {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Clone for Mark {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+/// Origins are equal that say the same.
+impl PartialEq for Mark {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Mark {}
 
 /// An input as its source and a sink of the same kind know it, and nobody else: an assignment of a Kafka partition.
 #[derive(Clone)]

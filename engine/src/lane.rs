@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use crate::batch::{Assignment, Batch, LaneId, Origin, Run, SinkId, Ticket};
+use crate::batch::{Batch, LaneId, Origin, Run, SinkId, Ticket};
 use crate::memory::{Charge, Share};
 use crate::metrics::{Reason, SourceCounters};
 use crate::shard::Shard;
@@ -65,9 +65,8 @@ struct Encoding {
     /// `None` for a sink that only counts.
     format: Option<Format>,
     open: Vec<Open>,
-    /// Outlet of the origin seen last, and whether the sink takes it. The assignment is held, so that no other one is taken
-    /// for it that lies where it lay.
-    last: Option<(*const Origin, Option<Assignment>, Option<u32>)>,
+    /// The mark of the origin seen last, and its outlet; `None` where the sink does not take it.
+    last: Option<(u64, Option<u32>)>,
     /// Inputs whose records the sink already has up to a position, from before a restart.
     have: HashMap<u64, u64>,
 }
@@ -351,15 +350,12 @@ impl Encoding {
 
     /// The outlet for records of this origin, or `None` when the sink does not take them.
     fn outlet(&mut self, origin: &Origin, takes: &Where, sink: &dyn Sink) -> Option<u32> {
-        let at: *const Origin = origin;
-        if let Some((last, assignment, outlet)) = &self.last
-            && std::ptr::eq(*last, at)
-            && *assignment == origin.assignment
-        {
-            return *outlet;
+        let mark = origin.mark.number();
+        if let Some((_, outlet)) = self.last.filter(|(last, _)| *last == mark) {
+            return outlet;
         }
         let outlet = takes.origin(origin).then(|| sink.outlet(origin));
-        self.last = Some((at, origin.assignment.clone(), outlet));
+        self.last = Some((mark, outlet));
         outlet
     }
 }
@@ -514,7 +510,32 @@ pub async fn deliver(around: &Surroundings, entered: &Entered, slot: u32, run: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Mark;
     use crate::memory::Memory;
+    use crate::source::playground::Keep;
+
+    #[test]
+    fn an_origin_is_not_taken_for_one_that_lay_where_it_lies() {
+        let origin = |name: &str| Origin {
+            source: "s".into(),
+            host: "h".into(),
+            tags: vec![("source_name".to_owned(), name.to_owned())],
+            peer: None,
+            tls_subject: None,
+            assignment: None,
+            protocol: None,
+            mark: Mark::default(),
+        };
+        let takes = Where { tags: vec![("source_name".to_owned(), "b.log".to_owned())], ..Where::default() };
+        let sink = Keep::new(0, Format::Raw);
+        let mut encoding = Encoding { format: None, open: Vec::new(), last: None, have: HashMap::new() };
+        let mut place = Box::new(origin("a.log"));
+        assert_eq!(encoding.outlet(&place, &takes, &*sink), None);
+        *place = origin("b.log");
+        assert_eq!(encoding.outlet(&place, &takes, &*sink), Some(0));
+        *place = Origin { tags: Vec::new(), ..(*place).clone() };
+        assert_eq!(encoding.outlet(&place, &takes, &*sink), None, "a changed clone");
+    }
 
     #[test]
     fn a_source_that_is_stopped_while_it_is_held_gives_out_nothing_more() {

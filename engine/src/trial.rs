@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 
-use crate::batch::Origin;
+use crate::batch::{Mark, Origin};
 use crate::config::{Config, Side, SourceConfig};
 use crate::decode::{self, decode_line};
 use crate::diagnosis::{Code, Diagnostic};
@@ -361,6 +361,7 @@ fn file_sink(params: &FileSinkParams, source: Option<&SourceConfig>, others: &Ot
         tls_subject: None,
         assignment: None,
         protocol: None,
+        mark: Mark::default(),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);

@@ -289,7 +289,7 @@ mod tests {
     use proptest::{prop_assert_eq, proptest};
 
     use super::{Begins, Joiner, Multiline};
-    use crate::batch::{Columns, Origin, Positions, Run, Span};
+    use crate::batch::{Columns, Mark, Origin, Positions, Run, Span};
     use crate::frame::newline;
 
     fn rules(begins: Begins) -> Multiline {
@@ -310,6 +310,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         };
         let mut joiner = Joiner::new(rules.clone(), 1 << 20);
         let (mut records, mut base) = (Vec::new(), 0);
@@ -454,6 +455,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         };
         let bytes = b"2024-2024-\nnext";
         let lines = [Span { start: 0, end: 5 }, Span { start: 5, end: 10 }, Span { start: 11, end: 15 }];
@@ -489,6 +491,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         };
         let run = Run {
             bytes: b"2024-x\n",

@@ -214,7 +214,7 @@ impl Loop<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Columns, Origin, Positions, Span};
+    use crate::batch::{Columns, Mark, Origin, Positions, Span};
     use crate::syslog::{TimeContext, YearPolicy, parse};
     use proptest::prelude::{ProptestConfig, proptest};
 
@@ -231,6 +231,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         }
     }
 

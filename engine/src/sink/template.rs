@@ -344,6 +344,7 @@ fn strftime(format: &str, time: Timestamp, zone: &TimeZone) -> Result<String, ji
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Mark;
     use proptest::prelude::{ProptestConfig, any, proptest};
 
     fn origin(source: &str, host: &str, tags: &[(&str, &str)]) -> Origin {
@@ -356,6 +357,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         }
     }
 

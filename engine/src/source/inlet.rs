@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Columns, Origin, Positions, Run, Span};
+use crate::batch::{Columns, Mark, Origin, Positions, Run, Span};
 use crate::diagnosis::HELP;
 use crate::escape::escape_outside_to;
 use crate::frame::Rules;
@@ -103,6 +103,7 @@ impl Inlet {
             tls_subject: None,
             assignment: None,
             protocol: Some(rules.protocol).filter(|name| !name.is_empty()),
+            mark: Mark::default(),
         };
         let mut marked = rules.tags.clone();
         marked.push(("syslog_malformed".to_owned(), "true".to_owned()));

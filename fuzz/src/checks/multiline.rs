@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::batch::{Columns, Origin, Positions, Run, Span};
+use engine::batch::{Columns, Mark, Origin, Positions, Run, Span};
 use engine::frame::multiline::{Begins, Group, Joiner, Multiline};
 
 use super::dial::Dial;
@@ -138,6 +138,7 @@ fn origin() -> Origin {
         tls_subject: None,
         assignment: None,
         protocol: None,
+        mark: Mark::default(),
     }
 }
 

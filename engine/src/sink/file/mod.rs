@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::assemble::Past;
-use crate::batch::{Batch, Origin, ShardId, SinkId, Verdict};
+use crate::batch::{Batch, Mark, Origin, ShardId, SinkId, Verdict};
 use crate::checkpoint::Group;
 use crate::keeper::Persist;
 use crate::pool::ALIGN;
@@ -112,6 +112,7 @@ impl FileSink {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         };
         let ledger = self.ledger(self.number(template.outlet(&nowhere)));
         match place::open(Path::new(&ledger.name), self.settings.mode) {

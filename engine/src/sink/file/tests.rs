@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 
 use super::settings::{Fsync, Packing, Rotate, Settings};
 use super::*;
-use crate::batch::Ticket;
+use crate::batch::{Mark, Ticket};
 use crate::io::Backend;
 use crate::io::runtime::Runtime;
 use crate::pool::Arena;
@@ -109,6 +109,7 @@ impl Rig {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         };
         let ledger = sink.ledger(sink.outlet(&origin));
         let home: Rc<RefCell<Vec<Box<Batch>>>> = Rc::default();
@@ -488,6 +489,7 @@ fn outlets_get_numbers_owners_and_groups() {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         })
     };
     let numbers: HashSet<u32> = ["a", "b", "a"].map(number).into();

@@ -87,7 +87,7 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Origin;
+    use crate::batch::{Mark, Origin};
     use crate::checkpoint::Group;
     use crate::sink::template::Template;
 
@@ -101,6 +101,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         };
         let outlet = Template::parse("/dev/full").unwrap().outlet(&origin);
         let mut patience = Patience::new(Arc::new(Ledger::new(outlet, Group::default())));

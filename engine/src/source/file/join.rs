@@ -118,6 +118,7 @@ mod tests {
     use super::super::lines::{Lines, LongLines};
     use super::super::stage::Stage;
     use super::*;
+    use crate::batch::Mark;
     use crate::frame::multiline::Begins;
 
     const MAX: usize = 40;
@@ -136,6 +137,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         }
     }
 

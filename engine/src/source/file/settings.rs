@@ -11,7 +11,7 @@ use super::params::Compression;
 use super::reader::Way;
 use super::stage::Stage;
 use super::told::Told;
-use crate::batch::Origin;
+use crate::batch::{Mark, Origin};
 use crate::decode::{Encode, OnBad};
 use crate::frame::multiline::Multiline;
 use crate::source::part::Surroundings;
@@ -63,6 +63,7 @@ impl Settings {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         }
     }
 

@@ -233,6 +233,7 @@ impl Seen {
 mod tests {
     use super::*;
     use crate::batch::Columns;
+    use crate::batch::Mark;
 
     fn lines(bytes: &[u8]) -> Vec<Span> {
         let mut spans = Vec::new();
@@ -262,6 +263,7 @@ mod tests {
             tls_subject: None,
             assignment: None,
             protocol: None,
+            mark: Mark::default(),
         }
     }
 

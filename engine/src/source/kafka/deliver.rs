@@ -15,7 +15,7 @@ use super::params::{Encode, Split};
 use super::parcel::Parcel;
 use super::partition::{Letter, Partition};
 use crate::batch::messages::{Message, Messages};
-use crate::batch::{Columns, Origin, Positions, Run, Span};
+use crate::batch::{Columns, Mark, Origin, Positions, Run, Span};
 use crate::decode::{self, BadByte, OnBad};
 use crate::escape::escape_outside_to;
 use crate::lane::deliver;
@@ -57,6 +57,7 @@ impl Rules {
             tls_subject: None,
             assignment: Some(partition.assigned.for_origin()),
             protocol: None,
+            mark: Mark::default(),
         }
     }
 }
