@@ -27,6 +27,8 @@ struct Entry {
     committed: Option<u64>,
     /// Whether it has a window.
     is_open: bool,
+    /// What the group had committed when offsets went back: nobody else has gone on where it has that still.
+    stale: Option<u64>,
 }
 
 /// See above.
@@ -110,6 +112,7 @@ impl Book {
                 kept: Some(known.position),
                 committed: known.committed,
                 is_open: false,
+                stale: None,
             };
             let place = (Arc::from(&*known.topic), known.number);
             // While a source takes the place of another one, both are in a checkpoint.
@@ -149,7 +152,7 @@ impl Book {
         let before = entries.get(place).copied().filter(|entry| entry.position.is_some());
         let elsewhere = before.and_then(|entry| entry.elsewhere(told));
         let entry = match before.filter(|entry| elsewhere.is_none() && !entry.is_open) {
-            Some(entry) => Entry { committed: told.committed, is_open: true, ..entry },
+            Some(entry) => Entry { committed: told.committed, is_open: true, stale: None, ..entry },
             None => {
                 // What was read under the other id and is not settled yet comes again.
                 let position = match before {
@@ -157,7 +160,7 @@ impl Book {
                     _ => told.committed,
                 };
                 let committed = told.committed;
-                Entry { id: self.new_id(), position, kept: None, committed, is_open: true }
+                Entry { id: self.new_id(), position, kept: None, committed, is_open: true, stale: None }
             }
         };
         entries.insert(place.clone(), entry);
@@ -183,7 +186,10 @@ impl Book {
     /// Offsets went back: what comes is another reading. Returns its id.
     pub fn begin_anew(&self, partition: &Partition) -> u64 {
         let id = self.new_id();
-        self.with(partition, |entry| *entry = Entry { id, is_open: true, ..Entry::default() });
+        self.with(partition, |entry| {
+            let stale = entry.committed.or(entry.stale);
+            *entry = Entry { id, is_open: true, stale, ..Entry::default() };
+        });
         id
     }
 
@@ -252,7 +258,7 @@ impl Book {
                     topic: topic.to_string(),
                     number: *number,
                     position: entry.position?,
-                    committed: entry.committed,
+                    committed: entry.committed.or(entry.stale),
                 })
             })
             .collect();
@@ -289,7 +295,7 @@ impl Entry {
         match (self.committed, told.committed) {
             (Some(_), None) => Some(Elsewhere::Gone),
             (Some(before), Some(now)) if now < before => Some(Elsewhere::PutBack),
-            (_, Some(now)) if now > position => Some(Elsewhere::Ahead),
+            (before, Some(now)) if now > position && before != Some(now) => Some(Elsewhere::Ahead),
             _ if end < position => Some(Elsewhere::Short),
             _ => None,
         }
@@ -409,5 +415,25 @@ mod tests {
         assert_eq!(book.to_commit(&third), None);
         book.found(&third, 0);
         assert_eq!(book.places(&HashMap::from([(id, 4)]))[0].position, 4);
+    }
+
+    #[test]
+    fn after_offsets_went_back_what_the_group_has_from_before_is_nobody_elses() {
+        let before = book(&[known(1000, Some(1000))]);
+        let partition = partition(before.begin(&place(), told(Some(1000))));
+        let id = before.begin_anew(&partition);
+        partition.begin_anew(id);
+        before.found(&partition, 0);
+        // Librdkafka still says what it has from before.
+        partition.seen(600, 1000);
+        partition.set_durable(600);
+        assert!(partition.is_new(600) && partition.lag() == Some(0));
+        assert!(!before.is_committed(&partition) || before.to_commit(&partition).is_none());
+        let partitions = before.places(&HashMap::from([(id, 600)]));
+        assert_eq!((partitions[0].position, partitions[0].committed), (600, Some(1000)));
+        // Killed before it was committed: the topic has grown past the old offset meanwhile.
+        let told = Told { committed: Some(1000), end: Some(2000) };
+        let after = book(&partitions).begin(&place(), told);
+        assert_eq!((after.offset, after.elsewhere), (Some(600), None));
     }
 }

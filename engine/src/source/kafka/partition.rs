@@ -44,8 +44,10 @@ pub struct Partition {
     durable: AtomicU64,
     /// Behind the last message there is, as the broker said last; negative while that is not known.
     high: AtomicI64,
-    /// What the group had committed when the partition came, or the reader commits.
+    /// What the reader has committed; negative before that, and after offsets went back.
     committed: AtomicI64,
+    /// What the group has committed, as librdkafka said last.
+    told: AtomicI64,
     /// Whether what is in the mail is not wanted any more.
     given_up: AtomicBool,
     /// Whether the shard is done with it.
@@ -69,6 +71,7 @@ impl Partition {
             durable: AtomicU64::new(beginning.offset.unwrap_or(0)),
             high: AtomicI64::new(-1),
             committed: AtomicI64::new(-1),
+            told: AtomicI64::new(-1),
             given_up: AtomicBool::new(false),
             left: AtomicBool::new(false),
             reader,
@@ -155,16 +158,17 @@ impl Partition {
         offset > self.committed.load(Ordering::Relaxed)
     }
 
-    /// The broker says up to where there are messages, and what the group has committed.
+    /// The broker says up to where there are messages, and what the group has committed. That may be from before offsets went
+    /// back, so it says nothing of what is still to be committed.
     pub fn seen(&self, high: i64, committed: i64) {
         self.high.store(high, Ordering::Relaxed);
-        self.committed.fetch_max(committed, Ordering::Relaxed);
+        self.told.store(committed, Ordering::Relaxed);
     }
 
     /// Messages that are there and not durable here; none while that is not known.
     pub fn lag(&self) -> Option<u64> {
         let high = self.high.load(Ordering::Relaxed);
-        let at = self.durable().unwrap_or(0).max(self.committed.load(Ordering::Relaxed)).max(0);
+        let at = self.durable().or_else(|| Some(self.told.load(Ordering::Relaxed))).unwrap_or(0).max(0);
         (high >= 0).then(|| u64::try_from(high - at).unwrap_or(0))
     }
 

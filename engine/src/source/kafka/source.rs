@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::deliver::{Rules, deliver_all};
 use super::group::Member;
@@ -112,9 +113,11 @@ impl KafkaSource {
         if self.member.enter(part) == self.settings.shards {
             self.start(&around);
         }
-        let open: Rc<RefCell<Vec<Open>>> = Rc::default();
-        let mut is_asked = false;
+        let (open, closed): (Rc<RefCell<Vec<Open>>>, Rc<Notify>) = Default::default();
+        let (mut is_asked, mut farewell) = (false, None);
         loop {
+            let is_over = is_asked && open.borrow().is_empty();
+            farewell = is_over.then(|| farewell.unwrap_or_else(|| Instant::now() + FAREWELL_MAX));
             tokio::select! {
                 biased;
                 () = around.shard.settled() => note_durable(&around, &open.borrow()),
@@ -123,11 +126,13 @@ impl KafkaSource {
                     let slot = Rc::new(Cell::new(around.shard.settle().open(partition.id(), begin)));
                     open.borrow_mut().push((Rc::clone(&slot), Arc::clone(&partition)));
                     let (rules, around, open) = (Arc::clone(&self.settings.rules), around.clone(), Rc::clone(&open));
+                    let closed = Rc::clone(&closed);
                     let book = Arc::clone(&self.member.book);
                     tokio::task::spawn_local(async move {
                         deliver_all(Arc::clone(&partition), book, rules, around, slot).await;
                         // In the same turn: nobody asks for a window that is closed.
                         open.borrow_mut().retain(|(_, other)| !Arc::ptr_eq(other, &partition));
+                        closed.notify_one();
                     });
                 }
                 () = around.stop.raised(), if !is_asked => {
@@ -135,11 +140,18 @@ impl KafkaSource {
                     self.stop.raise();
                 }
                 () = self.ended.raised() => break,
-                () = tokio::time::sleep(FAREWELL_MAX), if is_asked && open.borrow().is_empty() => break,
+                () = closed.notified() => {}
+                () = sleep_until(farewell), if is_over => break,
             }
         }
         // A reader that ended by itself has left nothing behind; what is delivered settles with the lanes.
         open.borrow().iter().for_each(|(_, partition)| partition.end());
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
     }
 }
 
