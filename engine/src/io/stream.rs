@@ -18,6 +18,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::alarm::Alarm;
 use super::bufring::{Buffers, Lease};
 use super::connections::{Core, Listener, NEVER, Source};
@@ -132,6 +134,8 @@ pub struct Streams {
     pub(super) events: RefCell<Vec<Event>>,
     pub(super) started: Instant,
     pub(super) stopped: Cell<bool>,
+    pub(super) is_broken: Cell<bool>,
+    pub(super) breaks: Notify,
 }
 
 impl Streams {
@@ -155,6 +159,8 @@ impl Streams {
             events: RefCell::default(),
             started: Instant::now(),
             stopped: Cell::new(false),
+            is_broken: Cell::new(false),
+            breaks: Notify::new(),
         }))
     }
 

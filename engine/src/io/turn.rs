@@ -51,6 +51,28 @@ impl Streams {
     /// Gives out what happens until [`Streams::stop`]. To be spawned on the shard; it ends early only when the kernel
     /// refuses to go on.
     pub async fn run(self: Rc<Self>) -> io::Result<()> {
+        let ended = self.receive().await;
+        if ended.is_err() {
+            self.is_broken.set(true);
+            self.breaks.notify_waiters();
+        }
+        ended
+    }
+
+    /// Whether [`Streams::run`] ended with an error: nothing comes any more, and no connection is known to be gone.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.get()
+    }
+
+    /// Waits until that is so.
+    pub async fn broken(&self) {
+        let breaks = self.breaks.notified();
+        if !self.is_broken() {
+            breaks.await;
+        }
+    }
+
+    async fn receive(&self) -> io::Result<()> {
         let mut timer = Timer::default();
         while !self.stopped.get() {
             if self.turn()? {

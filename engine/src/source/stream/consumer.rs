@@ -1,7 +1,8 @@
 //! Where a source's connections and their bytes arrive: who may connect, and the way to the worker.
 //!
-//! What waits at the worker's desk is bounded by the receive budget, since each lease there is charged to the source.
-//! A connection that has to pass the entrance reaches the worker, and counts against `max_connections`, once it is in.
+//! What waits at the worker's desk is bounded by the receive budget, since each lease there is charged to the source, and
+//! the worker hears of a connection with its first lease: who connects and goes leaves nothing there. A connection that has
+//! to pass the entrance reaches the worker, and counts against `max_connections`, once it is in.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ const ENTER_WITHIN: Duration = Duration::from_secs(10);
 
 /// What happened on a connection.
 pub(super) enum Item {
-    /// It was made, or came through the entrance.
+    /// It brings its first bytes, or came through the entrance.
     Open(Conn, Option<SocketAddr>, Option<Box<Session>>),
     /// It brought bytes, from this one on.
     Bytes(Conn, Lease, usize),
@@ -34,6 +35,11 @@ pub(super) enum Item {
     Close(Conn, Closed),
     /// The source stops; the last bytes of all connections follow.
     Farewell,
+}
+
+/// A connection that has brought nothing yet.
+struct Silent {
+    peer: Option<SocketAddr>,
 }
 
 /// Takes what a source receives on a shard.
@@ -46,6 +52,8 @@ pub(super) struct Consumer {
     key: Arc<str>,
     allow: Vec<Cidr>,
     entrance: Option<RefCell<Entrance>>,
+    /// By slot: connections of which the worker has not heard, where there is no entrance.
+    silent: RefCell<Vec<Option<Silent>>>,
     /// By slot: whether the connection came through the entrance.
     inside: RefCell<Vec<bool>>,
     /// How many did, on all shards.
@@ -72,6 +80,7 @@ impl Consumer {
             key: Arc::clone(&rules.inlet.key),
             allow: rules.allow.clone(),
             entrance: Entrance::new(rules.proxied, rules.tls.clone()).map(RefCell::new),
+            silent: RefCell::default(),
             inside: RefCell::default(),
             inside_count: inside,
             connections_max: rules.options.connections_max,
@@ -103,6 +112,27 @@ impl Consumer {
     fn is_allowed(&self, peer: Option<SocketAddr>) -> bool {
         let Some(peer) = peer.filter(|_| !self.allow.is_empty()) else { return true };
         self.allow.iter().any(|network| network.contains(peer.ip()))
+    }
+
+    /// A connection is made that goes to the worker as it is.
+    fn hush(&self, conn: Conn, peer: Option<SocketAddr>) {
+        let silent = &mut *self.silent.borrow_mut();
+        if silent.len() <= conn.slot() {
+            silent.resize_with(conn.slot() + 1, || None);
+        }
+        silent[conn.slot()] = Some(Silent { peer });
+    }
+
+    /// The connection, if it has brought nothing yet; from now on it has.
+    fn take_silent(&self, conn: Conn) -> Option<Silent> {
+        self.silent.borrow_mut().get_mut(conn.slot())?.take()
+    }
+
+    /// A connection ended that had brought nothing.
+    fn went_silently(&self, Silent { peer }: Silent, how: Closed) {
+        if let Closed::Failed(kind) = how {
+            self.entering.told(peer, &kind.to_string());
+        }
     }
 
     /// A connection comes to the entrance.
@@ -188,7 +218,7 @@ impl StreamConsumer for Consumer {
         self.connections.set(self.connections.get() + 1);
         match &self.entrance {
             Some(entrance) => self.arrive(entrance, conn, peer),
-            None => self.desk.put(Item::Open(conn, peer, None)),
+            None => self.hush(conn, peer),
         }
         true
     }
@@ -196,7 +226,12 @@ impl StreamConsumer for Consumer {
     fn on_bytes(&self, conn: Conn, lease: Lease) {
         let lease = match &self.entrance {
             Some(entrance) => self.step(entrance, conn, lease),
-            None => Some(lease),
+            None => {
+                if let Some(Silent { peer }) = self.take_silent(conn) {
+                    self.desk.put(Item::Open(conn, peer, None));
+                }
+                Some(lease)
+            }
         };
         if let Some(lease) = lease {
             self.desk.put(Item::Bytes(conn, lease, 0));
@@ -205,6 +240,9 @@ impl StreamConsumer for Consumer {
 
     fn on_close(&self, conn: Conn, how: Closed) {
         self.connections.set(self.connections.get() - 1);
+        if let Some(silent) = self.take_silent(conn) {
+            return self.went_silently(silent, how);
+        }
         if self.entrance.as_ref().is_none_or(|entrance| self.leave(entrance, conn, how)) {
             self.desk.put(Item::Close(conn, how));
         }

@@ -122,10 +122,20 @@ impl StreamSource {
         let receiving = async {
             match streams.listen(source, listening, seat) {
                 Ok(()) => {
-                    around.stop.raised().await;
+                    tokio::select! {
+                        () = around.stop.raised() => {}
+                        () = streams.broken() => {
+                            let error = std::io::Error::other("the kernel has refused to go on; see the log");
+                            self.cannot_receive(&around, &error);
+                            around.stop.raise();
+                        }
+                    }
                     self.listening().take();
                 }
                 Err(error) => self.cannot_receive(&around, &error),
+            }
+            if streams.is_broken() {
+                return consumer.desk.close();
             }
             streams.stop_listening(source);
             consumer.desk.put(Item::Farewell);
