@@ -33,8 +33,8 @@ const RUN_BYTES: usize = 256 << 10;
 const DROPS_EVERY: Duration = Duration::from_secs(1);
 /// Receives of a turn, after which others on the shard have theirs.
 const TURN_RECEIVES: usize = 512;
-/// Turns in which a socket that is being stopped is emptied.
-const LAST_TURNS: usize = 1024;
+/// What a datagram takes of a receive buffer at least: the kernel's own part of it.
+const KERNEL_BYTES_LEAST: u64 = 512;
 
 /// How a socket is to be bound.
 #[derive(Clone, Debug)]
@@ -243,14 +243,26 @@ impl Datagrams {
             }
             tokio::task::coop::consume_budget().await;
         }
-        for _ in 0..LAST_TURNS {
-            let turn = self.turn()?;
-            if turn.received == 0 && !turn.more {
-                break;
-            }
-        }
+        self.empty().await?;
         self.read_drops();
         Ok(())
+    }
+
+    /// Receives what the kernel held at this moment, and little more: who sends may go on for ever.
+    async fn empty(&self) -> io::Result<()> {
+        // The kernel sets aside twice what it grants, for its own part.
+        let held_bytes = 2 * self.socket.receive_buffer().granted_bytes;
+        let (mut receives, before) = (0, self.state.borrow().counters.bytes);
+        loop {
+            let turn = self.turn()?;
+            receives += turn.received as u64;
+            let bytes = self.state.borrow().counters.bytes - before;
+            let is_over = bytes >= held_bytes || receives >= held_bytes / KERNEL_BYTES_LEAST;
+            if is_over || turn.received == 0 && !turn.more {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Ends [`Datagrams::run`] once the socket is empty or the consumer takes no more.
@@ -270,6 +282,11 @@ impl Datagrams {
     pub fn counters(&self) -> DatagramCounters {
         self.read_drops();
         self.state.borrow().counters
+    }
+
+    /// What of the buffers that the kernel fills was ever filled, bytes.
+    pub fn touched_bytes(&self) -> usize {
+        self.state.borrow().way.touched_bytes()
     }
 
     /// The socket.

@@ -36,6 +36,9 @@ pub(super) struct RingWay {
     ring: Ring,
     provided: Provided,
     memory: Mapping,
+    /// How far each slot was ever filled, and the sum.
+    reached: [usize; SLOTS as usize],
+    touched_bytes: usize,
     slot_bytes: usize,
     /// What of a slot the kernel may fill: a longer datagram is cut as it is without a ring.
     filled_bytes_max: usize,
@@ -76,6 +79,8 @@ impl Way {
             ring,
             provided,
             memory,
+            reached: [0; SLOTS as usize],
+            touched_bytes: 0,
             slot_bytes,
             filled_bytes_max,
             header,
@@ -116,6 +121,14 @@ impl Way {
                 way.full = received == MESSAGES;
                 Ok(received)
             }
+        }
+    }
+
+    /// What of the ring's buffers was ever filled, bytes.
+    pub(super) fn touched_bytes(&self) -> usize {
+        match self {
+            Self::Ring(way) => way.touched_bytes,
+            Self::Epoll(_) => 0,
         }
     }
 
@@ -187,6 +200,11 @@ impl RingWay {
             self.provided.used();
             let start = self.memory.at(usize::from(slot) * self.slot_bytes);
             let bytes = done.result.max(0) as usize;
+            let reached = &mut self.reached[usize::from(slot)];
+            if bytes > *reached {
+                self.touched_bytes += bytes - *reached;
+                *reached = bytes;
+            }
             // SAFETY: within the slot, which the kernel has filled and does not use again before it is given back.
             let filled =
                 unsafe { std::slice::from_raw_parts(start.as_ptr(), bytes.min(self.filled_bytes_max)) };

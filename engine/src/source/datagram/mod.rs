@@ -137,8 +137,8 @@ impl DatagramSource {
             Err(error) => return self.failed(&around, &error),
         };
         consumer.store.wake_on_room(Rc::clone(&datagrams));
-        let ring_bytes = if self.gro { RING_BYTES_GRO } else { RING_BYTES };
-        let _ring = around.shard.memory().charge(ring_bytes).used_for(Use::Datagrams);
+        let mut ring_bytes = if self.gro { RING_BYTES_GRO } else { RING_BYTES };
+        let mut ring = around.shard.memory().charge(ring_bytes).used_for(Use::Datagrams);
         let mut losses = Losses::new(self, around.clone());
         let stopping = async {
             let mut tick = tokio::time::interval(DROPS_EVERY);
@@ -146,7 +146,15 @@ impl DatagramSource {
             loop {
                 tokio::select! {
                     () = around.stop.raised() => break,
-                    _ = tick.tick() => losses.count(&datagrams),
+                    _ = tick.tick() => {
+                        losses.count(&datagrams);
+                        // Datagrams longer than a page take more of the buffers, which they keep.
+                        let touched_bytes = (RING_BYTES + datagrams.touched_bytes()).min(RING_BYTES_GRO);
+                        while ring_bytes < touched_bytes {
+                            ring.grow(WAITING_STEP_BYTES);
+                            ring_bytes += WAITING_STEP_BYTES;
+                        }
+                    }
                 }
             }
             consumer.last.set(true);
