@@ -79,6 +79,30 @@ fn an_output_that_somebody_cuts_has_no_hole() {
 }
 
 /// Sends lines until it is told to stop, or the connection breaks.
+#[test]
+fn an_output_that_somebody_removes_with_its_folder_is_begun_anew() {
+    for io in BACKENDS {
+        let site = Site::new(io, "path = \"in/app.log\"", "path = \"out/app.log\"");
+        let append = |numbers: std::ops::Range<usize>| {
+            let file = fs::OpenOptions::new().create(true).append(true).open(site.path("in/app.log"));
+            file.unwrap().write_all(numbers.map(line).collect::<String>().as_bytes()).unwrap();
+        };
+        append(0..1000);
+        let engine = Started::in_folder(site.folder());
+        let delivered = |lines: usize| {
+            until("it is delivered", || status(site.folder())["sources"][0]["delivered"] == lines);
+        };
+        delivered(1000);
+        fs::remove_dir_all(site.path("out")).unwrap();
+        append(1000..2000);
+        delivered(2000);
+        assert_eq!(numbers(&site.read("out/app.log")), (1000..2000).collect::<Vec<_>>());
+        engine.stop();
+        let log = String::from_utf8(site.read("logs/wpgen.log")).unwrap();
+        assert_eq!(log.matches("somebody removed it, with the 80000 bytes").count(), 1, "{log}");
+    }
+}
+
 fn send(port: u16, stop: &AtomicBool) {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
     for number in 0.. {

@@ -136,13 +136,24 @@ impl IoFile {
     /// # Errors
     /// Those of statx.
     pub fn len_at_hand(&self) -> io::Result<u64> {
+        Ok(self.at_hand(libc::STATX_SIZE)?.stx_size)
+    }
+
+    /// Whether no name leads to the file any more, as far as the kernel knows without asking a server.
+    ///
+    /// # Errors
+    /// Those of statx.
+    pub fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.at_hand(libc::STATX_NLINK)?.stx_nlink == 0)
+    }
+
+    fn at_hand(&self, mask: u32) -> io::Result<libc::statx> {
         // SAFETY: statx is a plain C struct of integers, for which all zeros is a valid value.
         let mut facts: libc::statx = unsafe { std::mem::zeroed() };
         let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
         // SAFETY: the descriptor is open, the path ends with NUL, and the struct lives through the call.
-        let asked =
-            unsafe { libc::statx(self.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_SIZE, &raw mut facts) };
-        if asked == 0 { Ok(facts.stx_size) } else { Err(io::Error::last_os_error()) }
+        let asked = unsafe { libc::statx(self.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut facts) };
+        if asked == 0 { Ok(facts) } else { Err(io::Error::last_os_error()) }
     }
 
     /// A second handle that a blocking thread may use.

@@ -206,6 +206,39 @@ impl Owner {
         }
     }
 
+    /// Whether somebody else has removed the file that is open.
+    fn was_removed(&mut self) -> bool {
+        let Some(Output { path, kind: Kind::File(file) }) = &self.current else { return false };
+        if !file.writer.is_removed() {
+            return false;
+        }
+        log::warn!(
+            target: "wpgen::sink",
+            "output {path}: somebody removed it, with the {} bytes that were delivered to it; records go into a new one. To have \
+             it put aside without a loss, let it be renamed and send SIGHUP, or use `rotate`",
+            self.around.ledger.committed_len(file.dev, file.ino).unwrap_or(0)
+        );
+        true
+    }
+
+    /// The file is gone, and nobody will find what is written to it: what no sync has covered goes into a new one.
+    async fn begin_again(&mut self) {
+        let Some(Output { path, kind: Kind::File(file) }) = self.current.take() else { return };
+        self.around.ledger.forget(file.dev, file.ino);
+        let batches = std::mem::take(&mut self.unsynced);
+        self.write_all(batches, &path).await;
+    }
+
+    /// Writes batches that were written before.
+    async fn write_all(&mut self, batches: Vec<Box<Batch>>, path: &str) {
+        for batch in batches {
+            let mut job = Job::new(batch);
+            self.write(&mut job, path).await;
+            self.unsynced.push(job.batch);
+        }
+        self.sync_due = Some(Instant::now());
+    }
+
     /// Whether somebody else has cut the file that is open.
     fn was_cut(&mut self) -> bool {
         let Some(Output { path, kind: Kind::File(file) }) = &mut self.current else { return false };
@@ -308,6 +341,9 @@ impl Owner {
 
     /// Begins a sync of what is written; without sync, what is written is delivered.
     async fn begin_sync(&mut self) {
+        if self.was_removed() {
+            self.begin_again().await;
+        }
         self.flush().await;
         if self.is_failing {
             return self.give_back().await;
@@ -360,12 +396,7 @@ impl Owner {
         }
         self.cut().await;
         let path = self.current.as_ref().map(|current| current.path.clone()).unwrap_or_default();
-        for batch in batches {
-            let mut job = Job::new(batch);
-            self.write(&mut job, &path).await;
-            self.unsynced.push(job.batch);
-        }
-        self.sync_due = Some(Instant::now());
+        self.write_all(batches, &path).await;
     }
 
     /// Syncs everything and closes the file, whole. Returns its path, if there was a file.

@@ -24,6 +24,8 @@ pub(super) trait Medium: Clone + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// The length as the kernel has it at hand.
     fn len(&self) -> io::Result<u64>;
+    /// Whether it has no name any more.
+    fn is_removed(&self) -> bool;
 }
 
 impl Medium for IoFile {
@@ -41,6 +43,10 @@ impl Medium for IoFile {
 
     fn len(&self) -> io::Result<u64> {
         self.len_at_hand()
+    }
+
+    fn is_removed(&self) -> bool {
+        Self::is_removed(self).unwrap_or(false)
     }
 }
 
@@ -138,6 +144,11 @@ impl<M: Medium> Writer<M> {
         let went = self.visible - len;
         (self.visible, self.reserved) = (len, len);
         Some(went)
+    }
+
+    /// Whether somebody else has removed the file.
+    pub(super) fn is_removed(&self) -> bool {
+        self.cached.is_removed()
     }
 
     /// Forgets what is behind `len`, in the file too.
@@ -268,6 +279,10 @@ mod tests {
 
         fn len(&self) -> io::Result<u64> {
             Ok(self.bytes.borrow().len() as u64)
+        }
+
+        fn is_removed(&self) -> bool {
+            false
         }
 
         async fn allocate_keep_size(&self, _offset: u64, _len: u64) -> io::Result<()> {
