@@ -12,7 +12,7 @@ use super::tree::Table;
 use super::types::ListenAddr;
 use super::{AdminListen, Config, SinkConfig, SourceConfig};
 use super::{memory, transactions};
-use crate::batch::Origin;
+use crate::batch::{Mark, Origin};
 use crate::diagnosis::{Code, Diagnostic, Findings, Place, nearest};
 use crate::sink::SinkParams;
 use crate::sink::file::params::PathTemplate;
@@ -35,6 +35,7 @@ pub fn all(config: &Config, sources: Option<&[String]>, cpus: usize, root: &Tabl
         check_rescue(sink, findings);
     }
     check_taken(config, findings);
+    check_where(config, findings);
     check_outputs(config, findings);
     check_loops(config, findings);
     transactions::check(config, findings);
@@ -182,6 +183,33 @@ fn check_taken(config: &Config, findings: &mut Findings) {
     }
 }
 
+/// A sink whose `where` is for no source, where others take them: a slip in a name, which is the name of a tag then.
+fn check_where(config: &Config, findings: &mut Findings) {
+    let enabled = || config.sinks.iter().filter(|sink| sink.enable);
+    for sink in enabled() {
+        let its = |source: &&SourceConfig| source.enable && sink.sources.takes(&source.key);
+        let mut sources = config.sources.iter().filter(its).peekable();
+        // What no sink at all takes is told with its source.
+        let gets_on = |source: &SourceConfig| {
+            enabled().any(|other| other.sources.takes(&source.key) && !never(source, other))
+        };
+        if sources.peek().is_none() || !sources.all(|source| never(source, sink) && gets_on(source)) {
+            continue;
+        }
+        let names = || sink.condition.tags.iter().map(|(name, _)| name.as_str());
+        let has =
+            |name: &str| config.sources.iter().any(|source| source.tags.iter().any(|tag| tag.key == name));
+        let unknown = names().filter(|name| !has(name)).find_map(|name| nearest(name, &["severity"]));
+        let message = format!("sink '{}' takes nothing: no source has the tags of its 'where'", sink.key);
+        findings.push(
+            Diagnostic::warning(None, message)
+                .at(sink.place.clone())
+                .help_if(unknown.map(|near| format!("did you mean '{near}'?")))
+                .help("give a source these tags: tags = [\"name:value\"], or change 'where'"),
+        );
+    }
+}
+
 /// Whether what a sink takes is decided by the source's tags, and is nothing of it.
 fn never(source: &SourceConfig, sink: &SinkConfig) -> bool {
     let of = |name: &str| source.tags.iter().rev().find(|tag| tag.key == name).map(|tag| &*tag.value);
@@ -296,6 +324,7 @@ fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
         tls_subject: None,
         assignment: None,
         protocol: None,
+        mark: Mark::default(),
     };
     Some(PathBuf::from(file.path.as_ref()?.template.outlet(&origin).path(0, &TimeZone::UTC)))
 }

@@ -93,12 +93,16 @@ pub trait Sink: Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// The severity of a message that says none.
+const NOTICE: u8 = 5;
+
 /// What a sink takes of a source: tags that must have a value, and the least severe message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Where {
     /// Tags and the value each must have.
     pub tags: Vec<(String, String)>,
-    /// Severity at most (0 emergency to 7 debug): records that say less are not taken; a record without one is.
+    /// Severity at most (0 emergency to 7 debug): messages of syslog that say less are not taken. One without a priority
+    /// is a notice (RFC 3164, 4.3.3), and what is no syslog is taken.
     pub severity_max: Option<u8>,
     /// In what batches.
     pub batches: Batches,
@@ -133,9 +137,7 @@ impl Where {
     /// Whether record `i` is taken.
     pub fn record(&self, run: &Run<'_>, i: usize) -> bool {
         match (self.severity_max, run.columns) {
-            (Some(max), Columns::Syslog(headers)) => {
-                headers[i].severity().is_none_or(|severity| severity <= max)
-            }
+            (Some(max), Columns::Syslog(headers)) => headers[i].severity().unwrap_or(NOTICE) <= max,
             _ => true,
         }
     }

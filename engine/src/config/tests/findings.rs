@@ -572,6 +572,12 @@ fn warnings_do_not_keep_a_configuration_from_loading() {
                 + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nwhere = { env = \"prod\" }\n",
             "no sink takes the records of source 'f'",
         ),
+        (
+            file_source("")
+                + "[[sinks]]\nkey = \"a\"\nconnect = \"blackhole_sink\"\n"
+                + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nwhere = { sevrity = \"err\" }\n",
+            "sink 'o' takes nothing",
+        ),
         (String::new(), "there is no source to run"),
     ] {
         let warnings = good(&text).warnings;
