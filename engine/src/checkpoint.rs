@@ -302,18 +302,28 @@ impl Store {
 
     /// No checkpoint: the first start, unless a broken one was set aside.
     fn first(&self) -> Result<Snapshot, OpenError> {
-        let entries =
-            fs::read_dir(&self.folder).map_err(|error| OpenError::Io { path: self.folder.clone(), error })?;
-        let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-        names.retain(|name| {
-            let name = name.as_encoded_bytes();
-            name.starts_with(NAME_BROKEN.as_bytes()) && !name.ends_with(SEEN.as_bytes())
-        });
-        match names.iter().max().map(|name| self.folder.join(name)) {
+        let aside =
+            aside(&self.folder).map_err(|error| OpenError::Io { path: self.folder.clone(), error })?;
+        match aside {
             Some(aside) => Err(OpenError::StillAside { aside }),
             None => Ok(Snapshot { next_input: 1, ..Snapshot::default() }),
         }
     }
+}
+
+/// The last broken checkpoint that was set aside in a folder and that nobody has looked at.
+fn aside(folder: &Path) -> io::Result<Option<PathBuf>> {
+    let mut names: Vec<_> = fs::read_dir(folder)?.flatten().map(|entry| entry.file_name()).collect();
+    names.retain(|name| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(NAME_BROKEN.as_bytes()) && !name.ends_with(SEEN.as_bytes())
+    });
+    Ok(names.iter().max().map(|name| folder.join(name)))
+}
+
+/// What a start would refuse a folder for that has no checkpoint, without touching anything.
+pub fn refused_first(folder: &Path) -> Option<OpenError> {
+    aside(folder).ok().flatten().map(|aside| OpenError::StillAside { aside })
 }
 
 impl OpenError {
@@ -344,8 +354,13 @@ impl OpenError {
                 ),
             ],
             Self::Newer { .. } => vec!["start the newer engine, or use another data_dir".into()],
-            Self::Locked(Refused::Io { .. }) | Self::Io { .. } => {
-                vec!["data_dir must be a folder that this user may write to".into()]
+            Self::Locked(Refused::Io { path, error }) | Self::Io { path, error } => {
+                vec![match error.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        format!("make room: df -h {}", path.parent().unwrap_or(path).display())
+                    }
+                    _ => "data_dir must be a folder that this user may write to".into(),
+                }]
             }
         }
     }

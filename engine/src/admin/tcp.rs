@@ -38,8 +38,9 @@ impl Bound {
     /// An address that cannot be had, or a token file that holds none.
     pub fn bind(at: SocketAddr, token_file: Option<&Path>) -> Result<Self, Diagnostic> {
         let token = token_file.map(token).transpose()?;
-        let listener = TcpListener::bind(at)
-            .map_err(|e| explain("the admin API", Transport::Stream, &Address::Inet(at), &e))?;
+        let listener = TcpListener::bind(at).map_err(|e| {
+            as_listen(explain("the admin API", Transport::Stream, &Address::Inet(at), &e), at)
+        })?;
         Ok(Self { listener, token })
     }
 
@@ -58,6 +59,16 @@ impl Served {
     pub fn address(&self) -> SocketAddr {
         self.at
     }
+}
+
+/// A mend that names a source's parameter, as `[admin]` has it.
+fn as_listen(mut finding: Diagnostic, at: SocketAddr) -> Diagnostic {
+    for help in &mut finding.help {
+        if let Some(port) = help.strip_prefix("port = ").and_then(|port| port.parse().ok()) {
+            *help = format!("listen = \"{}\"", SocketAddr::new(at.ip(), port));
+        }
+    }
+    finding
 }
 
 fn token(file: &Path) -> Result<String, Diagnostic> {
@@ -135,6 +146,7 @@ mod tests {
         );
         let taken = Bound::bind(at, None).unwrap_err();
         assert_eq!(taken.code, Some(Code::WP301));
+        assert!(taken.help.iter().any(|help| help.starts_with("listen = \"127.0.0.1:")), "{taken:?}");
         drop(served);
         assert!(TcpStream::connect(at).is_err());
     }

@@ -78,7 +78,13 @@ fn lock_of(config: &Config, running: Option<u32>) -> Check {
 fn checkpoint_of(config: &Config) -> Check {
     let subject = "checkpoint";
     match checkpoint::inspect(&config.engine.data_dir) {
-        Ok(None) => Check::ok(subject, "none yet: everything is read from its start"),
+        Ok(None) => match checkpoint::refused_first(&config.engine.data_dir) {
+            Some(refused) => refused.help().into_iter().fold(
+                Check::fail(subject, format!("{refused}: no start goes on from there")),
+                Check::help,
+            ),
+            None => Check::ok(subject, "none yet: everything is read from its start"),
+        },
         Ok(Some(snapshot)) => {
             let inputs = snapshot.inputs.len();
             Check::ok(subject, format!("readable, with the positions of {inputs} inputs"))

@@ -94,7 +94,10 @@ fn terminated(bytes: &[u8]) -> Option<Remedy> {
 /// The framing beside the one in force that takes all of the bytes, if one does.
 fn framing_of(bytes: &[u8], rules: Rules) -> Option<Remedy> {
     let bytes = &bytes[..bytes.len().min(SAMPLE_BYTES)];
-    let ways = WAYS.into_iter().filter(|(_, framing)| *framing != rules.framing);
+    let has_nul = bytes.contains(&0);
+    // Without one of its ends, everything is one message for a framing: until the next one comes.
+    let may_be = |framing: Framing| framing != rules.framing && (framing != Framing::Nul || has_nul);
+    let ways = WAYS.into_iter().filter(|(_, framing)| may_be(*framing));
     let (line, messages) = ways
         .filter_map(|(line, framing)| {
             let tried = Rules { framing, oversize: Oversize::Truncate, ..rules };
