@@ -54,15 +54,38 @@ fn a_drain_that_times_out_says_what_is_lost_and_so_does_the_stop() {
 
 #[test]
 fn a_second_signal_says_what_is_lost_before_it_ends_all() {
-    for (signal, code) in [(libc::SIGTERM, 1), (libc::SIGINT, 130)] {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
         let folder = tempfile::tempdir().unwrap();
         let (engine, _sender) = stuck(folder.path(), "60s");
         engine.signal(signal);
         let log = folder.path().join("logs/wpgen.log");
-        until("it drains", || fs::read_to_string(&log).unwrap().contains(": draining"));
-        engine.signal(signal);
-        is_told(folder.path(), &engine.end(), code);
+        let has_said = |words: &str| fs::read_to_string(&log).unwrap().contains(words);
+        until("it drains", || has_said(": draining"));
+        // One that comes at once is taken for the same wish.
+        until("the second one counts", || {
+            engine.signal(signal);
+            has_said("stopped at once, by a second signal")
+        });
+        is_told(folder.path(), &engine.end(), 1);
     }
+}
+
+#[test]
+fn an_engine_is_asked_and_stopped_whose_configuration_was_broken_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\n").unwrap();
+    fs::write(folder.path().join("wpsrc.toml"), format!("[engine]\ndata_dir = \"./its\"\n{FILE}")).unwrap();
+    let engine = Started::in_folder(folder.path());
+    let broken = fs::read_to_string(folder.path().join("wpsrc.toml")).unwrap() + "x =\n";
+    fs::write(folder.path().join("wpsrc.toml"), broken).unwrap();
+    for (command, found) in [("status", "healthy"), ("stop", "stopped process")] {
+        let ran = run(folder.path(), &["source", command]);
+        assert!(ran.code == Some(0) && ran.out.contains(found), "{ran:?}");
+        assert!(ran.err.contains("WP401") && ran.err.contains("asked all the same"), "{}", ran.err);
+    }
+    engine.end();
+    let ran = run(folder.path(), &["source", "status"]);
+    assert!(ran.code == Some(1) && ran.err.contains("WP401"), "nobody is there to be asked: {ran:?}");
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! Signals, turned into events for the main thread.
 //!
 //! Owns SIGTERM, SIGINT and SIGHUP. Invariants: they are blocked in every thread and taken by one, so no handler ever runs;
-//! the first SIGTERM or SIGINT asks for a drain, the second ends the process at once, whatever the main thread is doing.
+//! the first SIGTERM or SIGINT asks for a drain, the second ends the process at once, whatever the main thread is doing. One
+//! that comes with the first is no second wish: `timeout` signals its child, and then its whole group.
 //! SIGXFSZ is ignored: a file that may not grow is an error of the write, as a full disk is.
 //! It must be installed before any other thread starts, because threads inherit what is blocked.
 
 use std::io;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+/// How long after the first request to stop another one is taken for the same.
+const SAME_WISH: Duration = Duration::from_millis(200);
 
 /// Which signal asked for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,32 +74,34 @@ pub fn block() -> io::Result<Signals> {
 
 impl Signals {
     /// Starts the thread that takes the signals and sends `wrap(signal)` for each. `last_words` has a moment before the
-    /// second one ends the process.
+    /// second one ends the process, and says whether all that was taken is delivered.
     pub fn forward<T: Send + 'static>(
         self,
         events: Sender<T>,
         wrap: fn(Signal) -> T,
-        last_words: impl Fn(&'static str) + Send + 'static,
+        last_words: impl Fn(&'static str) -> bool + Send + 'static,
     ) -> io::Result<()> {
         let take = move || {
-            let mut stopping = false;
+            let mut stopping: Option<Instant> = None;
             loop {
                 let signal = match self.wait() {
                     libc::SIGHUP => Signal::Reopen,
-                    libc::SIGTERM if !stopping => Signal::Drain(Stop::Terminate),
-                    libc::SIGINT if !stopping => Signal::Drain(Stop::Interrupt),
-                    // Only a person is owed the usual 130.
-                    libc::SIGINT => {
-                        last_words(Stop::Interrupt.name());
-                        exit_now(130)
-                    }
+                    libc::SIGTERM if stopping.is_none() => Signal::Drain(Stop::Terminate),
+                    libc::SIGINT if stopping.is_none() => Signal::Drain(Stop::Interrupt),
+                    _ if stopping.is_some_and(|first| first.elapsed() < SAME_WISH) => continue,
+                    libc::SIGINT => match last_words(Stop::Interrupt.name()) {
+                        true => exit_now(Stop::Interrupt.exit_code_drained().into()),
+                        false => exit_now(1),
+                    },
                     libc::SIGTERM => {
                         last_words(Stop::Terminate.name());
                         exit_now(1)
                     }
                     _ => continue,
                 };
-                stopping |= matches!(signal, Signal::Drain(_));
+                if matches!(signal, Signal::Drain(_)) {
+                    stopping = Some(Instant::now());
+                }
                 if events.send(wrap(signal)).is_err() {
                     return;
                 }

@@ -49,7 +49,8 @@ impl Watch {
     pub fn new(pid: Option<u32>) -> Result<Self, String> {
         let process = pid.map(Process::new).transpose()?;
         let (events, signals) = channel();
-        let forwarded = signals::block().and_then(|blocked| blocked.forward(events, |signal| signal, |_| {}));
+        let forwarded =
+            signals::block().and_then(|blocked| blocked.forward(events, |signal| signal, |_| true));
         forwarded.map_err(|e| format!("cannot take signals: {e}"))?;
         Ok(Self { signals, process, stop: None })
     }

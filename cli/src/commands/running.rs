@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use engine::config::Loaded;
 use serde_json::Value;
 
 use super::{DONE, FAILED, configuration};
@@ -15,6 +16,8 @@ use crate::table::{Align, Table};
 
 /// How much longer than its own limit for a drain an engine may take to be gone.
 const BEYOND_DRAIN: Duration = Duration::from_secs(10);
+/// How long an engine's drain may take where its configuration cannot say.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a reload may take: what stops is drained, and what was held back goes on.
 const RELOAD_MAX: Duration = Duration::from_secs(60);
 
@@ -57,10 +60,40 @@ pub fn status(config: &Path, as_json: bool, printer: &Printer) -> u8 {
     })
 }
 
+/// Where an engine is reached, and how it ends.
+struct Reached {
+    data_dir: PathBuf,
+    drain_timeout: Duration,
+    log_dir: PathBuf,
+}
+
+/// How an engine is reached that runs on a configuration, also where that has been broken since it was started.
+fn reached(config: &Path, printer: &Printer) -> Option<Reached> {
+    if let Some(Loaded { config, .. }) = configuration::load(config, printer) {
+        let (data_dir, drain_timeout) = (config.engine.data_dir.clone(), config.engine.drain_timeout);
+        return Some(Reached { data_dir, drain_timeout, log_dir: config.log.dir.clone() });
+    }
+    let folder = config.parent().unwrap_or(Path::new("."));
+    let text = std::fs::read_to_string(config).unwrap_or_default();
+    let data_dir = folder.join(written(&text, "data_dir").unwrap_or("data"));
+    if !control::is_running(&data_dir) {
+        return None;
+    }
+    printer.note(&format!("the engine that runs in {} is asked all the same", data_dir.display()));
+    Some(Reached { data_dir, drain_timeout: DRAIN_TIMEOUT, log_dir: folder.join("logs") })
+}
+
+/// The text behind `name =` in a configuration that does not load.
+fn written<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let value = |line: &'a str| line.trim_start().strip_prefix(name)?.trim_start().strip_prefix('=');
+    let quoted = text.lines().find_map(value)?.trim_start();
+    let quote = quoted.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    quoted[1..].split(quote).next()
+}
+
 /// Asks for a drain and waits until the engine is gone.
 pub fn stop(config: &Path, printer: &Printer) -> u8 {
-    let Some(loaded) = configuration::load(config, printer) else { return FAILED };
-    let engine = &loaded.config.engine;
+    let Some(engine) = reached(config, printer) else { return FAILED };
     let pid = match control::ask(&engine.data_dir, "GET", "/api/system/health") {
         Ok(health) => number(&health, "pid"),
         Err(e) => return unreachable(e, &engine.data_dir, printer),
@@ -82,7 +115,7 @@ pub fn stop(config: &Path, printer: &Printer) -> u8 {
     }
     let Some(failings) = ending::read(&engine.data_dir, pid) else {
         printer.error(&format!("process {pid} is gone and left no word whether everything was delivered"));
-        printer.help(&format!("its last lines are in {}", loaded.config.log.dir.join("wpgen.log").display()));
+        printer.help(&format!("its last lines are in {}", engine.log_dir.join("wpgen.log").display()));
         return FAILED;
     };
     printer.result(&format!("stopped process {pid}\n"));
@@ -190,7 +223,7 @@ fn waiting(health: &Value) -> String {
 }
 
 fn shown(config: &Path, as_json: bool, printer: &Printer, show: impl Fn(&Value) -> String) -> u8 {
-    let Some(data_dir) = data_dir(config, printer) else { return FAILED };
+    let Some(Reached { data_dir, .. }) = reached(config, printer) else { return FAILED };
     match control::ask(&data_dir, "GET", "/api/system/health") {
         Ok(health) => {
             printer.result(&if as_json { format!("{health:#}\n") } else { show(&health) });
@@ -198,10 +231,6 @@ fn shown(config: &Path, as_json: bool, printer: &Printer, show: impl Fn(&Value) 
         }
         Err(e) => unreachable(e, &data_dir, printer),
     }
-}
-
-fn data_dir(config: &Path, printer: &Printer) -> Option<PathBuf> {
-    configuration::load(config, printer).map(|loaded| loaded.config.engine.data_dir)
 }
 
 fn unreachable(why: NoAnswer, data_dir: &Path, printer: &Printer) -> u8 {

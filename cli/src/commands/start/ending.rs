@@ -117,28 +117,27 @@ impl LastWords {
     }
 
     /// Says what is not delivered, as far as that takes no time: an engine that hangs or a console that nobody reads must
-    /// not keep the process.
-    pub fn say(&self, signal: &'static str) {
+    /// not keep the process. Whether there is nothing that is not.
+    pub fn say(&self, signal: &'static str) -> bool {
         let (tell, told) = channel();
         let this = self.clone();
         let said = std::thread::Builder::new().name("wpgen-last".into()).spawn(move || {
-            this.say_all(signal);
+            let is_delivered = this.say_all(signal);
             // Nobody waits any more.
-            let _ = tell.send(());
+            let _ = tell.send(is_delivered);
         });
-        if said.is_ok() {
-            let _ = told.recv_timeout(LAST_WORDS_MAX);
-        }
+        said.is_ok() && told.recv_timeout(LAST_WORDS_MAX).unwrap_or(false)
     }
 
-    fn say_all(&self, signal: &str) {
-        let Some((observer, data_dir)) = self.engine.get() else { return };
+    fn say_all(&self, signal: &str) -> bool {
+        let Some((observer, data_dir)) = self.engine.get() else { return true };
         let status = observer.status();
         let mut failings = vec![format!("stopped at once, by a second signal ({signal})")];
         failings.extend(status.sources.iter().filter_map(undelivered));
         note(data_dir, &failings);
         say(&failings, &self.printer);
         self.flush.wait(LAST_WORDS_MAX);
+        failings.len() == 1
     }
 }
 
