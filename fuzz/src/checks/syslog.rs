@@ -154,8 +154,9 @@ fn names_are_known(header: &Header) {
 /// Whatever fields a record has, written in the older form they are a header of that form, with the time to the second.
 fn is_written_in_3164(record: &[u8], header: &Header) {
     let [_, host, app, proc_id, _, _, message] = fields(header).map(|field| field.of(record));
-    // Four digits behind a time are a year to whoever reads them, and not every year has every day.
-    if host.len() == 4 && host.iter().all(u8::is_ascii_digit) {
+    // Four digits behind a time are a year to whoever reads them, also with a colon, and not every year has every day.
+    let word = host.strip_suffix(b":").unwrap_or(host);
+    if word.len() == 4 && word.iter().all(u8::is_ascii_digit) {
         return;
     }
     let pri = header.pri().unwrap_or(PRI_DEFAULT);
