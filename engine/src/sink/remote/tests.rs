@@ -141,7 +141,8 @@ fn what_a_broken_connection_had_not_acknowledged_is_written_again() {
         let (engine, at) = start(backend, crate::frame::Framing::Newline, &sink);
         let sender = send(at, RECORDS);
         let (mut first, _) = server.accept().unwrap();
-        let mut seen = vec![0; 300_000];
+        // More than a batch, which is delivered as a whole.
+        let mut seen = vec![0; 2_000_000];
         first.read_exact(&mut seen).unwrap();
         // The peer stops reading: its kernel takes what it has room for, and no more.
         until(
