@@ -118,6 +118,50 @@ fn datagrams_of_all_sizes_arrive_in_order_with_their_senders() {
     }
 }
 
+/// Sends two for each that it gets.
+struct Fountain {
+    sender: UdpSocket,
+    to: SocketAddr,
+    got: Cell<u64>,
+}
+
+impl DatagramConsumer for Fountain {
+    fn on_packets(&self, packets: Packets<'_>) -> usize {
+        self.got.set(self.got.get() + packets.spans.len() as u64);
+        for _ in 0..2 * packets.spans.len() {
+            self.sender.send_to(b"more", self.to).unwrap();
+        }
+        packets.spans.len()
+    }
+}
+
+#[test]
+fn a_sender_that_goes_on_does_not_keep_one_that_stops() {
+    const GRANTED: u64 = 256 << 10;
+    for place in EVERYWHERE {
+        on(place, async {
+            let (socket, to) = udp("127.0.0.1:0", Some(GRANTED), false);
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            sender.send_to(b"first", to).unwrap();
+            let fountain = Rc::new(Fountain { sender, to, got: Cell::new(0) });
+            let consumer = Rc::clone(&fountain) as Rc<dyn DatagramConsumer>;
+            let datagrams = match place {
+                On::EpollInTokio => Datagrams::with_epoll(socket, consumer),
+                _ => Datagrams::with_ring(socket, consumer),
+            };
+            let datagrams = datagrams.unwrap();
+            let run = tokio::task::spawn_local(Rc::clone(&datagrams).run());
+            until("there is no end of them", || fountain.got.get() > 10_000).await;
+            let before = fountain.got.get();
+            datagrams.stop();
+            run.await.unwrap().unwrap();
+            let after = fountain.got.get() - before;
+            // Each takes half a KiB at least of the buffer, which is twice what is granted; and two turns more.
+            assert!(after <= 2 * GRANTED / 512 + 2 * 512 + 256, "{place:?}: {after}");
+        });
+    }
+}
+
 #[test]
 fn what_is_sent_is_received_or_counted_as_dropped() {
     for place in EVERYWHERE {
