@@ -1,7 +1,7 @@
 //! Between threads: a bounded lock-free queue with a wake, one a shard.
 //!
-//! Any shard puts mail in; only the owner takes it out. Capacity is the sum of all lanes' credit, so that a batch
-//! always finds room: credit is the bound, the queue never blocks. A wake is one atomic when the owner is awake and an
+//! Any shard puts mail in; only the owner takes it out. It never blocks: credit and memory_limit bound the batches that
+//! can be under way, far below its capacity, so that one always finds room. A wake is one atomic when the owner is awake and an
 //! eventfd write (tokio's) when it sleeps. `loom/` runs this file through every order of its threads' steps.
 
 #[cfg(loom)]

@@ -40,7 +40,7 @@ pub enum Mail {
 /// Work for a shard's own thread.
 pub type Order = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 
-/// Letters a shard's box holds: credit bounds the batches that can be under way, this bounds the credit.
+/// Letters a shard's box holds: 16 GiB of batches, each of which is charged to memory_limit as a whole.
 pub const MAILBOX_LETTERS: usize = 1 << 14;
 /// Batches a shard keeps for reuse.
 const POOL_BATCHES: usize = 16;
