@@ -71,6 +71,8 @@ pub struct Shard {
     memory: Arc<Memory>,
     pool: RefCell<Pool>,
     intakes: RefCell<HashMap<(SinkId, u32), Rc<Intake>>>,
+    /// Intakes of sinks that are not known here yet.
+    ownerless: RefCell<Vec<(SinkId, u32)>>,
     /// Lanes to sinks that left, of which an heir has batches, by the heir.
     inherited: RefCell<HashMap<SinkId, Vec<Rc<Lane>>>>,
     settled: Notify,
@@ -93,6 +95,7 @@ impl Shard {
             pool: RefCell::new(Pool::new(POOL_BATCHES, Arc::clone(&memory))),
             memory,
             intakes: RefCell::default(),
+            ownerless: RefCell::default(),
             inherited: RefCell::default(),
             settled: Notify::new(),
             open: Cell::new(false),
@@ -149,10 +152,19 @@ impl Shard {
         wanted
     }
 
-    /// Makes a sink known here, before the first batch for it.
+    /// Makes a sink known here. Another shard may know it already, and its first batch be here: by the mail, which does not
+    /// wait for orders.
     pub fn add_sink(self: &Rc<Self>, sink: Arc<dyn Sink>) {
-        self.sinks.borrow_mut().insert(sink.id(), Arc::clone(&sink));
+        let id = sink.id();
+        self.sinks.borrow_mut().insert(id, Arc::clone(&sink));
         sink.started(self);
+        let waiting: Vec<_> = self.ownerless.borrow_mut().extract_if(.., |of| of.0 == id).collect();
+        for (id, outlet) in waiting {
+            let intake = self.intakes.borrow().get(&(id, outlet)).cloned();
+            if let Some(intake) = intake {
+                self.opened_intake(id, outlet, &intake);
+            }
+        }
     }
 
     /// Makes a lane.
@@ -246,10 +258,10 @@ impl Shard {
         intake
     }
 
-    fn opened_intake(&self, sink: SinkId, outlet: u32, intake: &Rc<Intake>) {
+    fn opened_intake(&self, id: SinkId, outlet: u32, intake: &Rc<Intake>) {
+        let sink = self.sinks.borrow().get(&id).cloned();
+        let Some(sink) = sink else { return self.ownerless.borrow_mut().push((id, outlet)) };
         intake.opened();
-        let sink = self.sinks.borrow().get(&sink).cloned();
-        let Some(sink) = sink else { return };
         let (intake, me) = (Rc::clone(intake), SELF.with(|s| s.borrow().clone()));
         if let Some(me) = me {
             sink.start_owner(&me, outlet, intake);
@@ -333,5 +345,41 @@ async fn sealer(shard: Rc<Shard>) {
                 shard.open.set(true);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Backend;
+    use crate::pool::Arena;
+    use crate::sink::format::Format;
+    use crate::source::playground::Keep;
+
+    #[test]
+    fn a_batch_that_comes_before_its_sink_is_known_has_an_owner_when_it_is() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (orders, ordered) = mpsc::unbounded_channel();
+            let links: Arc<[ShardLink]> = Arc::new([ShardLink { mail: Arc::new(Mailbox::new(8)), orders }]);
+            let memory = Memory::unlimited();
+            let io = Io::new(Backend::Epoll, Arc::clone(&memory));
+            let shard = Shard::new(0, io, Arc::clone(&links), memory);
+            tokio::task::spawn_local(Rc::clone(&shard).run(ordered));
+            let keep = Keep::new(7, Format::Raw);
+            let mut batch = Box::new(Batch::new(Arena::new(8)));
+            batch.arena.extend(b"early\n");
+            (batch.sink, batch.records, batch.ends) = (7, 1, vec![6]);
+            assert!(links[0].mail.put(Mail::Out(batch)).is_ok());
+            while shard.ownerless.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            shard.add_sink(Arc::clone(&keep) as Arc<dyn Sink>);
+            while keep.len() == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(keep.records(), ["early"]);
+            assert!(shard.ownerless.borrow().is_empty());
+        });
     }
 }

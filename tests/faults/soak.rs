@@ -67,7 +67,13 @@ fn soak() {
     let folder = tempfile::Builder::new().prefix("soak-").tempdir().unwrap();
     let place = Place::new(folder.path(), super::own_address());
     // A thread of its own, whose disks are nobody else's.
-    let soaking = std::thread::spawn(move || rounds(seed, Duration::from_secs(seconds), means, &place));
+    let soaking = std::thread::spawn(move || {
+        let ran = rounds(seed, Duration::from_secs(seconds), means, &place);
+        if ran.is_err() {
+            keep_disk(&place);
+        }
+        ran
+    });
     match soaking.join() {
         Ok(Ok((sum, held))) => {
             eprintln!("{} rounds: {sum:?}", held.len());
@@ -81,6 +87,13 @@ fn soak() {
         Ok(Err(wrong)) => panic!("{}\nkept: {}", wrong.join("\n"), folder.keep().display()),
         Err(_) => panic!("the harness panicked; kept: {}", folder.keep().display()),
     }
+}
+
+/// The small disk is gone with its thread: what is on it is kept beside it.
+fn keep_disk(place: &Place) {
+    let (small, kept) = (place.folder.join("small"), place.folder.join("small.kept"));
+    // It is said anyway what is wrong.
+    let _ = std::process::Command::new("cp").arg("-a").args([small, kept]).status();
 }
 
 fn rounds(seed: u64, length: Duration, means: Means, place: &Place) -> Result<(Outcome, Vec<Held>), Wrong> {

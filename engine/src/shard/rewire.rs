@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Intake, Shard};
+use super::Shard;
 use crate::batch::SinkId;
 use crate::lane::{Lane, Lanes};
 use crate::memory::Share;
@@ -190,7 +190,10 @@ impl Shard {
 
     /// Makes a sink known that takes another one's place. It begins to write when [`Shard::leave`] knows what it inherits.
     pub fn add_heir(self: &Rc<Self>, sink: Arc<dyn Sink>) {
-        self.intakes.borrow_mut().insert((sink.id(), ONLY_OUTLET), Rc::new(Intake::default()));
+        let at = (sink.id(), ONLY_OUTLET);
+        // There may be a batch for it from another shard.
+        self.intakes.borrow_mut().entry(at).or_default();
+        self.ownerless.borrow_mut().retain(|of| *of != at);
         self.add_sink(sink);
     }
 
