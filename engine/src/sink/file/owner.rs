@@ -209,7 +209,8 @@ impl Owner {
     /// Whether somebody else has removed the file that is open.
     fn was_removed(&mut self) -> bool {
         let Some(Output { path, kind: Kind::File(file) }) = &self.current else { return false };
-        if !file.writer.is_removed() {
+        // Some file systems count no names: the path has its say as well.
+        if !file.writer.is_removed() || !super::place::is_moved(path.as_ref(), file.dev, file.ino) {
             return false;
         }
         log::warn!(
