@@ -28,6 +28,8 @@ pub const PASSWORD: &str = "right";
 pub const SESSION_MS_MIN: u32 = 3000;
 /// A cluster id: any 16 bytes in base64.
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
+/// How often one is started anew whose port somebody has.
+const RESTARTS_MAX: usize = 5;
 /// Java takes its time on a machine that is busy.
 const START_PATIENCE: Duration = Duration::from_secs(180);
 /// For a cluster: a node that is dead is missed within seconds. Until then the others say that it leads and coordinates what
@@ -201,9 +203,13 @@ impl Broker {
 
     /// Starts it anew, on the same ports with the same logs.
     pub fn restart(&self) {
-        self.kill();
-        self.spawn();
-        assert!(self.stands(), "{}", self.words());
+        // A connection of somebody else's may have one of its ports for a moment.
+        let stands = |_| {
+            self.kill();
+            self.spawn();
+            self.stands()
+        };
+        assert!((0..RESTARTS_MAX).any(stands), "{}", self.words());
     }
 
     /// Waits until it stands; not so when it has ended, because a port was taken after all.
