@@ -22,7 +22,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// How long everything may rest and be incomplete before it is taken for lost.
 const REST_MAX: Duration = Duration::from_secs(8);
 /// A stop that cannot drain is made an end at once after this time.
-const IMPATIENCE: Duration = Duration::from_millis(100);
+const IMPATIENCE: Duration = Duration::from_millis(400);
 
 /// What is wrong with a run.
 pub type Wrong = Vec<String>;

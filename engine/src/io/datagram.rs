@@ -33,6 +33,8 @@ const RUN_BYTES: usize = 256 << 10;
 const DROPS_EVERY: Duration = Duration::from_secs(1);
 /// Receives of a turn, after which others on the shard have theirs.
 const TURN_RECEIVES: usize = 512;
+/// Turns in which a socket that is being stopped is emptied.
+const LAST_TURNS: usize = 1024;
 /// What a datagram takes of a receive buffer at least: the kernel's own part of it.
 const KERNEL_BYTES_LEAST: u64 = 512;
 
@@ -253,16 +255,17 @@ impl Datagrams {
         // The kernel sets aside twice what it grants, for its own part.
         let held_bytes = 2 * self.socket.receive_buffer().granted_bytes;
         let (mut receives, before) = (0, self.state.borrow().counters.bytes);
-        loop {
+        for _ in 0..LAST_TURNS {
             let turn = self.turn()?;
             receives += turn.received as u64;
             let bytes = self.state.borrow().counters.bytes - before;
             let is_over = bytes >= held_bytes || receives >= held_bytes / KERNEL_BYTES_LEAST;
             if is_over || turn.received == 0 && !turn.more {
-                return Ok(());
+                break;
             }
             tokio::task::yield_now().await;
         }
+        Ok(())
     }
 
     /// Ends [`Datagrams::run`] once the socket is empty or the consumer takes no more.
