@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,20 +47,24 @@ fn a_file_that_is_rotated_by_size_is_no_larger() {
     }
 }
 
+fn append(site: &Site, numbers: Range<usize>) {
+    let file = fs::OpenOptions::new().create(true).append(true).open(site.path("in/app.log"));
+    file.unwrap().write_all(numbers.map(line).collect::<String>().as_bytes()).unwrap();
+}
+
+fn await_delivered(site: &Site, lines: usize) {
+    until("it is delivered", || status(site.folder())["sources"][0]["delivered"] == lines);
+}
+
 #[test]
 fn an_output_that_somebody_cuts_has_no_hole() {
     for io in BACKENDS {
         let site = Site::new(io, "path = \"in/app.log\"", "path = \"out/app.log\"");
-        let append = |numbers: std::ops::Range<usize>| {
-            let file = fs::OpenOptions::new().create(true).append(true).open(site.path("in/app.log"));
-            file.unwrap().write_all(numbers.map(line).collect::<String>().as_bytes()).unwrap();
-        };
+        let append = |numbers| append(&site, numbers);
         let out = || fs::read(site.path("out/app.log")).unwrap_or_default();
         append(0..1000);
         let engine = Started::in_folder(site.folder());
-        let delivered = |lines: usize| {
-            until("it is delivered", || status(site.folder())["sources"][0]["delivered"] == lines);
-        };
+        let delivered = |lines| await_delivered(&site, lines);
         delivered(1000);
         fs::OpenOptions::new().write(true).open(site.path("out/app.log")).unwrap().set_len(0).unwrap();
         append(1000..1010);
@@ -78,20 +83,14 @@ fn an_output_that_somebody_cuts_has_no_hole() {
     }
 }
 
-/// Sends lines until it is told to stop, or the connection breaks.
 #[test]
 fn an_output_that_somebody_removes_with_its_folder_is_begun_anew() {
     for io in BACKENDS {
         let site = Site::new(io, "path = \"in/app.log\"", "path = \"out/app.log\"");
-        let append = |numbers: std::ops::Range<usize>| {
-            let file = fs::OpenOptions::new().create(true).append(true).open(site.path("in/app.log"));
-            file.unwrap().write_all(numbers.map(line).collect::<String>().as_bytes()).unwrap();
-        };
+        let append = |numbers| append(&site, numbers);
         append(0..1000);
         let engine = Started::in_folder(site.folder());
-        let delivered = |lines: usize| {
-            until("it is delivered", || status(site.folder())["sources"][0]["delivered"] == lines);
-        };
+        let delivered = |lines| await_delivered(&site, lines);
         delivered(1000);
         fs::remove_dir_all(site.path("out")).unwrap();
         append(1000..2000);
@@ -103,6 +102,7 @@ fn an_output_that_somebody_removes_with_its_folder_is_begun_anew() {
     }
 }
 
+/// Sends lines until it is told to stop, or the connection breaks.
 fn send(port: u16, stop: &AtomicBool) {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
     for number in 0.. {

@@ -29,7 +29,7 @@ use crate::lane::CREDIT_BATCHES;
 use crate::memory::{Memory, Share};
 use crate::metrics::{Counter, REASONS, Reason, SourceCounters};
 use crate::pool::ARENA_BYTES;
-use crate::process::Usage;
+use crate::process::{Spent, Thread, Usage};
 use crate::queue::Mailbox;
 use crate::shard::{Leaving, MAILBOX_LETTERS, Order, Shard, ShardLink};
 use crate::sink::route::{Sink, Where};
@@ -170,22 +170,27 @@ impl Running {
     }
 }
 
-/// A shard that does not answer: it hangs in a call to the kernel.
+/// A shard that does not answer: it hangs in a call to the kernel, or others have its CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unanswered {
     /// The first one.
     pub worker: ShardId,
+    /// What it has done since it was asked, where the kernel says.
+    pub spent: Option<Spent>,
 }
 
 impl std::fmt::Display for Unanswered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "worker {} was asked how far its inputs are, and does not answer", self.worker)
+        write!(f, "worker {} was asked how far its inputs are, and does not answer", self.worker)?;
+        self.spent.map_or(Ok(()), |spent| write!(f, ": {spent}"))
     }
 }
 
 /// What the keeper and the engine both see.
 struct Shared {
     links: Arc<[ShardLink]>,
+    /// Those of the shards.
+    workers: Vec<Thread>,
     running: Mutex<Vec<Arc<Running>>>,
     sinks: Mutex<Vec<Arc<dyn Sink>>>,
     /// Sinks that are configured no more and not closed yet.
@@ -247,6 +252,7 @@ impl Shared {
         question: impl Fn(&Rc<Shard>) -> T + Clone + Send + 'static,
     ) -> Result<Vec<T>, Unanswered> {
         let (tell, told) = std::sync::mpsc::channel();
+        let watches: Vec<_> = self.workers.iter().map(Thread::watch).collect();
         self.order_all(move |shard| {
             // Whoever asked may have gone.
             let _ = tell.send((shard.id(), question(shard)));
@@ -259,7 +265,10 @@ impl Shared {
                     silent.retain(|other| *other != shard);
                     answers.push(answer);
                 }
-                Err(_) => return Err(Unanswered { worker: silent[0] }),
+                Err(_) => {
+                    let worker = silent[0];
+                    return Err(Unanswered { worker, spent: watches[usize::from(worker)].spent() });
+                }
             }
         }
         Ok(answers)
@@ -412,13 +421,16 @@ impl Engine {
     pub fn start(wiring: Wiring) -> io::Result<Self> {
         let (links, receivers): (Vec<_>, Vec<_>) = wiring.cpus.iter().map(|_| link()).unzip();
         let links: Arc<[ShardLink]> = links.into();
-        let mut threads = Vec::new();
+        let (mut threads, mut workers) = (Vec::new(), Vec::new());
         for ((id, cpu), orders) in (0..).zip(&wiring.cpus).zip(receivers) {
             let memory = Arc::clone(&wiring.memory);
-            threads.push(spawn(id, *cpu, wiring.backend, Arc::clone(&links), memory, orders)?);
+            let (thread, worker) = spawn(id, *cpu, wiring.backend, Arc::clone(&links), memory, orders)?;
+            threads.push(thread);
+            workers.push(worker);
         }
         let shared = Arc::new(Shared {
             links,
+            workers,
             running: Mutex::default(),
             sinks: Mutex::default(),
             leaving: Mutex::default(),
@@ -565,7 +577,7 @@ fn spawn(
     links: Arc<[ShardLink]>,
     memory: Arc<Memory>,
     orders: mpsc::UnboundedReceiver<Order>,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<(JoinHandle<()>, Thread)> {
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("shard-{id}")).spawn(move || {
         if let Some(cpu) = cpu {
@@ -575,14 +587,14 @@ fn spawn(
             Ok(runtime) => runtime,
             Err(error) => return drop(tell.send(Err(error))),
         };
-        let _ = tell.send(Ok(()));
+        let _ = tell.send(Ok(Thread::current()));
         runtime.block_on(async move {
             let shard = Shard::new(id, Io::new(backend, Arc::clone(&memory)), links, memory);
             shard.run(orders).await;
         });
     })?;
-    told.recv().unwrap_or_else(|_| Err(io::Error::other("the shard's thread ended at once")))?;
-    Ok(thread)
+    let worker = told.recv().unwrap_or_else(|_| Err(io::Error::other("the shard's thread ended at once")))?;
+    Ok((thread, worker))
 }
 
 /// A part ends when it has read and everything it read is settled.

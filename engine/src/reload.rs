@@ -85,7 +85,7 @@ fn apply(
     };
     let deadline = Instant::now() + RELOAD_MAX;
     if let Err(silent) = engine.answers(Instant::now() + ANSWER_MAX) {
-        return Err(refused(vec![unanswered(silent).help(AGAIN)]));
+        return Err(refused(vec![unanswered(silent).help(again(silent))]));
     }
     let changes = diff::changes(runs, next);
     let mut work = Work {
@@ -177,7 +177,7 @@ impl Work<'_> {
         }
         let before = match self.engine.snapshot(self.answer_until()) {
             Ok(before) => before,
-            Err(silent) => return self.findings.push(unanswered(silent).help(AGAIN)),
+            Err(silent) => return self.findings.push(unanswered(silent).help(again(silent))),
         };
         for key in new {
             let Some(source) = diff::source(self.next, &key).filter(|_| !self.is_over()) else { continue };
@@ -563,8 +563,13 @@ fn still_draining(source: &SourceConfig) -> Diagnostic {
 }
 
 /// What to do about a worker that does not answer, when nothing was changed.
-const AGAIN: &str = "it waits for a disk that does not answer, most likely: `wpgen source status` and the kernel's log say \
-                     which; reload again when it does";
+fn again(silent: Unanswered) -> &'static str {
+    if silent.spent.is_some_and(|spent| spent.waited > spent.slept) {
+        return "other programs have its CPU: end those, or give wpgen more of it (`nice`, `CPUWeight=` in its unit); reload again then";
+    }
+    "it waits for a disk that does not answer, most likely: `wpgen source status` and the kernel's log say which; reload \
+     again when it does"
+}
 
 fn unanswered(silent: Unanswered) -> Diagnostic {
     Diagnostic::plain(silent.to_string())

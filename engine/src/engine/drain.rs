@@ -97,6 +97,9 @@ mod tests {
             let _ = disk.recv();
         });
         assert!(engine.shared.links[0].orders.send(hang).is_ok());
+        let silent = engine.answers(Instant::now() + 50 * SOON).expect_err("it hangs");
+        let spent = silent.spent.expect("the kernel counts threads");
+        assert!(spent.slept > spent.ran + spent.waited, "it sleeps in a call: {silent}");
         let (settled, _) = engine.drain_within(SOON, SOON);
         assert!(!settled, "it is told");
         drop(answers);
