@@ -1,14 +1,18 @@
-//! A sink that takes nothing holds back the sources that feed it, and nobody else on their shard.
+//! Whoever has a shard's neighbours wait: a sink that takes nothing holds back the sources that feed it and nobody else,
+//! and senders that are faster than the shard leave its files their turns.
 
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::fallback;
 use crate::harness::{Started, status, until};
-use crate::net::BACKENDS;
+use crate::net::{BACKENDS, own_address};
 
 /// Bytes of a line.
 const LINE: usize = 100;
@@ -120,4 +124,49 @@ fn compressed_files_whose_sink_takes_nothing_leave_the_others_their_reads() {
         packer.write_all(content).unwrap();
         packer.finish().unwrap()
     });
+}
+
+#[test]
+fn files_go_on_beside_senders_that_are_faster_than_their_shard() {
+    const SENDERS: usize = 4;
+    for io in BACKENDS {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        std::fs::create_dir(folder.join("in")).unwrap();
+        let at = SocketAddr::from((own_address(), 5140));
+        let config = format!(
+            "[engine]\nworkers = 1\nio = \"{}\"\n[admin]\nlisten = \"\"\n\
+             [[sources]]\nkey = \"flood\"\nconnect = \"tcp_src\"\nparams = {{ addr = \"{}\", port = {} }}\n\
+             [[sources]]\nkey = \"file\"\nconnect = \"file_src\"\nparams = {{ path = \"in/a.log\" }}\n\
+             [[sinks]]\nkey = \"none\"\nconnect = \"blackhole_sink\"\nsources = [\"flood\"]\n\
+             [[sinks]]\nkey = \"out\"\nconnect = \"file_sink\"\nsources = [\"file\"]\nparams = {{ path = \"out\" }}\n",
+            fallback::io(io),
+            at.ip(),
+            at.port(),
+        );
+        std::fs::write(folder.join("wpsrc.toml"), config).unwrap();
+        let engine = Started::in_folder(folder);
+        let stop = Arc::new(AtomicBool::new(false));
+        let flood = |_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(at).unwrap();
+                // The shortest records there are: framing them costs the shard more than sending them.
+                let lines = b"a\n".repeat(1 << 15);
+                while !stop.load(Ordering::Relaxed) {
+                    stream.write_all(&lines).unwrap();
+                }
+            })
+        };
+        let senders: Vec<_> = (0..SENDERS).map(flood).collect();
+        until("it flows", || figure(folder, 0, "records_in") > 1_000_000);
+        for n in 1..=5 {
+            let file = File::options().create(true).append(true).open(folder.join("in/a.log"));
+            file.unwrap().write_all(&lines(1)).unwrap();
+            until("the file is read and written meanwhile", || figure(folder, 1, "delivered") == n);
+        }
+        stop.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        engine.stop();
+    }
 }

@@ -36,6 +36,8 @@ pub(super) struct Source {
     pub(super) full: bool,
     /// Whether something was given to it in this turn.
     pub(super) touched: bool,
+    /// Bytes received.
+    pub(super) bytes: u64,
 }
 
 pub(super) struct Listener {

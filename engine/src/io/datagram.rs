@@ -23,6 +23,8 @@ use super::datagram_ways::{Rest, Way};
 use super::listen::Address;
 use super::mmsg::Layout;
 use super::packets::{Arrivals, Pace, Packets};
+use super::pause::Pause;
+use super::runtime::{Backend, no_ring};
 use super::sockopt::{self, ReceiveBuffer};
 
 /// The longest payload of an IP datagram, and so of what the kernel merges.
@@ -190,21 +192,25 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// On a ring of its own.
-    ///
-    /// # Errors
-    /// Where io_uring is refused or lacks what is needed; then there is [`Datagrams::with_epoll`].
-    pub fn with_ring(socket: DatagramSocket, consumer: Rc<dyn DatagramConsumer>) -> io::Result<Rc<Self>> {
-        let way = Way::ring(&socket, socket.layout())?;
-        Ok(Self::with(socket, way, consumer))
-    }
-
-    /// On epoll.
+    /// By this backend; on epoll where a ring is refused, as it is when the memlock limit has no room for one more.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn with_epoll(socket: DatagramSocket, consumer: Rc<dyn DatagramConsumer>) -> io::Result<Rc<Self>> {
-        let way = Way::epoll(socket.layout())?;
+    pub fn new(
+        backend: Backend,
+        socket: DatagramSocket,
+        consumer: Rc<dyn DatagramConsumer>,
+    ) -> io::Result<Rc<Self>> {
+        let on_ring = match backend {
+            Backend::Uring => Way::ring(&socket, socket.layout()),
+            Backend::Epoll => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let way = on_ring.or_else(|error| {
+            if backend == Backend::Uring {
+                no_ring(&format!("datagrams of {}", socket.address), &error);
+            }
+            Way::epoll(socket.layout())
+        })?;
         Ok(Self::with(socket, way, consumer))
     }
 
@@ -228,7 +234,7 @@ impl Datagrams {
     /// # Errors
     /// What the kernel says when it refuses to go on.
     pub async fn run(self: Rc<Self>) -> io::Result<()> {
-        let mut rest = Rest::new()?;
+        let (mut rest, mut pause) = (Rest::new()?, Pause::new()?);
         let mut drops = tokio::time::interval(DROPS_EVERY);
         drops.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gathered = 0;
@@ -236,22 +242,22 @@ impl Datagrams {
             let turn = self.turn()?;
             gathered += turn.received;
             if turn.more {
-                tokio::task::yield_now().await;
+                pause.give_way().await?;
                 continue;
             }
             match self.rest_ns(std::mem::take(&mut gathered)) {
-                0 => std::future::poll_fn(|cx| self.poll_wake(cx, &mut drops)).await?,
-                ns => rest.wait(ns).await?,
+                0 => pause.until(std::future::poll_fn(|cx| self.poll_wake(cx, &mut drops))).await?,
+                ns => pause.until(rest.wait(ns)).await?,
             }
             tokio::task::coop::consume_budget().await;
         }
-        self.empty().await?;
+        self.empty(&mut pause).await?;
         self.read_drops();
         Ok(())
     }
 
     /// Receives what the kernel held at this moment, and little more: who sends may go on for ever.
-    async fn empty(&self) -> io::Result<()> {
+    async fn empty(&self, pause: &mut Pause) -> io::Result<()> {
         // The kernel sets aside twice what it grants, for its own part.
         let held_bytes = 2 * self.socket.receive_buffer().granted_bytes;
         let (mut receives, before) = (0, self.state.borrow().counters.bytes);
@@ -263,7 +269,7 @@ impl Datagrams {
             if is_over || turn.received == 0 && !turn.more {
                 break;
             }
-            tokio::task::yield_now().await;
+            pause.give_way().await?;
         }
         Ok(())
     }

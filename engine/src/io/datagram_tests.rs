@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 use super::datagram::{DatagramConsumer, DatagramOptions, DatagramSocket, Datagrams};
 use super::listen::Address;
 use super::packets::Packets;
+use super::runtime::Backend;
 use super::sockopt;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,13 +73,16 @@ impl Taker {
     }
 }
 
+fn backend(place: On) -> Backend {
+    match place {
+        On::EpollInTokio => Backend::Epoll,
+        _ => Backend::Uring,
+    }
+}
+
 fn open(place: On, socket: DatagramSocket, taker: &Rc<Taker>) -> Rc<Datagrams> {
     let consumer = Rc::clone(taker) as Rc<dyn DatagramConsumer>;
-    match place {
-        On::EpollInTokio => Datagrams::with_epoll(socket, consumer),
-        _ => Datagrams::with_ring(socket, consumer),
-    }
-    .unwrap()
+    Datagrams::new(backend(place), socket, consumer).unwrap()
 }
 
 fn udp(at: &str, so_rcvbuf: Option<u64>, gro: bool) -> (DatagramSocket, SocketAddr) {
@@ -145,11 +149,7 @@ fn a_sender_that_goes_on_does_not_keep_one_that_stops() {
             sender.send_to(b"first", to).unwrap();
             let fountain = Rc::new(Fountain { sender, to, got: Cell::new(0) });
             let consumer = Rc::clone(&fountain) as Rc<dyn DatagramConsumer>;
-            let datagrams = match place {
-                On::EpollInTokio => Datagrams::with_epoll(socket, consumer),
-                _ => Datagrams::with_ring(socket, consumer),
-            };
-            let datagrams = datagrams.unwrap();
+            let datagrams = Datagrams::new(backend(place), socket, consumer).unwrap();
             let run = tokio::task::spawn_local(Rc::clone(&datagrams).run());
             until("there is no end of them", || fountain.got.get() > 10_000).await;
             let before = fountain.got.get();

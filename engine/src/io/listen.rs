@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -23,6 +24,8 @@ use super::sockopt::{self, ReceiveBuffer};
 const BACKLOG: i32 = 4096;
 /// Connections that may be on their way to one shard.
 const HANDED_MAX: usize = 1024;
+/// How long accepting may wait where the socket cannot be told not to: a tick of the kernel's clock.
+const ACCEPT_MAX: Duration = Duration::from_millis(1);
 
 /// Where a socket is bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +112,8 @@ pub struct Listening {
     address: Address,
     receive_buffer: ReceiveBuffer,
     seats: Box<[Seat]>,
+    /// Whether some shard's ring accepts here.
+    on_ring: Mutex<bool>,
 }
 
 impl Listening {
@@ -126,7 +131,10 @@ impl Listening {
         socket.listen(BACKLOG)?;
         let address = address.as_bound(&socket)?;
         let seats = (0..seats).map(|_| Seat::new()).collect();
-        Ok(Arc::new(Self { socket, address, receive_buffer, seats }))
+        // Two shards that accept on epoll may be told of one connection, and the second one must not wait for another. That
+        // the socket does not wait at all cannot be said where a ring accepts on it too: it would be told so at once.
+        socket.set_read_timeout(Some(ACCEPT_MAX))?;
+        Ok(Arc::new(Self { socket, address, receive_buffer, seats, on_ring: Mutex::new(false) }))
     }
 
     /// Where it listens, with the port that the kernel chose.
@@ -149,9 +157,12 @@ impl Listening {
         self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).sum()
     }
 
-    /// Takes a seat; connections are handed to it from now on.
-    pub(super) fn sit(&self, seat: usize, accepts_without_waiting: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(accepts_without_waiting)?;
+    /// Takes a seat; connections are handed to it from now on. Shards may differ in what they accept with.
+    pub(super) fn sit(&self, seat: usize, on_epoll: bool) -> io::Result<()> {
+        let mut on_ring = self.on_ring.lock().unwrap_or_else(PoisonError::into_inner);
+        *on_ring |= !on_epoll;
+        self.socket.set_nonblocking(!*on_ring)?;
+        drop(on_ring);
         self.seats[seat].taken.store(true, Ordering::Release);
         Ok(())
     }
@@ -275,6 +286,19 @@ mod tests {
         assert_eq!(listening.connections(), 3);
         listening.leave(2);
         assert!(listening.place(0, fd()).is_some(), "no one sits at 2 any more");
+    }
+
+    #[test]
+    fn accepting_never_waits_for_long_whatever_the_other_shards_accept_with() {
+        for (first, second) in [(true, true), (true, false), (false, true)] {
+            let listening = Listening::bind(&local(), 2, None).unwrap();
+            listening.sit(0, first).unwrap();
+            listening.sit(1, second).unwrap();
+            let nobody = super::super::epoll_net::accept_now(listening.as_fd()).unwrap_err();
+            assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
+            let waits = !listening.socket.nonblocking().unwrap();
+            assert_eq!(waits, !(first && second), "a ring is not told at once that there is none");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod memory;
 mod mmsg;
 pub mod outgoing;
 pub mod packets;
+mod pause;
 mod poller;
 pub mod probe;
 mod provided;

@@ -9,6 +9,7 @@
 //! can do is found by doing it once on a socket pair. Where a rung or a test fails in a way that says io_uring is
 //! refused, the caller takes epoll.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -71,6 +72,9 @@ impl Done {
 /// A ring and its bell.
 pub(super) struct Ring {
     io: IoUring,
+    /// Requests that the queue had no room for, in order; empty unless that is full. Bounded by what is out of each
+    /// descriptor: a receive or an accept, a wait for room, their ends.
+    kept: VecDeque<squeue::Entry>,
     bell: AsyncFd<File>,
     rung: Rung,
     bundles: bool,
@@ -86,7 +90,7 @@ impl Ring {
         let bell = event_counter()?;
         io.submitter().register_eventfd(bell.as_raw_fd())?;
         let bell = watched(bell)?;
-        Ok(Self { io, bell, rung, bundles, hint_is_stale: false })
+        Ok(Self { io, kept: VecDeque::new(), bell, rung, bundles, hint_is_stale: false })
     }
 
     /// How it was set up.
@@ -104,20 +108,31 @@ impl Ring {
         Provided::register(&self.io, group, entries)
     }
 
-    /// Queues a request for the next [`Ring::enter`].
+    /// Queues a request for the next [`Ring::enter`]. Where the kernel takes none of a full queue now, as without memory, it
+    /// comes a turn later.
     ///
     /// # Safety
     ///
     /// What the request points to must live until its last completion.
     pub(super) unsafe fn push(&mut self, request: &squeue::Entry) {
         // SAFETY: passed on to the caller.
-        while unsafe { self.io.submission().push(request) }.is_err() {
-            if let Err(error) = self.io.submit()
-                && !is_passing(&error)
-            {
-                log::error!("the socket ring takes no requests: {error}");
-                return;
-            }
+        if self.kept.is_empty() && unsafe { self.io.submission().push(request) }.is_ok() {
+            return;
+        }
+        self.kept.push_back(request.clone());
+        if let Err(error) = self.io.submit()
+            && !is_passing(&error)
+        {
+            log::error!("the socket ring takes no requests: {error}");
+        }
+        self.queue_kept();
+    }
+
+    fn queue_kept(&mut self) {
+        let mut queue = self.io.submission();
+        // SAFETY: sound by the contract of `push`.
+        while self.kept.front().is_some_and(|request| unsafe { queue.push(request) }.is_ok()) {
+            self.kept.pop_front();
         }
     }
 
@@ -138,6 +153,7 @@ impl Ring {
         let queued = self.io.submission().len() as u32;
         // SAFETY: no argument is passed along, and queued requests are sound by the contract of `push`.
         let entered = unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
+        self.queue_kept();
         self.hint_is_stale = self.io.submission().taskrun() && self.io.completion().is_empty();
         match entered {
             Err(error) if !is_passing(&error) => Err(error),
@@ -190,7 +206,9 @@ impl Drop for Ring {
         // The kernel must be done with the buffers before their memory goes. Deferred work has to run for that: until
         // then a cancelled request still takes wake-ups that others wait for.
         let _ = self.io.submitter().register_sync_cancel(Some(CANCEL_WAIT), CancelBuilder::any());
-        let _ = self.enter();
+        // What is queued does not begin any more.
+        // SAFETY: no argument is passed along, and nothing is submitted.
+        let _ = unsafe { self.io.submitter().enter::<libc::sigset_t>(0, 0, GETEVENTS, None) };
     }
 }
 
@@ -309,6 +327,33 @@ mod tests {
         runtime.block_on(async {
             let ring = Ring::new().unwrap();
             assert_eq!((ring.rung(), ring.bundles()), (Rung::Deferred, true));
+        });
+    }
+
+    #[test]
+    fn requests_that_the_kernel_takes_only_later_come_all_and_in_order() {
+        const REQUESTS: u64 = 3 * SUBMISSIONS as u64;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut ring = Ring::new().unwrap();
+            let request = |token| opcode::Nop::new().build().user_data(token);
+            for token in 0..REQUESTS {
+                if token < SUBMISSIONS.into() || token == REQUESTS - 1 {
+                    // SAFETY: the request points to nothing.
+                    unsafe { ring.push(&request(token)) };
+                } else {
+                    // As when the kernel has no memory for those before it.
+                    ring.kept.push_back(request(token));
+                }
+            }
+            assert!(ring.has_work());
+            let mut done = Vec::new();
+            while ring.has_work() {
+                ring.enter().unwrap();
+                ring.take(&mut done);
+            }
+            assert!(done.iter().map(|done| done.token).eq(0..REQUESTS));
+            assert!(ring.kept.is_empty());
         });
     }
 

@@ -171,7 +171,9 @@ impl Io {
             Backend::Epoll => Err(io::ErrorKind::Unsupported.into()),
         };
         let streams = on_ring.or_else(|error| {
-            log::debug!(target: "wpgen::io", "connections on epoll: {error}");
+            if self.inner.backend == Backend::Uring {
+                no_ring("connections", &error);
+            }
             Streams::with_epoll(&self.inner.memory)
         })?;
         let running = Rc::clone(&streams);
@@ -251,6 +253,16 @@ impl Drop for StandIn {
             buffers.surplus.borrow_mut().extend(self.charge.take());
         }
     }
+}
+
+/// Says that what a shard receives comes by epoll, for want of a ring.
+pub(super) fn no_ring(what: &str, error: &io::Error) {
+    let worker = std::thread::current().name().unwrap_or_default().replace("shard-", "worker ");
+    log::warn!(
+        target: "wpgen::io",
+        "{worker} receives {what} on epoll, as io_uring says: {error}; a higher memlock limit (LimitMEMLOCK= in the unit, \
+         `ulimit -l`) has room for its ring"
+    );
 }
 
 /// Registers as many of `count` read buffers as the memlock limit admits: all, half, a quarter, none.

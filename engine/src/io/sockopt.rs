@@ -123,8 +123,16 @@ pub(super) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes that the kernel has taken from the peer and that nobody has read; none where it does not say.
+pub(super) fn unread(fd: BorrowedFd<'_>) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one integer, into `bytes`. FIONREAD is SIOCINQ.
+    let code = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if code == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
 /// Bytes written to a connection that the peer's kernel has not acknowledged, sent or not.
-pub(super) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the request writes one integer, into `bytes`. TIOCOUTQ is SIOCOUTQ.
     let code = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };

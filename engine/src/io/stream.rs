@@ -180,6 +180,7 @@ impl Streams {
             removed: false,
             full: false,
             touched: false,
+            bytes: 0,
         };
         self.alarm.ring();
         StreamSource(core.sources.insert(source) as u32)
@@ -348,6 +349,18 @@ impl Streams {
     /// Receive memory that the source holds.
     pub fn held_bytes(&self, source: StreamSource) -> usize {
         self.buffers.held_bytes(self.core.borrow().sources[source.0 as usize].account)
+    }
+
+    /// Bytes received for the source on this shard.
+    pub fn received_bytes(&self, source: StreamSource) -> u64 {
+        self.core.borrow().sources[source.0 as usize].bytes
+    }
+
+    /// Bytes that the kernel holds of the source's connections: their peers were told that they have arrived. Asks once for
+    /// each connection.
+    pub fn unread_bytes(&self, source: StreamSource) -> u64 {
+        let core = self.core.borrow();
+        core.slots_of(source.0).map(|slot| sockopt::unread(core.conns[slot as usize].fd.as_fd())).sum()
     }
 
     /// Open connections of the source on this shard.

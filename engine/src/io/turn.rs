@@ -19,6 +19,7 @@ use super::bufring::Lease;
 use super::connections::{Core, Listener, NEVER, Source};
 use super::epoll_net::{accept_now, receive_now};
 use super::listen::Listening;
+use super::pause::Pause;
 use super::poller::{Event, Kind, Token};
 use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams};
 
@@ -73,12 +74,13 @@ impl Streams {
     }
 
     async fn receive(&self) -> io::Result<()> {
-        let mut timer = Timer::default();
+        let (mut timer, mut pause) = (Timer::default(), Pause::new()?);
         while !self.stopped.get() {
             if self.turn()? {
-                tokio::task::yield_now().await;
+                pause.give_way().await?;
             } else {
-                std::future::poll_fn(|cx| self.poll_wake(cx, &mut timer)).await?;
+                let poll = |cx: &mut Context<'_>| self.poll_wake(cx, &mut timer);
+                pause.until(std::future::poll_fn(poll)).await?;
                 // However often it is woken for nothing, others have their turn.
                 tokio::task::coop::consume_budget().await;
             }
@@ -441,6 +443,7 @@ impl Core {
         connection.received_ns = self.now_ns;
         let source = &mut self.sources[connection.source as usize];
         source.touched = true;
+        source.bytes += u64::from(bytes);
         Rc::clone(&source.consumer)
     }
 

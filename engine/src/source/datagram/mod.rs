@@ -18,7 +18,6 @@ use crate::assemble::Making;
 use crate::batch::Span;
 use crate::config::types::Cidr;
 use crate::diagnosis::Diagnostic;
-use crate::io::Backend;
 use crate::io::datagram::{DatagramConsumer, DatagramCounters, DatagramOptions, DatagramSocket, Datagrams};
 use crate::io::listen::Address;
 use crate::io::packets::Packets;
@@ -131,7 +130,8 @@ impl DatagramSource {
             Rc::clone(&consumer.store),
             Rc::clone(consumer.desk.queue()),
         )));
-        let opened = open(around.shard.io().backend(), socket, &consumer);
+        let taker = Rc::clone(&consumer) as Rc<dyn DatagramConsumer>;
+        let opened = Datagrams::new(around.shard.io().backend(), socket, taker);
         let datagrams = match opened {
             Ok(datagrams) => datagrams,
             Err(error) => return self.failed(&around, &error),
@@ -178,14 +178,6 @@ impl DatagramSource {
             target: "wpgen::net",
             "source '{}': cannot receive on {}: {error}", self.rules.inlet.key, self.address
         );
-    }
-}
-
-fn open(backend: Backend, socket: DatagramSocket, consumer: &Rc<Consumer>) -> std::io::Result<Rc<Datagrams>> {
-    let consumer = Rc::clone(consumer) as Rc<dyn DatagramConsumer>;
-    match backend {
-        Backend::Uring => Datagrams::with_ring(socket, consumer),
-        Backend::Epoll => Datagrams::with_epoll(socket, consumer),
     }
 }
 
