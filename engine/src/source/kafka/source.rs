@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::source::part::{Part, Source, Surroundings};
 use crate::source::stop::Stop;
 use crate::status::PartitionLag;
 
-/// How long leaving the group may take once everything is delivered. It is left in the background then.
-const FAREWELL_MAX: Duration = Duration::from_secs(5);
+/// How long leaving the group may take once everything is delivered, for each shard. It is left in the background then.
+pub(super) const FAREWELL_MAX: Duration = Duration::from_secs(5);
 
 /// What a source is made of.
 pub struct Settings {
@@ -51,7 +52,9 @@ pub struct KafkaSource {
     consumer: Mutex<Option<Consumer<Member>>>,
     /// Raised when the reader is to stop.
     stop: Stop,
-    /// Raised when parts have ended before the reader did.
+    /// Parts that have not ended.
+    parts_left: AtomicUsize,
+    /// Raised when all parts have ended before the reader did.
     abandoned: Stop,
     /// Raised when the reader has left the group.
     ended: Stop,
@@ -62,12 +65,14 @@ impl KafkaSource {
     pub fn new(settings: Settings, consumer: Consumer<Member>, member: Arc<Member>) -> Self {
         let spare = Arc::clone(&settings.rules.spare);
         let consumer = Mutex::new(Some(consumer));
+        let parts_left = AtomicUsize::new(settings.shards);
         Self {
             settings,
             spare,
             member,
             consumer,
             stop: Stop::default(),
+            parts_left,
             abandoned: Stop::default(),
             ended: Stop::default(),
         }
@@ -108,7 +113,7 @@ impl KafkaSource {
     }
 
     async fn deliver(&self, around: Surroundings) {
-        let _abandoned = Raised(self.abandoned.clone());
+        let _ended = PartEnded(self);
         let (part, mut partitions) = mpsc::unbounded_channel::<Arc<Partition>>();
         if self.member.enter(part) == self.settings.shards {
             self.start(&around);
@@ -170,6 +175,17 @@ struct Raised(Stop);
 impl Drop for Raised {
     fn drop(&mut self) {
         self.0.raise();
+    }
+}
+
+/// Counts a part that ends. One without partitions ends soon; what others still deliver keeps the reader in its group.
+struct PartEnded<'a>(&'a KafkaSource);
+
+impl Drop for PartEnded<'_> {
+    fn drop(&mut self) {
+        if self.0.parts_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.abandoned.raise();
+        }
     }
 }
 

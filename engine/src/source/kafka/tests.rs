@@ -16,7 +16,7 @@ use super::book::Book;
 use super::deliver::Rules;
 use super::make;
 use super::params::{Encode, KafkaParams, Split, Start};
-use super::source::KafkaSource;
+use super::source::{FAREWELL_MAX, KafkaSource};
 use crate::config::types::OneOrMany;
 use crate::sink::format::Format;
 use crate::source::part::Source;
@@ -146,6 +146,30 @@ fn nothing_is_committed_that_a_sink_does_not_have() {
             *last = number;
         }
     }
+}
+
+#[test]
+fn a_shard_with_nothing_to_deliver_does_not_end_the_farewell_of_another_one() {
+    let cluster = cluster();
+    let brokers = cluster.bootstrap_servers();
+    // Of one partition, which is on one shard.
+    produce(&brokers, [Some("slow")].into_iter());
+    let sink = Keep::new(0, Format::Raw);
+    sink.stalled.store(true, Ordering::Relaxed);
+    let pairs = [(source(&params(brokers.clone())) as Arc<dyn Source>, Arc::clone(&sink))];
+    let engine = start(BACKENDS[0], &pairs);
+    until("it is taken", || engine.status().sources[0].records_in == 1);
+    let (stalled, observer) = (Arc::clone(&sink.stalled), engine.observer());
+    let slow = std::thread::spawn(move || {
+        std::thread::sleep(FAREWELL_MAX + Duration::from_secs(1));
+        let partitions = observer.status().sources[0].partitions.len();
+        stalled.store(false, Ordering::Relaxed);
+        partitions
+    });
+    drain(engine);
+    assert_eq!(slow.join().unwrap(), PARTITIONS as usize, "the group is not left before");
+    assert_eq!(sink.records(), ["slow"]);
+    assert_eq!(committed(&brokers), 1);
 }
 
 #[test]
