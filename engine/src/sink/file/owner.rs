@@ -194,15 +194,20 @@ impl Owner {
             return;
         }
         self.taken = self.taken.wrapping_add(job.batch.arena.len() as u64);
+        self.written(job.batch);
+        if let (Fsync::Interval(interval), false) = (self.around.settings.fsync, self.unsynced.is_empty()) {
+            self.sync_due.get_or_insert_with(|| Instant::now() + interval);
+        }
+    }
+
+    /// A batch is written: in a file it waits for a sync, and what a stream has is delivered.
+    fn written(&mut self, batch: Box<Batch>) {
         match self.current.as_mut().map(|current| &mut current.kind) {
             Some(Kind::File(file)) => {
-                file.written_ns = job.batch.oldest_ns;
-                self.unsynced.push(job.batch);
-                if let Fsync::Interval(interval) = self.around.settings.fsync {
-                    self.sync_due.get_or_insert_with(|| Instant::now() + interval);
-                }
+                file.written_ns = batch.oldest_ns;
+                self.unsynced.push(batch);
             }
-            _ => (self.around.home)(job.batch, Verdict::Delivered),
+            _ => (self.around.home)(batch, Verdict::Delivered),
         }
     }
 
@@ -230,12 +235,15 @@ impl Owner {
         self.write_all(batches, &path).await;
     }
 
-    /// Writes batches that were written before.
+    /// Writes batches that were written before. What is at the path need not be a file any more.
     async fn write_all(&mut self, batches: Vec<Box<Batch>>, path: &str) {
         for batch in batches {
             let mut job = Job::new(batch);
             self.write(&mut job, path).await;
-            self.unsynced.push(job.batch);
+            match self.is_failing {
+                true => self.unsynced.push(job.batch),
+                false => self.written(job.batch),
+            }
         }
         self.sync_due = Some(Instant::now());
     }
@@ -350,8 +358,10 @@ impl Owner {
             return self.give_back().await;
         }
         self.sync_due = None;
+        let Some(Output { kind: Kind::File(file), .. }) = &self.current else {
+            return assert!(self.unsynced.is_empty(), "only a file's batches wait for a sync");
+        };
         let batches = std::mem::take(&mut self.unsynced);
-        let Some(Output { kind: Kind::File(file), .. }) = &self.current else { return };
         let (medium, dev, ino) = (file.writer.medium(), file.dev, file.ino);
         let len = file.writer.standing().visible;
         let (ledger, home) = (Arc::clone(&self.around.ledger), Rc::clone(&self.around.home));

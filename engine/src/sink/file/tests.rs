@@ -451,6 +451,29 @@ fn a_fifo_that_nobody_reads_holds_its_batches() {
 }
 
 #[test]
+fn what_was_in_a_removed_file_and_not_synced_is_delivered_to_the_fifo_in_its_place() {
+    for fsync in [Fsync::Interval(Duration::from_millis(20)), Fsync::Never] {
+        on_both(async |backend| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("out.log");
+            let mut rig = Rig::new(Settings { fsync, ..settings(path.to_str().unwrap()) }, backend);
+            let mut dice = Dice(4);
+            rig.send(&mut dice, 5000);
+            rig.home(1).await;
+            let first = rig.sent.len();
+            // The owner sees none of this before it has written what comes then.
+            fs::remove_file(&path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            rig.send(&mut dice, 5000);
+            rig.send(&mut dice, 300_000);
+            let reader = std::thread::spawn(move || fs::read(path).unwrap());
+            let sent = rig.end().await;
+            assert!(reader.join().unwrap() == sent[first..]);
+        });
+    }
+}
+
+#[test]
 fn a_full_disk_loses_nothing() {
     on_both(async |backend| {
         let dir = tempfile::tempdir().unwrap();
