@@ -197,7 +197,13 @@ fn a_source_that_is_switched_off_and_on_goes_on_where_it_was() {
     append(200..300);
     all_are_there(300);
     site.configure("");
-    site.reload_well();
+    let ran = site.reload();
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(
+        ran.err.contains("source 'app' is configured no more: how far its files were read is forgotten"),
+        "{}",
+        ran.err
+    );
     engine.stop();
     all_in_order(&site.numbers("all.log"), 300);
     let log = std::fs::read_to_string(site.path().join("logs/wpgen.log")).unwrap();
@@ -328,11 +334,24 @@ fn a_sink_that_is_down_can_be_taken_out_and_its_source_goes_on() {
     sender.join().unwrap();
     until("the other sink has all", || site.numbers("kept.log").len() == 400_000);
     all_in_order(&site.numbers("kept.log"), 400_000);
+    let told = status(site.path());
+    let sink = &told["sinks"][1];
+    assert_eq!((&sink["key"], &sink["state"]), (&"down".into(), &"leaving".into()), "{told:#}");
+    assert!(
+        sink["batches_in_flight"].as_u64() > Some(0) && told["records_in_flight"].as_u64() > Some(0),
+        "{told:#}"
+    );
+    let shown = run(site.path(), &["source", "status"]).out;
+    assert!(shown.contains("leaving      sink 'down' was taken out and still has"), "{shown}");
+    assert!(!shown.contains("nothing in flight"), "{shown}");
+    let doctor = run(site.path(), &["doctor", "--json"]).out;
+    assert!(doctor.contains("sink 'down' was taken out and still has"), "{doctor}");
     // What the other one was given when it was configured is not delivered: a stop cannot call that well.
     engine.signal(libc::SIGTERM);
     let ran = engine.end();
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.contains("not everything that was taken could be delivered"), "{}", ran.err);
+    assert!(ran.err.contains("sink 'down', which was taken out, has not taken"), "{}", ran.err);
 }
 
 #[test]

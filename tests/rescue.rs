@@ -1,7 +1,7 @@
 //! `rescue = true`: a sink that is away, kill -9 meanwhile, and everything in order when it is back.
 
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -458,5 +458,97 @@ fn a_rescue_that_is_switched_off_sends_what_it_has_and_keeps_no_more() {
     await_empty(folder);
     engine.stop();
     assert_eq!(repeated(&peer.lines(), LINES * 2), 0);
+    peer.end();
+}
+
+/// The page for Prometheus, over the socket in the data folder.
+fn metrics(folder: &Path) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(folder.join("data/wpgen.sock")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: wpgen\r\nConnection: close\r\n\r\n").unwrap();
+    std::io::read_to_string(stream).unwrap()
+}
+
+#[test]
+fn what_a_sink_is_owed_that_was_taken_out_is_told_and_goes_to_it_first_when_it_is_put_back() {
+    const LINES: usize = 300_000;
+    for io in ["uring", "epoll"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let port = free_port();
+        let with = |sink: &str| {
+            let config = format!(
+                "[engine]\nworkers = 1\nio = \"{}\"\ndrain_timeout = \"200ms\"\n[admin]\nlisten = \"\"\n\
+                 [[sources]]\nkey = \"app\"\nconnect = \"file_src\"\nparams = {{ path = \"in.log\" }}\n\
+                 [[sinks]]\nkey = \"kept\"\nconnect = \"file_sink\"\nparams = {{ path = \"kept.log\" }}\n{sink}\n",
+                fallback::io(io)
+            );
+            std::fs::write(folder.join("wpsrc.toml"), config).unwrap();
+        };
+        let out = format!("[[sinks]]\nkey = \"out\"\n{}", tcp(port, ""));
+        with(&out);
+        write(folder, 0..LINES);
+        let engine = Started::in_folder(folder);
+        until("its source waits for the peer", || {
+            let status = status(folder);
+            status["sinks"][1]["state"] == "waiting"
+                && status["sources"][0]["waited_for_sinks_percent"].as_u64() > Some(0)
+        });
+        with("");
+        let ran = run(folder, &["source", "reload"]);
+        assert!(ran.err.contains("'out' was taken out and still writes what it was given"), "{}", ran.err);
+        until("the other sink has all", || {
+            std::fs::metadata(folder.join("kept.log")).is_ok_and(|file| file.len() == (LINES * LINE) as u64)
+        });
+        let sink = status(folder)["sinks"][1].take();
+        assert_eq!((&sink["key"], &sink["state"]), (&"out".into(), &"leaving".into()), "{sink}");
+        let line = format!("wpgen_sink_leaving_batches{{sink=\"out\"}} {}\n", sink["batches_in_flight"]);
+        assert!(sink["batches_in_flight"].as_u64() > Some(0) && metrics(folder).contains(&line), "{sink}");
+        // And once more: what was inherited is inherited again, before the first heir begins with it.
+        for sink in [&*out, "", &*out] {
+            with(sink);
+            let ran = run(folder, &["source", "reload"]);
+            let fate = if sink.is_empty() { "removed out" } else { "added out" };
+            assert_eq!((ran.code, ran.out.contains(fate)), (Some(0), true), "{}{}", ran.out, ran.err);
+        }
+        write(folder, LINES..LINES + 1000);
+        let peer = Peer::listen(port);
+        peer.await_last(LINES + 999);
+        await_acknowledged(folder, LINES + 1000);
+        until("its older self is closed", || !metrics(folder).contains("wpgen_sink_leaving_batches"));
+        engine.stop();
+        let lines = peer.lines();
+        let new = lines.iter().position(|line| *line == LINES).unwrap();
+        assert!(new > 0 && lines[..new].iter().copied().eq(0..new), "what it was owed, once and in order");
+        assert!(lines[new..].iter().copied().eq(LINES..LINES + 1000), "and what is for it since");
+        peer.end();
+    }
+}
+
+#[test]
+fn the_rescue_of_a_sink_that_is_renamed_is_told_until_its_key_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = free_port();
+    let sink = tcp(port, "");
+    configure(folder, "auto", &sink);
+    write(folder, 0..5000);
+    let engine = Started::in_folder(folder);
+    await_acknowledged(folder, 5000);
+    let config = std::fs::read_to_string(folder.join("wpsrc.toml")).unwrap();
+    std::fs::write(folder.join("wpsrc.toml"), config.replace("\"out\"", "\"fw\"")).unwrap();
+    let ran = run(folder, &["source", "reload"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("the sink key 'out' takes it up again"), "{}", ran.err);
+    let doctor = run(folder, &["doctor", "--json"]).out;
+    assert!(doctor.contains("the sink key 'out' takes it up again"), "{doctor}");
+    let gauge = "wpgen_sink_rescue_forgotten_bytes{sink=\"out\"} ";
+    assert!(metrics(folder).contains(gauge), "{}", metrics(folder));
+    let peer = Peer::listen(port);
+    configure(folder, "auto", &sink);
+    let ran = run(folder, &["source", "reload"]);
+    assert_eq!((ran.code, ran.err.contains("takes it up again")), (Some(0), false), "{}", ran.err);
+    peer.await_last(4999);
+    assert!(!metrics(folder).contains(gauge));
+    engine.stop();
     peer.end();
 }

@@ -118,9 +118,14 @@ pub fn summary(status: &Status, paint: Paint, columns: usize) -> String {
         ("errors", Align::Right),
         ("state", Align::Left),
     ]);
-    for sink in &status.sinks {
+    let leaving = status.leaving.iter().map(|sink| (sink, true));
+    for (sink, is_leaving) in status.sinks.iter().map(|sink| (sink, false)).chain(leaving) {
         let rescued = sink.rescue.as_ref().map_or(0, |rescue| rescue.records);
         let state = match &sink.state {
+            _ if is_leaving => sink.owed().map_or_else(
+                || "was taken out".into(),
+                |owed| format!("was taken out, and has not taken {owed}"),
+            ),
             _ if rescued > 0 => format!("{} wait in its rescue for the next start", count(rescued)),
             SinkState::Waiting(why) => format!("waits: {why}"),
             SinkState::Ready | SinkState::Closed if sink.repeated > 0 => {
@@ -342,6 +347,14 @@ mod tests {
         );
         end.elapsed = Duration::from_millis(999);
         assert_eq!(time(&end), None);
+    }
+
+    #[test]
+    fn the_summary_names_a_sink_that_was_taken_out() {
+        let mut end = status(2, 1, 1, None);
+        end.leaving = vec![SinkStatus { key: "fw".into(), batches_in_flight: 8, ..SinkStatus::default() }];
+        let text = summary(&end, Paint::PLAIN, usize::MAX);
+        assert!(text.contains("  was taken out, and has not taken 8 batches\n"), "{text}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::io::{Backend, affinity, host, probe};
 use crate::keeper::{Keeper, Persist};
 use crate::memory::Memory;
 use crate::pool::ARENA_BYTES;
-use crate::rescue::{self, Rescue, Rescued};
+use crate::rescue::{self, Forgotten, Rescue, Rescued};
 use crate::sink::SinkParams;
 use crate::sink::blackhole::Blackhole;
 use crate::sink::console::Stdout;
@@ -64,7 +64,8 @@ pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
     let keeper = Keeper::new();
     let persist = keeper.persist();
     let mut findings = Vec::new();
-    warn_of_forgotten(config);
+    let forgotten = forgotten(config);
+    forgotten.iter().for_each(|left| log::warn!(target: "wpgen::rescue", "{left}"));
     let (sinks, made) = make_sinks(config, &before, &persist, &mut findings);
     let next_input = Arc::new(AtomicU64::new(before.next_input));
     let workers = config.shards(affinity::available());
@@ -79,8 +80,16 @@ pub fn start(config: &Config) -> Result<Engine, Vec<Diagnostic>> {
     let keeping = Some(Keeping { keeper, store, interval: config.engine.checkpoint_interval, aside });
     let memory = Memory::new(config.engine.memory_limit.0);
     let wiring = Wiring { cpus, backend, sinks, sources, keeping, next_input, memory };
-    Engine::start(wiring)
-        .map_err(|error| vec![plain(format!("the engine's threads cannot be set up: {error}"))])
+    let engine = Engine::start(wiring)
+        .map_err(|error| vec![plain(format!("the engine's threads cannot be set up: {error}"))])?;
+    engine.tell_forgotten_rescues(forgotten);
+    Ok(engine)
+}
+
+/// Why the data folder cannot be had now, looked at before anything else is taken: another engine has it.
+pub fn locked(config: &Config) -> Option<Diagnostic> {
+    let data_dir = &config.engine.data_dir;
+    checkpoint::locked(data_dir).map(|error| unopened(data_dir, &error))
 }
 
 /// Which way to the kernel, said in one line when it is not the one hoped for.
@@ -253,16 +262,11 @@ pub(crate) fn with_rescue(
     Ok(Rescued::new(sink, rescue))
 }
 
-/// Says which rescued records nobody will send.
-pub(crate) fn warn_of_forgotten(config: &Config) {
+/// Rescued records that nobody will send.
+pub(crate) fn forgotten(config: &Config) -> Vec<Forgotten> {
     let sends = |sink: &&SinkConfig| sink.enable && rescue_kind(&sink.params).is_some();
     let keys: Vec<&str> = config.sinks.iter().filter(sends).map(|sink| &*sink.key).collect();
-    for path in rescue::forgotten(&config.engine.data_dir, &keys) {
-        log::warn!(
-            target: "wpgen::rescue",
-            "{} has records of a sink that is not configured: they are sent when it is again", path.display()
-        );
-    }
+    rescue::forgotten(&config.engine.data_dir, &keys)
 }
 
 /// What the last run committed of a sink. A file that is begun anew, by sources that begin anew, has no past.

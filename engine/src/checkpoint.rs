@@ -21,7 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::lock::{Lock, Refused};
+use crate::lock::{self, Lock, Refused};
 use crate::source::file::identity::Fingerprint;
 
 pub use identity::{NAME as IDENTITY_NAME, identity};
@@ -221,6 +221,13 @@ pub fn inspect(folder: &Path) -> Result<Option<Snapshot>, String> {
     })
 }
 
+/// Why a folder cannot be had now: another engine has locked it. Nothing is taken or changed.
+pub fn locked(folder: &Path) -> Option<OpenError> {
+    let path = folder.join(LOCK);
+    let holder = lock::held(&path).ok().flatten()?;
+    Some(OpenError::Locked(Refused::Held { path, holder }))
+}
+
 impl Store {
     /// Locks `folder`, made when it is missing, and reads its checkpoint; none yet is an empty snapshot.
     pub fn open(folder: &Path) -> Result<(Self, Snapshot), OpenError> {
@@ -339,8 +346,7 @@ impl OpenError {
     pub fn help(&self) -> Vec<String> {
         match self {
             Self::Locked(Refused::Held { holder, .. }) => {
-                let stop =
-                    holder.as_ref().map(|holder| format!("stop that engine: kill -TERM {}", holder.pid));
+                let stop = holder.as_ref().map(|_| "stop that engine: wpgen source stop".to_owned());
                 let other = "a folder of its own for this one: [engine] data_dir = \"./data-second\"";
                 stop.into_iter().chain([other.to_owned()]).collect()
             }

@@ -31,11 +31,12 @@ use crate::metrics::{Counter, REASONS, Reason, SourceCounters};
 use crate::pool::ARENA_BYTES;
 use crate::process::{Spent, Thread, Usage};
 use crate::queue::Mailbox;
+use crate::rescue::Forgotten;
 use crate::shard::{Leaving, MAILBOX_LETTERS, Order, Shard, ShardLink};
 use crate::sink::route::{Sink, Where};
 use crate::source::part::{Source, Surroundings};
 use crate::source::stop::Stop;
-use crate::status::{MemoryStatus, SourceStatus, Status, Waits};
+use crate::status::{MemoryStatus, SinkStatus, SourceStatus, Status, Waits};
 
 /// What runs: sources with the sinks each feeds, on which CPUs, over which backend.
 pub struct Wiring {
@@ -154,6 +155,7 @@ impl Running {
             failed: self.has_failed(),
             has_datagrams: self.source.has_datagrams(),
             repeats: self.source.repeats(),
+            unread_bytes: sum(|c| &c.unread_bytes),
             waits: self.waits(),
             partitions: self.source.partitions(),
             trouble: self.source.trouble(),
@@ -197,6 +199,8 @@ struct Shared {
     leaving: Mutex<Vec<Arc<Leaving>>>,
     /// What sources tell of that are switched off.
     aside: Mutex<Aside>,
+    /// What lay on disk for sinks that are not configured, at the start or the last reload.
+    forgotten: Mutex<Vec<Forgotten>>,
     next_input: Arc<AtomicU64>,
     /// Sources started so far.
     numbers: AtomicU64,
@@ -232,9 +236,15 @@ impl Shared {
     }
 
     fn leaving(&self) -> Vec<Arc<Leaving>> {
-        let mut leaving = lock(&self.leaving);
-        leaving.retain(|l| !l.is_gone());
-        leaving.clone()
+        let (gone, left) = {
+            let mut leaving = lock(&self.leaving);
+            let gone: Vec<_> = leaving.extract_if(.., |leaving| leaving.is_gone()).collect();
+            (gone, leaving.clone())
+        };
+        if !gone.is_empty() {
+            rewire::let_go(gone);
+        }
+        left
     }
 
     fn order_all(&self, order: impl Fn(&Rc<Shard>) + Clone + Send + 'static) {
@@ -305,12 +315,22 @@ impl Shared {
         Ok(Snapshot { next_input, inputs, groups, partitions })
     }
 
+    /// What leaves and is not closed; of what has a successor, what still has batches.
+    fn leaving_statuses(&self, sinks: &[SinkStatus]) -> Vec<SinkStatus> {
+        let leaving = self.leaving().into_iter().map(|leaving| leaving.sink.status());
+        let has_successor = |key: &str| sinks.iter().any(|sink| sink.key == key);
+        leaving.filter(|sink| sink.batches_in_flight > 0 || !has_successor(&sink.key)).collect()
+    }
+
     fn status(&self, started: Instant) -> Status {
+        let sinks: Vec<SinkStatus> = self.sinks().iter().map(|sink| sink.status()).collect();
         Status {
             elapsed: started.elapsed(),
             usage: Usage::now(),
             sources: self.newest().iter().map(|r| r.status()).collect(),
-            sinks: self.sinks().iter().map(|s| s.status()).collect(),
+            leaving: self.leaving_statuses(&sinks),
+            sinks,
+            forgotten: lock(&self.forgotten).clone(),
             checkpoint: self.keeper.get().map(|keeper| keeper.status(started)),
             alerts: Vec::new(),
             memory: MemoryStatus {
@@ -435,6 +455,7 @@ impl Engine {
             sinks: Mutex::default(),
             leaving: Mutex::default(),
             aside: Mutex::default(),
+            forgotten: Mutex::default(),
             next_input: wiring.next_input,
             numbers: AtomicU64::new(0),
             keeper: OnceLock::new(),

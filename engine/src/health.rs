@@ -31,6 +31,8 @@ pub fn findings(before: &Status, now: &Status) -> Vec<Diagnostic> {
         findings.extend(lagging(source, earlier, now.elapsed.saturating_sub(before.elapsed)));
     }
     findings.extend(memory(now));
+    let leaving = now.leaving_words().into_iter().map(|words| leaves_when(Diagnostic::warning(None, words)));
+    findings.extend(leaving);
     findings
 }
 
@@ -132,8 +134,9 @@ fn undecoded(source: &SourceStatus) -> Option<Diagnostic> {
             source.rejected, source.key
         );
         Diagnostic::warning(Some(Code::WP103), message)
-            .note("the log names file, line and byte of the first, and what the file looks like")
-            .help("encode = \"text\"   (or what the log says the lines look like)")
+            .note("the log names file, line and byte of the first, and what the file looks like where most lines are bad")
+            .help("encode = ...   (where most lines are bad: as the log says)")
+            .help("on_bad_line = \"pass\"   (where few are: they come as they are)")
     })
 }
 
@@ -197,6 +200,21 @@ fn memory(now: &Status) -> Option<Diagnostic> {
     } else {
         finding
     })
+}
+
+/// When a sink that was taken out is closed, and what else can be done.
+pub(crate) fn leaves_when(finding: Diagnostic) -> Diagnostic {
+    finding
+        .note("it is closed when what it writes to takes what it still has; `wpgen source list` shows that")
+        .help("bring back what it writes to")
+        .help(
+            "or put it back, if it is a tcp or syslog sink that had no rescue, at this address or another: it goes on \
+             with that",
+        )
+        .help(
+            "or `wpgen source stop`, which ends after drain_timeout: what no checkpoint has by then is read again at the \
+             next start, from sources that can repeat, and is lost from others",
+        )
 }
 
 #[cfg(test)]
@@ -282,6 +300,15 @@ mod tests {
         assert!(finding.help[0].contains("max_line_bytes"), "{finding}");
         now.memory.carried_bytes = 1;
         assert!(findings(&Status::default(), &now)[0].help[0].contains("tcp_recv_bytes"));
+    }
+
+    #[test]
+    fn a_sink_that_leaves_is_told_with_what_ends_it() {
+        let leaving = SinkStatus { key: "fw".into(), batches_in_flight: 1, ..SinkStatus::default() };
+        let now = Status { leaving: vec![leaving], ..Status::default() };
+        let found = findings(&Status::default(), &now);
+        assert_eq!(found[0].message, "sink 'fw' was taken out and still has 1 batch");
+        assert!(found[0].help[2].contains("`wpgen source stop`"), "{:?}", found[0].help);
     }
 
     #[test]

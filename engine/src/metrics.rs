@@ -104,6 +104,8 @@ pub struct SourceCounters {
     pub malformed: Counter,
     /// Frames that did not begin as their framing demands, taken as lines.
     pub misframed: Counter,
+    /// Bytes that the kernel had taken from peers of a source that is being stopped, and that are not read yet.
+    pub unread_bytes: Counter,
 }
 
 impl SourceCounters {

@@ -19,19 +19,21 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::assemble::{
-    Making, Past, make_sink, make_source, transactional, unordered, warn_of_forgotten, with_rescue,
+    Making, Past, forgotten, make_sink, make_source, transactional, unordered, with_rescue,
 };
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
 use crate::config::{Config, SinkConfig, SourceConfig};
 use crate::diagnosis::{Code, Diagnostic, Diagnostics};
 use crate::engine::{ANSWER_MAX, Engine, Unanswered};
+use crate::health::leaves_when;
 use crate::io::host;
 use crate::keeper::Persist;
 use crate::rescue;
 use crate::shard::Leaving;
 use crate::sink::SinkParams;
 use crate::sink::file::params::Existing;
+use crate::sink::remote::Remote;
 use crate::sink::route::{Sink, Where};
 use crate::source::part::Source;
 
@@ -112,12 +114,13 @@ fn apply(
         return Err(refused(work.findings));
     }
     work.change();
-    let Work { changes, findings, .. } = work;
+    let Work { changes, mut findings, .. } = work;
     runs.engine.drain_timeout = next.engine.drain_timeout;
-    let sinks = &changes.sinks;
+    let (sinks, forgotten) = (&changes.sinks, forgotten(whole));
     if !sinks.removed.is_empty() || !sinks.changed.is_empty() {
-        warn_of_forgotten(runs);
+        findings.extend(forgotten.iter().map(|left| Diagnostic::warning(None, left.to_string())));
     }
+    engine.tell_forgotten_rescues(forgotten);
     engine.keep_now();
     Ok(Reloaded { changes, findings })
 }
@@ -157,8 +160,8 @@ impl Work<'_> {
             if old.any(|old| diff::is_sink_held(sink, old) || is_left(old)) {
                 continue;
             }
-            if self.is_closing(&key) {
-                self.findings.push(still_closing(sink).help("it ends by itself; reload again then"));
+            if self.is_closing(&key) && self.ancestor(&key).is_none() {
+                self.findings.push(leaves_when(still_closing(sink)).help("reload again when it is closed"));
                 continue;
             }
             let had_it = self.older.sinks.iter().any(|old| diff::is_sink_held(sink, old));
@@ -282,7 +285,15 @@ impl Work<'_> {
 
     /// Whether what has this key was taken out by an earlier reload, and is not closed yet.
     fn is_closing(&self, sink: &str) -> bool {
-        self.engine.sink(sink).is_none() && self.engine.is_leaving(sink)
+        self.engine.sink(sink).is_none() && self.engine.leaving(sink).is_some()
+    }
+
+    /// What has this key and was taken out by an earlier reload, where what it does not deliver can go to its successor: both
+    /// are connections, and it has no rescue.
+    fn ancestor(&self, sink: &str) -> Option<Arc<dyn Sink>> {
+        let old = self.engine.leaving(sink).filter(|_| self.engine.sink(sink).is_none())?;
+        let is_plain = old.as_any().is::<Remote>() && old.status().rescue.is_none();
+        (is_plain && diff::is_connection(self.next, sink)).then_some(old)
     }
 
     /// Kept sources of which some sink of these takes records.
@@ -311,15 +322,16 @@ impl Work<'_> {
                 false => "it ends by itself when they do",
             };
             self.findings.push(still_draining(source).help(next));
-            if changed.contains(key) && !self.sources.contains_key(key) {
+            if changed.contains(key) && self.sources.contains_key(key) {
+                self.engine.forget_source(key);
+            } else if changed.contains(key) {
                 // It ends when it is drained; only then can one run that needs its port or positions, and who tells of
                 // those until then is this one.
                 self.changes.sources.fall_back(key, false);
-            } else {
-                self.engine.forget_source(key);
             }
         }
-        self.engine.forget_sources_without(|key| diff::source(self.whole, key).is_some());
+        let told = self.engine.forget_sources_without(|key| diff::source(self.whole, key).is_some());
+        self.findings.extend(told.into_iter().map(|told| Diagnostic::warning(None, told)));
     }
 
     /// Between sources and sinks that both stay: what the sinks take of the sources may have changed.
@@ -343,14 +355,17 @@ impl Work<'_> {
     fn connect_new(&mut self) -> Vec<Arc<Leaving>> {
         let mut leaving = Vec::new();
         for (key, sink) in &self.sinks {
-            let old = self.engine.sink(key);
+            let (old, ancestor) = (self.engine.sink(key), self.ancestor(key));
             let inherits = old.is_some() && diff::is_heir(self.runs, self.next, key);
-            if inherits {
+            if inherits || ancestor.is_some() {
                 self.engine.add_heir(Arc::clone(sink));
             } else {
                 self.engine.add_sink(Arc::clone(sink));
             }
             self.connect_all(key, sink, old.as_ref().map(|old| old.id()));
+            if let Some(ancestor) = ancestor {
+                self.engine.inherit(ancestor.id(), sink.id());
+            }
             leaving.extend(old.map(|old| self.engine.remove_sink(&old, inherits.then_some(sink))));
         }
         for key in &self.changes.sinks.removed {
@@ -373,7 +388,10 @@ impl Work<'_> {
             if !leaving.wait(until) {
                 let key = leaving.sink.status().key;
                 let message = format!("sink '{key}' was taken out and still writes what it was given before");
-                self.findings.push(Diagnostic::warning(None, message));
+                let finding = Diagnostic::warning(None, message);
+                // What has a successor ends with that.
+                let is_over = self.engine.sink(&key).is_none();
+                self.findings.push(if is_over { leaves_when(finding) } else { finding });
             }
         }
     }

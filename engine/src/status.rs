@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::memory::USES;
 use crate::pool::ARENA_BYTES;
 use crate::process::Usage;
+use crate::rescue::Forgotten;
 
 /// The whole engine at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,10 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// One entry a sink, in the configuration's order.
     pub sinks: Vec<SinkStatus>,
+    /// Sinks that a reload has taken out and that are not closed yet.
+    pub leaving: Vec<SinkStatus>,
+    /// Rescued records of sinks that are not configured, as of the start or the last reload.
+    pub forgotten: Vec<Forgotten>,
     /// The checkpoint, in an engine that keeps one.
     pub checkpoint: Option<CheckpointStatus>,
     /// What the engine buffers.
@@ -108,6 +113,8 @@ pub struct SourceStatus {
     pub has_datagrams: bool,
     /// Whether a restart can read again what was not delivered.
     pub repeats: bool,
+    /// Bytes that peers were told have arrived and that were not read, once the source is being stopped.
+    pub unread_bytes: u64,
     /// What its tasks waited for.
     pub waits: Waits,
     /// Partitions that it reads now, in order.
@@ -246,6 +253,21 @@ pub enum SinkState {
     Closed,
 }
 
+impl SinkStatus {
+    /// The batches that wait for it, and why, in words; nothing where none does.
+    pub fn owed(&self) -> Option<String> {
+        let batches = match self.batches_in_flight {
+            0 => return None,
+            1 => "1 batch".to_owned(),
+            n => format!("{n} batches"),
+        };
+        Some(match &self.state {
+            SinkState::Waiting(why) => format!("{batches}: {why}"),
+            SinkState::Ready | SinkState::Closed => batches,
+        })
+    }
+}
+
 impl Status {
     /// Records received by all sources.
     pub fn records_in(&self) -> u64 {
@@ -259,7 +281,7 @@ impl Status {
 
     /// Batches that wait for a verdict at all sinks, and the memory they take when no record is longer than a batch.
     pub fn in_flight(&self) -> (u64, u64) {
-        let batches: u64 = self.sinks.iter().map(|s| s.batches_in_flight).sum();
+        let batches: u64 = self.sinks.iter().chain(&self.leaving).map(|s| s.batches_in_flight).sum();
         (batches, batches.saturating_mul(ARENA_BYTES as u64))
     }
 
@@ -293,6 +315,17 @@ impl Status {
         let checkpoint = trouble.map(|why| format!("the checkpoint cannot be written: {why}"));
         let rescues = self.sinks.iter().filter_map(|sink| sink.rescue.as_ref()?.words(&sink.key));
         sources.chain(sinks).chain(rescues).chain(checkpoint).collect()
+    }
+
+    /// Each sink that leaves, and what it still has, in words.
+    pub fn leaving_words(&self) -> Vec<String> {
+        let words = |sink: &SinkStatus| {
+            let owed = sink
+                .owed()
+                .map_or_else(|| "is not closed yet".to_owned(), |owed| format!("still has {owed}"));
+            format!("sink '{}' was taken out and {owed}", sink.key)
+        };
+        self.leaving.iter().map(words).collect()
     }
 
     /// Whether some pipeline is dead: it does not come back by itself.
@@ -346,6 +379,18 @@ mod tests {
         assert_eq!(Waits::default().or_longer(waits).or_longer(Waits::default()), waits);
         let elsewhere = Waits { read_ns: 1, sink_ns: 900_000_000 };
         assert_eq!(waits.or_longer(elsewhere), Waits { read_ns: 200_000_000, sink_ns: 900_000_000 });
+    }
+
+    #[test]
+    fn what_a_sink_that_leaves_has_is_in_flight_and_no_trouble() {
+        let state = SinkState::Waiting("refused".into());
+        let leaving = SinkStatus { key: "fw".into(), batches_in_flight: 8, state, ..SinkStatus::default() };
+        let mut status = Status { leaving: vec![leaving], ..Status::default() };
+        assert_eq!(status.in_flight(), (8, 8 * ARENA_BYTES as u64));
+        assert_eq!(status.leaving_words(), ["sink 'fw' was taken out and still has 8 batches: refused"]);
+        assert!(status.troubles().is_empty(), "what is configured does its work");
+        status.leaving[0].batches_in_flight = 0;
+        assert_eq!(status.leaving_words(), ["sink 'fw' was taken out and is not closed yet"]);
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub fn status(config: &Path, as_json: bool, printer: &Printer) -> u8 {
             ("remarks", remarks(health)),
             ("memory", memory(health)),
             ("waiting", waiting(health)),
-            ("troubles", troubles(health)),
+            ("troubles", sentences(health, "troubles")),
+            ("leaving", sentences(health, "leaving")),
             ("alerts", alerts(health)),
         ];
         let shown = rows.iter().filter(|(_, value)| !value.is_empty());
@@ -167,10 +168,15 @@ fn changes(data: &Value) -> String {
 
 /// What WP106 is about: memory in RAM, what of it is on its way to sinks, and what buffers have of memory_limit.
 fn memory(health: &Value) -> String {
-    let batches = number(health, "batches_in_flight");
-    let in_flight = match batches {
-        0 => "nothing in flight".to_owned(),
-        n => format!("about {} of it in {} on the way", bytes(number(health, "in_flight_bytes")), batch(n)),
+    let in_flight = match (number(health, "records_in_flight"), number(health, "batches_in_flight")) {
+        (0, 0) => "nothing in flight".to_owned(),
+        (records, 0) => format!("{} records in flight", count(records)),
+        (records, batches) => format!(
+            "about {} of it in {} with {} records on the way",
+            bytes(number(health, "in_flight_bytes")),
+            batch(batches),
+            count(records)
+        ),
     };
     let (used, limit) = (number(health, "memory_used_bytes"), number(health, "memory_limit_bytes"));
     format!(
@@ -194,10 +200,10 @@ fn remarks(health: &Value) -> String {
     told.join("; ")
 }
 
-/// What keeps the engine from doing its work.
-fn troubles(health: &Value) -> String {
-    let troubles = health["troubles"].as_array().into_iter().flatten();
-    troubles.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
+/// What a list says: what keeps the engine from doing its work, or what leaves.
+fn sentences(health: &Value, list: &str) -> String {
+    let sentences = health[list].as_array().into_iter().flatten();
+    sentences.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
 }
 
 /// The alerts that are active.

@@ -3,11 +3,13 @@
 //! The law of conservation can be read off it: for each source, received = delivered + rejected + dropped (all reasons)
 //! + in flight, at every scrape. Datagrams that the kernel dropped were never received and have a counter of their own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::exposition::{Kind, Page};
 use crate::memory::USES;
 use crate::metrics::REASONS;
+use crate::rescue::Forgotten;
 use crate::status::{
     AlertStatus, MemoryStatus, PartitionLag, RescueStatus, SinkState, SinkStatus, SourceStatus, Status,
 };
@@ -21,7 +23,9 @@ pub fn page(status: &Status) -> String {
     records(&mut page, &status.sources);
     sources(&mut page, &status.sources);
     sinks(&mut page, &status.sinks);
+    leaving(&mut page, &status.leaving);
     rescues(&mut page, &status.sinks);
+    forgotten(&mut page, &status.forgotten);
     alerts(&mut page, &status.alerts);
     page.finish()
 }
@@ -238,6 +242,33 @@ fn sinks(page: &mut Page, sinks: &[SinkStatus]) {
     }
 }
 
+/// What sinks still have that a reload has taken out. Several may have had one key.
+fn leaving(page: &mut Page, sinks: &[SinkStatus]) {
+    let mut batches: BTreeMap<&str, u64> = BTreeMap::new();
+    sinks.iter().for_each(|sink| *batches.entry(&sink.key).or_default() += sink.batches_in_flight);
+    if batches.is_empty() {
+        return;
+    }
+    let help = "Batches that wait for a sink that a reload has taken out and that is not closed yet.";
+    let mut family = page.family("wpgen_sink_leaving_batches", Kind::Gauge, help);
+    for (key, batches) in batches {
+        family.sample(&[("sink", key)], batches);
+    }
+}
+
+/// What lies on disk for sinks that are not configured.
+fn forgotten(page: &mut Page, forgotten: &[Forgotten]) {
+    if forgotten.is_empty() {
+        return;
+    }
+    let help =
+        "Bytes of rescued records of a sink that is not configured, as of the start or the last reload.";
+    let mut family = page.family("wpgen_sink_rescue_forgotten_bytes", Kind::Gauge, help);
+    for left in forgotten {
+        family.sample(&[("sink", &left.key)], left.bytes);
+    }
+}
+
 /// What waits on disk for sinks that have a rescue.
 fn rescues(page: &mut Page, sinks: &[SinkStatus]) {
     use Kind::{Counter, Gauge};
@@ -304,6 +335,30 @@ mod tests {
         assert!(lines.iter().all(|line| line.contains("{sink=\"a\"}")), "{text}");
         for line in ["bytes{sink=\"a\"} 7", "records{sink=\"a\"} 3", "up{sink=\"a\"} 0"] {
             assert!(lines.contains(&&*format!("wpgen_sink_rescue_{line}")), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_sink_that_is_not_configured_stands_on_the_page() {
+        let of = |key: &str, batches_in_flight| SinkStatus {
+            key: key.into(),
+            batches_in_flight,
+            ..SinkStatus::default()
+        };
+        let left = Forgotten { key: "old".into(), path: "data/rescue/old".into(), bytes: 9 };
+        let text = page(&Status {
+            sinks: vec![of("a", 1)],
+            leaving: vec![of("a", 2), of("a", 3), of("b", 4)],
+            forgotten: vec![left],
+            ..Status::default()
+        });
+        for line in [
+            "wpgen_sink_in_flight_batches{sink=\"a\"} 1",
+            "wpgen_sink_leaving_batches{sink=\"a\"} 5",
+            "wpgen_sink_leaving_batches{sink=\"b\"} 4",
+            "wpgen_sink_rescue_forgotten_bytes{sink=\"old\"} 9",
+        ] {
+            assert_eq!(text.lines().filter(|other| *other == line).count(), 1, "{line}: {text}");
         }
     }
 

@@ -170,7 +170,8 @@ fn ready(status: &Status) -> Answer {
     let troubles = status.troubles();
     let answer =
         if troubles.is_empty() { Answer::ok(Value::Null) } else { Answer::refusal(503, "not ready") };
-    Answer { data: json!({ "overall": overall(status), "troubles": troubles }), ..answer }
+    let leaving = status.leaving_words();
+    Answer { data: json!({ "overall": overall(status), "troubles": troubles, "leaving": leaving }), ..answer }
 }
 
 fn overall(status: &Status) -> &'static str {
@@ -187,6 +188,7 @@ fn whole(status: &Status) -> Value {
     json!({
         "overall": overall(status),
         "troubles": status.troubles(),
+        "leaving": status.leaving_words(),
         "alerts": alerts(status),
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -197,6 +199,7 @@ fn whole(status: &Status) -> Value {
         "errors": status.errors(),
         "resident_bytes": status.usage.resident_bytes,
         "cpu_seconds": status.usage.cpu.as_secs_f64(),
+        "records_in_flight": status.left_behind(),
         "batches_in_flight": batches,
         "in_flight_bytes": in_flight_bytes,
         "memory_used_bytes": status.memory.used_bytes,
@@ -266,7 +269,12 @@ fn source(source: &SourceStatus, elapsed: Duration) -> Value {
 }
 
 fn sinks(status: &Status) -> Vec<Value> {
-    status.sinks.iter().map(sink).collect()
+    let leaving = |leaving| {
+        let mut row = sink(leaving);
+        row["state"] = "leaving".into();
+        row
+    };
+    status.sinks.iter().map(sink).chain(status.leaving.iter().map(leaving)).collect()
 }
 
 fn sink(sink: &SinkStatus) -> Value {
@@ -411,6 +419,25 @@ mod tests {
         assert_eq!(code(&Status { sinks: vec![closed], ..Status::default() }), (503, "unhealthy"));
         engine.stop();
         assert_eq!(ask("GET", "/health/live", &engine).code, 503);
+    }
+
+    #[test]
+    fn a_sink_that_leaves_is_among_the_sinks_and_what_it_has_in_flight() {
+        let state = SinkState::Waiting("refused".into());
+        let leaving = SinkStatus { key: "fw".into(), batches_in_flight: 8, state, ..Default::default() };
+        let source = SourceStatus { records_in: 9, delivered: 2, ..Default::default() };
+        let status = Status { sources: vec![source], leaving: vec![leaving], ..Status::default() };
+        let data = whole(&status);
+        let row = &data["sinks"][0];
+        assert_eq!(
+            (&row["key"], &row["state"], &row["reason"]),
+            (&json!("fw"), &json!("leaving"), &json!("refused"))
+        );
+        assert_eq!((&data["records_in_flight"], &data["batches_in_flight"]), (&json!(7), &json!(8)));
+        assert_eq!(data["findings"][0]["severity"], "warning", "{data}");
+        let words = "sink 'fw' was taken out and still has 8 batches: refused";
+        let ready = ready(&status);
+        assert_eq!((ready.code, &ready.data["leaving"][0]), (200, &json!(words)));
     }
 
     #[test]

@@ -85,10 +85,13 @@ fn memory(now: &Value) -> Option<Check> {
 /// The status behind an answer, as far as findings look at it.
 fn status(answer: &Value) -> Status {
     let list = |name: &str| answer[name].as_array().map(Vec::as_slice).unwrap_or_default().iter();
+    let (leaving, sinks): (Vec<&Value>, Vec<&Value>) =
+        list("sinks").partition(|sink| sink["state"] == "leaving");
     Status {
         elapsed: Duration::from_secs_f64(answer["uptime_seconds"].as_f64().unwrap_or(0.0).max(0.0)),
         sources: list("sources").map(source).collect(),
-        sinks: list("sinks").map(sink).collect(),
+        sinks: sinks.into_iter().map(sink).collect(),
+        leaving: leaving.into_iter().map(sink).collect(),
         memory: MemoryStatus {
             used_bytes: number(answer, "memory_used_bytes"),
             limit_bytes: number(answer, "memory_limit_bytes"),
@@ -128,9 +131,9 @@ fn partition(answer: &Value) -> PartitionLag {
 }
 
 fn sink(answer: &Value) -> SinkStatus {
-    let state = match answer["state"].as_str() {
-        Some("waiting") => SinkState::Waiting(text(answer, "reason")),
-        Some("closed") => SinkState::Closed,
+    let state = match (answer["state"].as_str(), answer["reason"].as_str()) {
+        (_, Some(why)) => SinkState::Waiting(why.to_owned()),
+        (Some("closed"), None) => SinkState::Closed,
         _ => SinkState::Ready,
     };
     let batches_in_flight = number(answer, "batches_in_flight");
@@ -191,13 +194,18 @@ mod tests {
         let answer = json!({
             "pid": 7, "uptime_seconds": 2.5, "memory_used_bytes": 3, "memory_limit_bytes": 4, "memory_carried_bytes": 1,
             "sources": [{"key": "a", "kernel_drops": 5, "waited_for_sinks_ns": 6, "has_datagrams": true}],
-            "sinks": [{"key": "o", "state": "waiting", "reason": "full", "batches_in_flight": 2}],
+            "sinks": [
+                {"key": "o", "state": "waiting", "reason": "full", "batches_in_flight": 2},
+                {"key": "fw", "state": "leaving", "reason": "refused", "batches_in_flight": 8},
+            ],
         });
         let status = status(&answer);
         assert_eq!(status.elapsed, Duration::from_millis(2500));
         assert_eq!((status.sources[0].kernel_drops, status.sources[0].waits.sink_ns), (5, 6));
         assert!(status.sources[0].has_datagrams);
         assert_eq!(status.sinks[0].state, SinkState::Waiting("full".into()));
+        assert_eq!(status.sinks.len(), 1);
+        assert_eq!(status.leaving_words(), ["sink 'fw' was taken out and still has 8 batches: refused"]);
         assert_eq!(status.memory.carried_bytes, 1);
         assert_eq!(Running::new(json!({}), answer).map(|running| running.pid()), Some(7));
         assert!(Running::new(json!({"pid": 7}), json!({})).is_none());

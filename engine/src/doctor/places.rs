@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{Check, bytes};
+use crate::assemble;
 use crate::checkpoint;
 use crate::config::Config;
 use crate::config::tls::TlsConnect;
@@ -34,6 +35,8 @@ pub(super) fn checks(config: &Config, running: Option<u32>) -> Vec<Check> {
     folders.dedup();
     checks.extend(folders.iter().map(|folder| room(folder)));
     checks.extend(certificates(config));
+    let forgotten = assemble::forgotten(config);
+    checks.extend(forgotten.iter().map(|left| Check::warn("rescue", left.to_string())));
     checks
 }
 

@@ -56,7 +56,9 @@ impl Aside {
         let off = switched_off(config);
         let sources: BTreeSet<&str> = before.inputs.iter().map(|input| input.source.as_str()).collect();
         let is_configured = |key: &str| config.sources.iter().any(|source| &*source.key == key);
-        sources.into_iter().filter(|key| !is_configured(key)).for_each(tell_forgotten);
+        for key in sources.into_iter().filter(|key| !is_configured(key)) {
+            log::info!(target: "wpgen::checkpoint", "{}", forgotten(key));
+        }
         let mut told = Told { inputs: before.inputs.clone(), partitions: before.partitions.clone() };
         told.retain(|key| off.contains(key));
         Self { told, off }
@@ -68,12 +70,11 @@ fn switched_off(config: &Config) -> BTreeSet<Arc<str>> {
     off.map(|source| Arc::clone(&source.key)).collect()
 }
 
-fn tell_forgotten(source: &str) {
-    log::info!(
-        target: "wpgen::checkpoint",
+fn forgotten(source: &str) -> String {
+    format!(
         "source '{source}' is configured no more: how far its files were read is forgotten \
          (enable = false would keep it)"
-    );
+    )
 }
 
 impl Engine {
@@ -90,13 +91,11 @@ impl Engine {
         aside.told.retain(is_configured);
     }
 
-    /// Says that a source which is configured no more is forgotten, if there is anything to forget.
-    pub(super) fn tell_if_forgotten(&self, running: &Running) {
+    /// That a source which is configured no more is forgotten, if there is anything to forget.
+    pub(super) fn forgotten(&self, running: &Running) -> Option<String> {
         let key = running.source.key();
         let is_off = lock(&self.shared.aside).off.contains(key);
-        if !is_off && !running.source.inputs(&HashMap::new()).is_empty() {
-            tell_forgotten(key);
-        }
+        (!is_off && !running.source.inputs(&HashMap::new()).is_empty()).then(|| forgotten(key))
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Engine, POLL, Running, Unanswered, lock};
+use super::{ANSWER_MAX, Engine, POLL, Running, Unanswered, lock};
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
 use crate::keeper::{Keeper, Persist};
+use crate::rescue::Forgotten;
 use crate::shard::Leaving;
 use crate::sink::route::{Sink, Where};
 
@@ -58,9 +59,22 @@ impl Engine {
         leaving
     }
 
-    /// Whether a sink with this key that was taken out is not closed yet.
-    pub(crate) fn is_leaving(&self, key: &str) -> bool {
-        self.shared.leaving().iter().any(|leaving| leaving.sink.status().key == key)
+    /// The sink with this key that was taken out and is not closed yet; of several the last one, which has what those before
+    /// it did not deliver.
+    pub(crate) fn leaving(&self, key: &str) -> Option<Arc<dyn Sink>> {
+        let leaving = self.shared.leaving();
+        leaving.iter().rfind(|leaving| leaving.sink.status().key == key).map(|last| Arc::clone(&last.sink))
+    }
+
+    /// Gives a sink what one that leaves without an heir does not deliver soon. It must have been made known by
+    /// [`Engine::add_heir`].
+    pub(crate) fn inherit(&self, from: SinkId, heir: SinkId) {
+        self.shared.order_all(move |shard| shard.inherit(from, heir));
+    }
+
+    /// What lies on disk for sinks that are not configured.
+    pub(crate) fn tell_forgotten_rescues(&self, forgotten: Vec<Forgotten>) {
+        *lock(&self.shared.forgotten) = forgotten;
     }
 
     fn numbers(&self, key: &str) -> Vec<u64> {
@@ -111,13 +125,12 @@ impl Engine {
         });
     }
 
-    /// The same for all that are not configured.
-    pub(crate) fn forget_sources_without(&self, is_configured: impl Fn(&str) -> bool) {
-        for running in self.shared.running().iter().filter(|running| !is_configured(running.source.key())) {
-            if running.stop.is_raised() && !running.leaving.swap(true, Ordering::AcqRel) {
-                self.tell_if_forgotten(running);
-            }
-        }
+    /// The same for all that are not configured; what there is to say of those whose positions are forgotten with them.
+    pub(crate) fn forget_sources_without(&self, is_configured: impl Fn(&str) -> bool) -> Vec<String> {
+        let running = self.shared.running();
+        let others = running.iter().filter(|running| !is_configured(running.source.key()));
+        let new = others.filter(|r| r.stop.is_raised() && !r.leaving.swap(true, Ordering::AcqRel));
+        new.filter_map(|running| self.forgotten(running)).collect()
     }
 
     fn with_key(&self, key: &str, act: impl Fn(&Running)) {
@@ -176,5 +189,83 @@ impl Engine {
         if let Some(keeper) = &self.keeper {
             let _ = keeper.write_now(KEEP_MAX);
         }
+    }
+}
+
+/// Frees sinks that are closed, on a thread of its own: a client in one waits for threads of its own as it goes, and they for
+/// a server of names that does not answer. Whoever is just done with one should not be the last who has it.
+pub(super) fn let_go(gone: Vec<Arc<Leaving>>) {
+    let free = move || {
+        let until = Instant::now() + ANSWER_MAX;
+        let is_shared =
+            |gone: &Arc<Leaving>| Arc::strong_count(gone) > 1 || Arc::strong_count(&gone.sink) > 1;
+        while gone.iter().any(is_shared) && Instant::now() < until {
+            std::thread::sleep(POLL);
+        }
+    };
+    // Where there is no thread they are freed here.
+    let _ = std::thread::Builder::new().name("sinks-end".into()).spawn(free);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::rc::Rc;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::io::Backend;
+    use crate::shard::{Intake, Shard};
+    use crate::sink::format::Format;
+    use crate::source::playground::start;
+    use crate::status::SinkStatus;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A sink that tells on which thread it is freed.
+    struct Telling(mpsc::Sender<Option<String>>);
+
+    impl Drop for Telling {
+        fn drop(&mut self) {
+            let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+        }
+    }
+
+    impl Sink for Telling {
+        fn id(&self) -> SinkId {
+            0
+        }
+
+        fn format(&self) -> Option<Format> {
+            None
+        }
+
+        fn start_owner(&self, _shard: &Rc<Shard>, _outlet: u32, intake: Rc<Intake>) {
+            intake.ended();
+        }
+
+        fn status(&self) -> SinkStatus {
+            SinkStatus::default()
+        }
+
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_closed_is_freed_by_nobody_who_has_something_else_to_do() {
+        let engine = start(Backend::Epoll, &[]);
+        let (tell, told) = mpsc::channel();
+        let sink: Arc<dyn Sink> = Arc::new(Telling(tell));
+        engine.add_sink(Arc::clone(&sink));
+        let leaving = engine.remove_sink(&sink, None);
+        assert!(leaving.wait(Instant::now() + PATIENCE));
+        assert!(engine.shared.leaving().is_empty());
+        // Whoever still has it goes on first.
+        std::thread::sleep(10 * POLL);
+        drop((sink, leaving));
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().as_deref(), Some("sinks-end"));
+        assert!(engine.drain(PATIENCE).0);
     }
 }

@@ -68,7 +68,7 @@ impl Awaited {
             self.next_try = Some(Instant::now() + RETRY);
             return Vec::new();
         }
-        let sinks = self.sinks.iter().filter(|sink| !engine.is_leaving(&sink.key));
+        let sinks = self.sinks.iter().filter(|sink| engine.leaving(&sink.key).is_none());
         let sinks: Vec<SinkConfig> = sinks.cloned().collect();
         let mut done = Vec::new();
         for sink in sinks {

@@ -167,11 +167,13 @@ pub(super) fn is_sink_held(new: &SinkConfig, old: &SinkConfig) -> bool {
 /// Whether the new sink with a key has what the old one does not deliver: both are connections to a peer that is the same
 /// by its key, wherever it is now.
 pub(super) fn is_heir(now: &Config, next: &Config, key: &str) -> bool {
-    let is_connection = |config| {
-        let params = sink(config, key).map(|sink| &sink.params);
-        matches!(params, Some(SinkParams::Tcp(_) | SinkParams::Syslog(_)))
-    };
-    is_connection(now) && is_connection(next)
+    is_connection(now, key) && is_connection(next, key)
+}
+
+/// Whether the enabled sink with a key is a connection to a peer.
+pub(super) fn is_connection(config: &Config, key: &str) -> bool {
+    let params = sink(config, key).map(|sink| &sink.params);
+    matches!(params, Some(SinkParams::Tcp(_) | SinkParams::Syslog(_)))
 }
 
 /// Settings that only a start can change.

@@ -41,7 +41,7 @@ use format::Owner;
 use segment::{Folder, Quota, Segment};
 use watch::{Said, Watch};
 
-pub use recover::{OpenError, forgotten, is_used};
+pub use recover::{Forgotten, OpenError, forgotten, is_used};
 pub use sink::Rescued;
 
 /// What kind of sink a rescue is for: what one kind leaves the other cannot send.
@@ -195,4 +195,22 @@ fn folder(data_dir: &Path, key: &str) -> PathBuf {
         }
     }
     data_dir.join("rescue").join(name)
+}
+
+/// The key of the sink whose folder this is.
+fn key_of(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let mut parts = name.split('%');
+    let mut key = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                key.push(byte);
+                key.extend(&part.as_bytes()[2..]);
+            }
+            // No folder of ours.
+            None => key.extend([b"%", part.as_bytes()].concat()),
+        }
+    }
+    String::from_utf8_lossy(&key).into_owned()
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::format::{Ended, Scanned, Wrong, may_hold_batches, read_line, scan};
 use super::segment::{ENDING, Entry, Folder, Segment, put_aside, read_sent, remove};
-use super::{Kind, Left, Rescue, folder, lock};
+use super::{Kind, Left, Rescue, folder, key_of, lock};
 use crate::keeper::Persist;
 
 /// Why the rescue of a sink cannot be used.
@@ -206,10 +206,40 @@ pub fn is_used(data_dir: &Path, key: &str) -> bool {
     names(&folder(data_dir, key)).is_ok_and(|names| !names.is_empty())
 }
 
-/// Folders with rescued records of sinks other than `keys`: they wait for those sinks to be configured again.
-pub fn forgotten(data_dir: &Path, keys: &[&str]) -> Vec<PathBuf> {
+/// What lies on disk for a sink that is not configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The key of the sink.
+    pub key: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Forgotten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, path, bytes } = self;
+        write!(
+            f,
+            "{} has {bytes} bytes of rescued records that no sink sends: the sink key '{key}' takes it up again",
+            path.display()
+        )
+    }
+}
+
+/// Rescued records of sinks other than `keys`: they wait for those sinks to be configured again.
+pub fn forgotten(data_dir: &Path, keys: &[&str]) -> Vec<Forgotten> {
     let Ok(folders) = fs::read_dir(data_dir.join("rescue")) else { return Vec::new() };
     let known: Vec<PathBuf> = keys.iter().map(|key| folder(data_dir, key)).collect();
-    let others = folders.flatten().map(|entry| entry.path()).filter(|path| !known.contains(path));
-    others.filter(|path| names(path).is_ok_and(|names| !names.is_empty())).collect()
+    let mut others: Vec<PathBuf> =
+        folders.flatten().map(|entry| entry.path()).filter(|path| !known.contains(path)).collect();
+    others.sort();
+    let left = |path: PathBuf| {
+        let names = names(&path).ok().filter(|names| !names.is_empty())?;
+        let bytes = |(_, path): &(u64, PathBuf)| fs::metadata(path).map_or(0, |file| file.len());
+        let bytes = names.values().flatten().map(bytes).sum();
+        Some(Forgotten { key: key_of(&path), path, bytes })
+    };
+    others.into_iter().filter_map(left).collect()
 }

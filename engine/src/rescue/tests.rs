@@ -180,7 +180,11 @@ fn owners_find_what_was_left_for_them_and_other_sinks_are_told_apart() {
     assert!(read_all(&mut again.backlog("one", 0, |shard| shard == 2)).is_empty());
     assert_eq!(read_all(&mut again.backlog("one", 0, |shard| shard == 3)), numbered(0..1));
     assert_eq!(again.left().len(), 1);
-    assert_eq!(forgotten(dir.path(), &["c"]).len(), 1);
+    let left = forgotten(dir.path(), &["c"]);
+    let bytes = files(&again).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    let path = again.shared.folder.path.clone();
+    assert_eq!(left, [Forgotten { key: "a/../b".into(), path, bytes }]);
+    assert!(bytes > 0 && left[0].to_string().contains("the sink key 'a/../b' takes it up again"), "{left:?}");
     assert!(forgotten(dir.path(), &["a/../b"]).is_empty());
     assert!(forgotten(&dir.path().join("none"), &[]).is_empty());
 }

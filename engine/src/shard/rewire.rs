@@ -166,9 +166,9 @@ impl Shard {
         for lanes in sources {
             lanes.end(self, id, None);
         }
-        let lanes = self.all_lanes().into_iter().filter(|lane| lane.sink().id() == id).collect::<Vec<_>>();
+        let lanes = self.lanes_to(id);
         if let Some(heir) = &leaving.heir {
-            tokio::task::spawn_local(Rc::clone(self).hand_over(id, heir.id(), lanes.clone()));
+            self.inherit(id, heir.id());
         }
         let shard = Rc::clone(self);
         tokio::task::spawn_local(async move {
@@ -188,7 +188,16 @@ impl Shard {
         });
     }
 
-    /// Makes a sink known that takes another one's place. It begins to write when [`Shard::leave`] knows what it inherits.
+    fn lanes_to(&self, sink: SinkId) -> Vec<Rc<Lane>> {
+        self.all_lanes().into_iter().filter(|lane| lane.sink().id() == sink).collect()
+    }
+
+    /// A sink that leaves has an heir, which was made known with [`Shard::add_heir`].
+    pub fn inherit(self: &Rc<Self>, from: SinkId, heir: SinkId) {
+        tokio::task::spawn_local(Rc::clone(self).hand_over(from, heir, self.lanes_to(from)));
+    }
+
+    /// Makes a sink known that takes another one's place. It begins to write when [`Shard::inherit`] knows what.
     pub fn add_heir(self: &Rc<Self>, sink: Arc<dyn Sink>) {
         let at = (sink.id(), ONLY_OUTLET);
         // There may be a batch for it from another shard.

@@ -30,10 +30,21 @@ pub fn failings(settled: bool, limit: Duration, status: &Status) -> Vec<String> 
     if !settled {
         let limit = duration(limit);
         all.push(format!("not everything that was taken could be delivered within {limit}"));
-        all.extend(status.sources.iter().filter_map(undelivered));
+        all.extend(undelivered_by(status));
+        all.extend(status.sources.iter().filter_map(unread));
     }
     all.extend(checkpoint(status));
     all
+}
+
+/// What was taken and is not delivered, and the sinks that did not take it.
+fn undelivered_by(status: &Status) -> Vec<String> {
+    let sinks = status.sinks.iter().map(|sink| (sink, ""));
+    let leaving = status.leaving.iter().map(|sink| (sink, ", which was taken out,"));
+    let untaken = sinks.chain(leaving).filter_map(|(sink, which)| {
+        Some(format!("sink '{}'{which} has not taken {}", sink.key, sink.owed()?))
+    });
+    status.sources.iter().filter_map(undelivered).chain(untaken).collect()
 }
 
 /// What of a source was taken and is not delivered, and what becomes of it.
@@ -48,6 +59,16 @@ fn undelivered(source: &SourceStatus) -> Option<String> {
         false => format!("{they} lost, since the sender does not send again"),
     };
     Some(format!("source '{}': {were} taken and not delivered: {fate}", source.key))
+}
+
+/// What the kernel had taken for a source that was stopped, and what becomes of it.
+fn unread(source: &SourceStatus) -> Option<String> {
+    let bytes = Some(source.unread_bytes).filter(|bytes| *bytes > 0)?;
+    Some(format!(
+        "source '{}': {} bytes had arrived and were not read: they are lost, since the sender does not send again",
+        source.key,
+        count(bytes)
+    ))
 }
 
 fn checkpoint(status: &Status) -> Option<String> {
@@ -133,7 +154,7 @@ impl LastWords {
         let Some((observer, data_dir)) = self.engine.get() else { return true };
         let status = observer.status();
         let mut failings = vec![format!("stopped at once, by a second signal ({signal})")];
-        failings.extend(status.sources.iter().filter_map(undelivered));
+        failings.extend(undelivered_by(&status));
         note(data_dir, &failings);
         say(&failings, &self.printer);
         self.flush.wait(LAST_WORDS_MAX);
@@ -143,7 +164,7 @@ impl LastWords {
 
 #[cfg(test)]
 mod tests {
-    use engine::status::CheckpointStatus;
+    use engine::status::{CheckpointStatus, SinkState, SinkStatus};
 
     use super::*;
 
@@ -161,6 +182,7 @@ mod tests {
     fn what_is_left_is_told_by_source_and_what_becomes_of_it() {
         let sources = vec![source("udp", false, 1000), source("f", true, 1), source("tcp", false, 0)];
         let mut status = Status { sources, ..Status::default() };
+        status.sources[2].unread_bytes = 1 << 20;
         let limit = Duration::from_secs(1);
         assert_eq!(failings(true, limit, &status), Vec::<String>::new());
         let said = [
@@ -168,8 +190,22 @@ mod tests {
             "source 'udp': 1,000 records were taken and not delivered: \
              they are lost, since the sender does not send again",
             "source 'f': 1 record was taken and not delivered: the next start reads again from there",
+            "source 'tcp': 1,048,576 bytes had arrived and were not read: \
+             they are lost, since the sender does not send again",
         ];
         assert_eq!(failings(false, limit, &status), said);
+        let sink = |key: &str, batches_in_flight| SinkStatus {
+            key: key.into(),
+            batches_in_flight,
+            state: SinkState::Waiting("refused".into()),
+            ..SinkStatus::default()
+        };
+        (status.sinks, status.leaving) = (vec![sink("up", 0), sink("slow", 1)], vec![sink("fw", 8)]);
+        let sinks = [
+            "sink 'slow' has not taken 1 batch: refused",
+            "sink 'fw', which was taken out, has not taken 8 batches: refused",
+        ];
+        assert_eq!(failings(false, limit, &status)[3..5], sinks);
         let trouble = Some("disk full".to_owned());
         status.checkpoint = Some(CheckpointStatus { trouble, ..CheckpointStatus::default() });
         assert!(failings(true, limit, &status)[0].contains("checkpoint could not be written: disk full"));
