@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::config::types::Cidr;
 use crate::frame::Rules;
 use crate::io::listen::{Address, Listening};
-use crate::io::stream::StreamOptions;
+use crate::io::stream::{self, StreamOptions, Streams};
 use crate::source::inlet::{Inlet, InletRules};
 use crate::source::part::{Part, Source, Surroundings};
 use crate::tls::server::Server;
@@ -42,8 +42,10 @@ use worker::Worker;
 
 pub use make::{syslog, syslog_inlet, tcp, warn_if_short};
 
-/// How long connections may take to give what the kernel holds of them, once the source is stopped.
+/// How long peers that go on sending are heard, once the source is stopped and what the kernel held then is read.
 const LAST_BYTES: Duration = Duration::from_secs(2);
+/// Connections are read in turn: so many times what the kernel held is read until each has given its part.
+const TURNS: u64 = 2;
 /// Between two looks at how many connections are left.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -140,10 +142,7 @@ impl StreamSource {
             streams.stop_listening(source);
             consumer.desk.put(Item::Farewell);
             streams.end_receiving(source);
-            let until = Instant::now() + LAST_BYTES;
-            while consumer.connections() > 0 && Instant::now() < until {
-                tokio::time::sleep(LOOK).await;
-            }
+            self.take_last(&streams, source, &consumer, &around).await;
             streams.remove(source);
             while consumer.connections() > 0 {
                 tokio::time::sleep(LOOK).await;
@@ -156,6 +155,38 @@ impl StreamSource {
             }
         };
         tokio::join!(receiving, consumer.desk.ended(), renewing);
+    }
+
+    /// Takes what the kernel holds of each connection: peers were told that it has arrived. However long a sink has no room for
+    /// it, whoever stops the source says how long it is waited for; only peers that go on sending are cut off here.
+    async fn take_last(
+        &self,
+        streams: &Streams,
+        source: stream::StreamSource,
+        consumer: &Consumer,
+        around: &Surroundings,
+    ) {
+        let (held_bytes, before) = (streams.unread_bytes(source), streams.received_bytes(source));
+        let unread = &around.counters.unread_bytes;
+        let mut until = Instant::now() + LAST_BYTES;
+        while consumer.connections() > 0 && Instant::now() < until {
+            let received = streams.received_bytes(source) - before;
+            unread.set(held_bytes.saturating_sub(received));
+            if received < TURNS * held_bytes {
+                until = Instant::now() + LAST_BYTES;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        unread.set(0);
+        let (peers, bytes) = (consumer.connections(), streams.unread_bytes(source));
+        if bytes > 0 {
+            around.counters.errors.add(1);
+            log::warn!(
+                target: "wpgen::net",
+                "source '{}' was stopped while {peers} peers went on sending: {bytes} bytes that they sent meanwhile are not taken",
+                self.rules.inlet.key
+            );
+        }
     }
 
     fn cannot_receive(&self, around: &Surroundings, error: &std::io::Error) {

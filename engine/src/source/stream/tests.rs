@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::frame::{Framing, Oversize};
+use crate::io::sockopt;
 use crate::lane::CREDIT_BATCHES;
 use crate::sink::format::Format;
 use crate::source::headers::HeaderRules;
@@ -209,6 +211,55 @@ fn bad_messages_pass_with_a_tag_or_are_dropped_and_counted() {
             assert_eq!((marked, &figures[0].dropped[..]), (0, &[("malformed".to_owned(), 2)][..]));
         }
         assert!(records[0].contains("\"data\":\"good\""), "{records:?}");
+    }
+}
+
+#[test]
+fn a_stop_takes_what_the_kernel_holds_when_its_sink_takes_it_however_late() {
+    /// More than a stalled sink is given, by less than the kernel holds.
+    const LINES: usize = (CREDIT_BATCHES as usize + 3) * 10_000;
+    for backend in BACKENDS {
+        let mut rules = rules(Framing::Newline);
+        rules.options.budget_bytes = 64 << 10;
+        let at = Address::Inet("127.0.0.1:0".parse().unwrap());
+        let source = StreamSource::new(rules, Listening::bind(&at, SHARDS, Some(8 << 20)).unwrap());
+        let Address::Inet(at) = *source.address() else { panic!("bound to a port") };
+        let sink = Keep::new(0, Format::Raw);
+        sink.stalled.store(true, Ordering::Relaxed);
+        let engine = start(backend, &[(Arc::new(source), Arc::clone(&sink))]);
+        let text: String = (0..LINES).map(|i| format!("{i:099}\n")).collect();
+        let sender = send(at, text.as_bytes());
+        until("the kernel has said that it has all of them", || {
+            sockopt::unacknowledged(sender.as_fd()).unwrap() == 0
+        });
+        drop(sender);
+        engine.stop_source("s");
+        assert!(!engine.wait(2 * LAST_BYTES), "it waits for its sink longer than for peers that go on");
+        let unread = engine.status().sources[0].unread_bytes;
+        assert!(unread > 100_000, "{unread} bytes are known to wait");
+        sink.stalled.store(false, Ordering::Relaxed);
+        assert!(engine.wait(Duration::from_secs(60)));
+        let figures = drain(engine);
+        assert_eq!((sink.len(), figures[0].errors, figures[0].unread_bytes), (LINES, 0, 0), "{backend:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_goes_on_for_ever_is_cut_off_by_a_stop_and_told() {
+    for backend in BACKENDS {
+        let (source, at) = source(rules(Framing::Newline));
+        let sink = Keep::new(0, Format::Raw);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        let fountain = std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(at).unwrap();
+            let lines = "line\n".repeat(1000);
+            while stream.write_all(lines.as_bytes()).is_ok() {}
+        });
+        until("it flows", || sink.len() > 1000);
+        engine.stop_source("s");
+        assert!(engine.wait(Duration::from_secs(60)));
+        fountain.join().unwrap();
+        drain(engine);
     }
 }
 
