@@ -388,7 +388,12 @@ fn run_lets_another_program_have_the_same_input() {
     assert!(report["ratios"][0]["messages_per_s"].as_f64() > Some(0.0));
 
     let ran = run(folder.path(), &[&common[..], &["--against", "echo oh no >&2; exit 3"]].concat());
-    assert_eq!((ran.code, ran.err.contains("exit 3 failed: oh no")), (Some(1), true), "{}", ran.err);
+    assert_eq!(
+        (ran.code, ran.err.contains("exit 3 failed (exit status 3): oh no")),
+        (Some(1), true),
+        "{}",
+        ran.err
+    );
     let tcp = ["bench", "run", "--case", "tcp", "--duration", "100ms", "--against", "true", "--scratch", dir];
     let ran = run(folder.path(), &tcp);
     assert_eq!((ran.code, ran.err.contains("true ended before it listened")), (Some(1), true), "{}", ran.err);

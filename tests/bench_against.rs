@@ -66,3 +66,12 @@ fn whoever_throws_it_away_is_measured_too() {
     // Nothing was written that could be verified.
     assert!(theirs["lost"].is_null() && theirs["cpu_s"].as_f64() >= Some(0.0), "{theirs:#}");
 }
+
+#[test]
+fn how_a_program_ended_that_said_nothing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = ["bench", "run", "--case", "file", "--rounds", "1", "--messages", "100", "--scratch", "."];
+    let ran = run(folder.path(), &[&common[..], &["--against", "exit 3"]].concat());
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("error: exit 3 failed (exit status 3)\n"), "{}", ran.err);
+}

@@ -61,6 +61,25 @@ fn help_and_version_are_results() {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let folder = folder();
+    std::fs::write(folder.path().join("wpsrc.toml"), "").unwrap();
+    let commands = [
+        &["schema"][..],
+        &["source", "validate"],
+        &["explain", "WP101"],
+        &["man"],
+        &["connectors", "list"],
+        &["--help"],
+    ];
+    for args in commands {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = Ran::from(wpgen(folder.path(), args).stdout(full).output().unwrap());
+        assert_eq!(ran.code, Some(1), "{args:?}: {}", ran.err);
+    }
+}
+
+#[test]
 fn a_mistake_is_told_with_the_nearest_word_and_exit_code_2() {
     let ran = run(folder().path(), &["completion", "bash"]);
     assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""));

@@ -195,6 +195,10 @@ fn an_address_that_was_chosen_must_be_free_and_the_default_gives_way() {
     assert!(err.contains("error[WP301]: the admin API: Address already in use"), "{err}");
     let open = config("[admin]\nlisten = \"0.0.0.0:0\"");
     assert_eq!(open.status.code(), Some(3), "open to the world without a token");
+    let nowhere = config("[admin]\nlisten = \"127.0.0.1:0\"\ntoken_file = \"nope\"");
+    let err = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert_eq!(nowhere.status.code(), Some(3), "{err}");
+    assert!(err.contains("wpsrc.toml:3:"), "{err}");
     // Another engine may have the default: then this one holds it.
     let _default = TcpListener::bind("127.0.0.1:8080");
     let well = config("");

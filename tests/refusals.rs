@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
@@ -68,6 +69,22 @@ fn a_second_engine_on_one_output_is_refused_with_the_first_ones_pid() {
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.contains("WP104") && ran.err.contains(&format!("PID {}", engine.pid())), "{}", ran.err);
     assert_eq!(first.read("out"), b"one\n", "and it left the output alone");
+    engine.stop();
+}
+
+#[test]
+fn a_second_start_is_told_of_the_first_and_not_of_its_admin_api() {
+    let site = Site::new("auto", "path = \"in/*\"", SINK);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = fs::read_to_string(site.path("wpsrc.toml")).unwrap();
+    let config = config.replace("listen = \"\"", &format!("listen = \"{free}\""));
+    fs::write(site.path("wpsrc.toml"), config).unwrap();
+    let engine = site.start();
+    let ran = run(site.folder(), &["source", "start"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let by = format!("PID {}", engine.pid());
+    is_told(&ran, "error[WP104]", &[&by, "help: stop that engine: wpgen source stop"]);
+    assert!(!ran.err.contains("WP301"), "{}", ran.err);
     engine.stop();
 }
 

@@ -167,7 +167,7 @@ pub enum Source {
     Validate {
         #[command(flatten)]
         config: Config,
-        /// Also print what will run: each source and sink with all its parameters
+        /// Also print what will run: each source and sink, its connector, and where its records go
         #[arg(short, long)]
         verbose: bool,
         /// Findings as JSON, for programs

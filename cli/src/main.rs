@@ -45,7 +45,10 @@ fn main() -> ExitCode {
         printer.error(&format!("cannot work in {}: {e}", folder.display()));
         return ExitCode::from(commands::USAGE);
     }
-    ExitCode::from(commands::run(cli, &printer))
+    match commands::run(cli, &printer) {
+        commands::DONE if printer.has_lost() => ExitCode::from(commands::FAILED),
+        code => ExitCode::from(code),
+    }
 }
 
 fn parse(typed: &[OsString]) -> Result<Cli, clap::Error> {
@@ -70,7 +73,11 @@ fn clap_color(typed: &[OsString]) -> clap::ColorChoice {
 
 /// Help and version go to standard output and are no mistake; complaints go to standard error.
 fn usage(e: &clap::Error) -> ExitCode {
+    let printed = e.print();
+    if e.use_stderr() {
+        return ExitCode::from(commands::USAGE);
+    }
     // A reader that has left needs no help text.
-    let _ = e.print();
-    ExitCode::from(if e.use_stderr() { commands::USAGE } else { commands::DONE })
+    let is_lost = printed.is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe);
+    ExitCode::from(if is_lost { commands::FAILED } else { commands::DONE })
 }

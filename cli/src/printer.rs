@@ -2,7 +2,8 @@
 //!
 //! Owns both streams, the colours, and the one line at the terminal's foot that progress rewrites.
 //! Invariants: colours are decided once for each stream; a note never tears the progress line apart; when the reader of
-//! standard output has left (`| head`), later results go nowhere, and the command ends with its own exit code.
+//! standard output has left (`| head`), later results go nowhere, and the command ends with its own exit code; where it
+//! cannot be written for another reason, [`Printer::has_lost`] says so.
 //! It refuses to panic on a stream that is gone.
 
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
@@ -76,8 +77,10 @@ pub struct Printer {
 struct Screen {
     /// The progress line that stands on the terminal now, without a newline; empty when none does.
     foot: String,
-    /// The reader of standard output has left.
+    /// The reader of standard output has left, or it cannot be written.
     out_closed: bool,
+    /// A result could not be written, and somebody waits for it.
+    out_lost: bool,
 }
 
 impl Printer {
@@ -131,12 +134,18 @@ impl Printer {
             Err(e) => {
                 screen.out_closed = true;
                 if e.kind() != ErrorKind::BrokenPipe {
+                    screen.out_lost = true;
                     let line =
                         self.label(Style::Red, "error", &format!("cannot write to standard output: {e}"));
                     to_stderr(&line);
                 }
             }
         }
+    }
+
+    /// Whether a result was lost: a full disk, not a reader that has left.
+    pub fn has_lost(&self) -> bool {
+        self.screen().out_lost
     }
 
     /// Something for people that is no result: what was opened, how it went. `-q` silences it.

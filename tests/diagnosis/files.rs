@@ -65,6 +65,26 @@ fn wp102_an_unreadable_file_names_owner_mode_and_us_and_its_command_mends_it() {
 }
 
 #[test]
+fn wp102_an_unreadable_configuration_has_the_command_that_mends_it_first() {
+    if !is_root() {
+        return;
+    }
+    let site = closed_to_nobody();
+    fs::set_permissions(site.path("wpsrc.toml"), Permissions::from_mode(0o600)).unwrap();
+    let ran = run_as_nobody(site.folder(), &["source", "validate"]);
+    assert_eq!(ran.code, Some(1));
+    let path = site.path("wpsrc.toml");
+    let mend = format!("help: chmod o+r {}", path.display());
+    for part in
+        ["error[WP102]: cannot read 'wpsrc.toml'", "owner root, group root, mode 0600", "(uid 65534)", &mend]
+    {
+        assert!(ran.out.contains(part), "{part} in {}", ran.out);
+    }
+    shell(line_with(&ran.out, "chmod o+r "));
+    assert_eq!(run_as_nobody(site.folder(), &["source", "validate"]).code, Some(0));
+}
+
+#[test]
 fn wp102_a_folder_that_blocks_is_named_and_its_command_mends_it() {
     if !is_root() {
         return;
@@ -270,7 +290,7 @@ fn wp105_a_sink_that_holds_up_is_named_and_is_not_when_it_goes_on() {
     let mut reader = File::open(site.path("out")).unwrap();
     std::thread::spawn(move || {
         let mut piece = [0; 1 << 16];
-        while reader.read(&mut piece).is_ok() {}
+        while reader.read(&mut piece).is_ok_and(|read| read > 0) {}
     });
     until("it limits no more", || {
         let (_, checks) = examine(site.folder());

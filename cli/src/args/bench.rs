@@ -257,7 +257,7 @@ pub struct Recv {
     /// How many messages were sent, so that those missing at the end are known, too
     #[arg(long, value_name = "N")]
     pub sent: Option<u64>,
-    /// End after so many messages
+    /// End once at least so many messages have come
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// End after this time

@@ -102,6 +102,10 @@ fn opened(
         printer.line(&configuration::text(&Diagnostics { all, dropped: 0 }, printer.err_paint()));
         FAILED
     };
+    // Whoever has it has the address of the admin API, too.
+    if let Some(finding) = assemble::locked(&config) {
+        return refused(vec![finding]);
+    }
     let admin = match outside::bind(&config, printer) {
         Ok(bound) => bound,
         Err(finding) => return refused(vec![finding]),

@@ -10,6 +10,9 @@ pub const HEAD_BYTES_MAX: usize = 8 << 10;
 /// Bytes of a request's body; a longer one is refused.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// How a client can show that it has the token.
+const CHALLENGES: &str = "WWW-Authenticate: Bearer\r\nWWW-Authenticate: Basic realm=\"wpgen\"\r\n";
+
 /// A whole request, borrowed from the connection's buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -21,8 +24,8 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// The body.
     pub body: &'a [u8],
-    /// What stands behind `Authorization: Bearer`.
-    pub bearer: Option<&'a str>,
+    /// What stands behind `Authorization:`.
+    pub authorization: Option<&'a str>,
     /// Whether a page in a browser asks.
     pub from_a_page: bool,
 }
@@ -68,15 +71,15 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         return Parsed::More;
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let Headers { bearer, from_a_page, .. } = headers;
-    Parsed::Whole(Request { method, path, query, body: &body[..body_len], bearer, from_a_page })
+    let Headers { authorization, from_a_page, .. } = headers;
+    Parsed::Whole(Request { method, path, query, body: &body[..body_len], authorization, from_a_page })
 }
 
 /// What is looked at of the headers.
 #[derive(Default)]
 struct Headers<'a> {
     body_len: Option<usize>,
-    bearer: Option<&'a str>,
+    authorization: Option<&'a str>,
     from_a_page: bool,
 }
 
@@ -94,8 +97,7 @@ fn headers<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Headers<'a>, (u16
             }
             headers.body_len = Some(value.parse().unwrap_or(usize::MAX));
         } else if is("authorization") {
-            let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-            headers.bearer = scheme.eq_ignore_ascii_case("bearer").then(|| token.trim());
+            headers.authorization = Some(value);
         } else if is("origin") {
             headers.from_a_page = true;
         }
@@ -111,7 +113,7 @@ pub fn write(answer: &Answer) -> Vec<u8> {
     let body = answer.body();
     let (code, reason, kind, len) = (answer.code, reason(answer.code), answer.content_type(), body.len());
     // A client that is refused must be told how to ask.
-    let how = if code == 401 { "WWW-Authenticate: Bearer\r\n" } else { "" };
+    let how = if code == 401 { CHALLENGES } else { "" };
     let mut out = format!(
         "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n{how}Connection: close\r\n\r\n"
     )
@@ -156,7 +158,7 @@ mod tests {
             path: "/api/tap",
             query: "source=a",
             body: b"abc",
-            bearer: Some("t"),
+            authorization: Some("bearer  t"),
             from_a_page: false,
         };
         assert_eq!(parse(bytes), Parsed::Whole(whole));

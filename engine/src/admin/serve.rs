@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Answer, Control, answer, http};
+use crate::decode::{Encode, decode_line};
 
 /// Connections served at a time; further ones are told to come back.
 pub(super) const CONNECTIONS_MAX: usize = 8;
@@ -204,17 +205,34 @@ fn serve<C: Connection>(stream: &mut C, service: &Service) -> io::Result<()> {
 impl Service {
     fn answer(&self, request: &http::Request<'_>) -> Answer {
         match &self.token {
-            Some(token) if !request.bearer.is_some_and(|given| is_same(given, token)) => {
-                Answer::refusal(401, "this takes the token: Authorization: Bearer TOKEN")
+            Some(token) if !request.authorization.is_some_and(|given| shows(given, token)) => {
+                Answer::refusal(
+                    401,
+                    "this takes the token: Authorization: Bearer TOKEN, or as the password of HTTP Basic",
+                )
             }
             _ => answer(request, &*self.engine),
         }
     }
 }
 
+/// Whether credentials hold the token: alone behind `Bearer`, or behind `Basic` as the password of whatever user.
+fn shows(credentials: &str, token: &str) -> bool {
+    let (scheme, given) = credentials.split_once(' ').unwrap_or((credentials, ""));
+    let given = given.trim().as_bytes();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return is_same(given, token.as_bytes());
+    }
+    let mut decoded = Vec::new();
+    if !scheme.eq_ignore_ascii_case("basic") || decode_line(Encode::Base64, given, &mut decoded).is_err() {
+        return false;
+    }
+    memchr::memchr(b':', &decoded).is_some_and(|colon| is_same(&decoded[colon + 1..], token.as_bytes()))
+}
+
 /// Compares in a time that does not tell how much of it is right.
-fn is_same(given: &str, token: &str) -> bool {
-    let differ = given.bytes().zip(token.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
+fn is_same(given: &[u8], token: &[u8]) -> bool {
+    let differ = given.iter().zip(token).fold(0, |differ, (a, b)| differ | (a ^ b));
     given.len() == token.len() && differ == 0
 }
 

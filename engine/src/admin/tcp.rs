@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::Control;
 use super::serve::Desk;
-use crate::diagnosis::Diagnostic;
+use crate::diagnosis::{Code, Diagnostic};
 use crate::io::listen::Address;
+use crate::source::file::blame;
 use crate::source::port::{Transport, explain};
 
 /// Bytes of a token at most.
@@ -71,16 +72,24 @@ fn as_listen(mut finding: Diagnostic, at: SocketAddr) -> Diagnostic {
     finding
 }
 
-fn token(file: &Path) -> Result<String, Diagnostic> {
-    let wrong = |why: String| {
-        Diagnostic::plain(format!("token_file {}: {why}", file.display()))
+/// Reads the token.
+///
+/// # Errors
+/// A file that is not there or holds no token.
+pub fn token(file: &Path) -> Result<String, Diagnostic> {
+    let wrong = |code, why: String| {
+        Diagnostic::error(code, format!("token_file {}: {why}", file.display()))
             .help(format!("openssl rand -hex 32 > {0} && chmod 600 {0}", file.display()))
     };
-    let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    let text = std::fs::read_to_string(file).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => blame::denied(file).into_diagnostic(),
+        io::ErrorKind::NotFound => wrong(Code::WP101, e.to_string()),
+        _ => wrong(Code::WP404, e.to_string()),
+    })?;
     match text.trim() {
-        "" => Err(wrong("it holds no token".to_owned())),
+        "" => Err(wrong(Code::WP404, "it holds no token".to_owned())),
         token if token.len() > TOKEN_BYTES_MAX || !token.bytes().all(|b| b.is_ascii_graphic()) => {
-            Err(wrong("a token is one word of letters, digits and signs".to_owned()))
+            Err(wrong(Code::WP404, "a token is one word of letters, digits and signs".to_owned()))
         }
         token => Ok(token.to_owned()),
     }
@@ -93,7 +102,6 @@ mod tests {
 
     use super::*;
     use crate::admin::serve::Quiet;
-    use crate::diagnosis::Code;
 
     fn ask(at: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(at).unwrap();
@@ -122,11 +130,19 @@ mod tests {
             "Authorization: Bearer secre\r\n",
             "Authorization: Bearer secret2\r\n",
             "Authorization: Basic secret\r\n",
+            // user:secre, secret, and secret: alone.
+            "Authorization: Basic dXNlcjpzZWNyZQ==\r\n",
+            "Authorization: Basic c2VjcmV0\r\n",
+            "Authorization: Basic c2VjcmV0Og==\r\n",
         ];
         for header in wrong {
             assert_eq!(code(header), "401", "{header}");
         }
         assert_eq!(code("Authorization: Bearer secret\r\n"), "200");
+        assert_eq!(code("Authorization: Basic eDpzZWNyZXQ=\r\n"), "200", "x:secret");
+        assert_eq!(code("authorization: basic  OnNlY3JldA==\r\n"), "200", ":secret");
+        let refused = ask(served.address(), "GET /metrics HTTP/1.1\r\n\r\n");
+        assert!(refused.contains("WWW-Authenticate: Basic realm=\"wpgen\"\r\n"), "{refused}");
     }
 
     #[test]

@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use globset::{Glob, GlobBuilder};
 use jiff::tz::TimeZone;
 
-use super::tree::Table;
+use super::tree::{Node, Table};
 use super::types::ListenAddr;
 use super::{AdminListen, Config, SinkConfig, SourceConfig};
-use super::{memory, transactions};
+use super::{loops, memory, transactions};
+use crate::admin::tcp;
 use crate::batch::{Mark, Origin};
 use crate::diagnosis::{Code, Diagnostic, Findings, Place, nearest};
 use crate::sink::SinkParams;
@@ -27,6 +27,7 @@ use crate::tls;
 pub fn all(config: &Config, sources: Option<&[String]>, cpus: usize, root: &Table, findings: &mut Findings) {
     check_any(config, root, findings);
     check_admin(config, root, findings);
+    check_data_dir(config, root, findings);
     check_ports(config, root, findings);
     memory::check(config, cpus, root, findings);
     for sink in &config.sinks {
@@ -37,7 +38,7 @@ pub fn all(config: &Config, sources: Option<&[String]>, cpus: usize, root: &Tabl
     check_taken(config, findings);
     check_where(config, findings);
     check_outputs(config, findings);
-    check_loops(config, findings);
+    loops::check(config, findings);
     transactions::check(config, findings);
     check_tags(config, findings);
     check_built(config, findings);
@@ -54,7 +55,13 @@ fn check_any(config: &Config, root: &Table, findings: &mut Findings) {
 /// Whoever reaches the admin API can stop the engine: beyond this machine that takes a token.
 fn check_admin(config: &Config, root: &Table, findings: &mut Findings) {
     let AdminListen::On(at) = config.admin.listen else { return };
-    if at.ip().is_loopback() || config.admin.token_file.0.is_some() {
+    if let Some(file) = &config.admin.token_file.0 {
+        if let Err(finding) = tcp::token(file) {
+            findings.push(finding.at(place_in(root, "admin", "token_file")));
+        }
+        return;
+    }
+    if at.ip().is_loopback() {
         return;
     }
     let place = root.get("admin").map_or_else(|| root.place(), |node| node.place());
@@ -65,6 +72,26 @@ fn check_admin(config: &Config, root: &Table, findings: &mut Findings) {
             .help("[admin]\ntoken_file = \"/etc/wpgen/token\"")
             .help(format!("or, for this machine alone: listen = \"127.0.0.1:{}\"", at.port())),
     );
+}
+
+/// A data folder that cannot be made because something else is in its way.
+fn check_data_dir(config: &Config, root: &Table, findings: &mut Findings) {
+    let data_dir = &config.engine.data_dir;
+    let Some(there) = data_dir.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) else {
+        return;
+    };
+    let message = format!("data_dir {}: {} is not a folder", data_dir.display(), there.display());
+    findings.push(
+        Diagnostic::error(Code::WP404, message)
+            .at(place_in(root, "engine", "data_dir"))
+            .help("name a folder, which is made when it is missing: [engine] data_dir = \"./data\""),
+    );
+}
+
+/// Where a key of a table stands.
+fn place_in(root: &Table, table: &str, key: &str) -> Place {
+    let table = root.get(table).and_then(Node::as_table);
+    table.map_or_else(|| root.place(), |table| table.place_of(key))
 }
 
 /// A port that is listened on.
@@ -136,12 +163,18 @@ fn collide(a: &Listener<'_>, b: &Listener<'_>) -> bool {
 }
 
 /// Whether two sockets on one port would meet. `::` takes IPv4 as well.
-fn overlap(a: IpAddr, b: IpAddr) -> bool {
+pub(super) fn overlap(a: IpAddr, b: IpAddr) -> bool {
     let any = |x: IpAddr, other: IpAddr| x.is_unspecified() && (x.is_ipv6() || other.is_ipv4());
     a == b || any(a, b) || any(b, a)
 }
 
 fn check_selection(sources: Option<&[String]>, sink: &SinkConfig, findings: &mut Findings) {
+    if sink.sources.is_empty() {
+        let message = format!("sink '{}' takes nothing: its 'sources' names none", sink.key);
+        let finding = Diagnostic::warning(None, message).at(sink.place.clone());
+        findings.push(finding.help("take all of them: sources = [\"*\"]"));
+        return;
+    }
     // No source at all is told on its own.
     let Some(keys) = sources.filter(|keys| !keys.is_empty()) else { return };
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -211,7 +244,7 @@ fn check_where(config: &Config, findings: &mut Findings) {
 }
 
 /// Whether what a sink takes is decided by the source's tags, and is nothing of it.
-fn never(source: &SourceConfig, sink: &SinkConfig) -> bool {
+pub(super) fn never(source: &SourceConfig, sink: &SinkConfig) -> bool {
     let of = |name: &str| source.tags.iter().rev().find(|tag| tag.key == name).map(|tag| &*tag.value);
     let mut tags = sink.condition.tags.iter().filter(|(name, _)| !OWN_TAGS.contains(&name.as_str()));
     tags.any(|(name, value)| of(name) != Some(value.as_str()))
@@ -274,46 +307,8 @@ fn rescue_of_transactions(sink: &SinkConfig) -> Diagnostic {
         .help("at least once, and the sources go on: leave out transactional")
 }
 
-/// A source that reads what a sink writes would fill the disk with its own records.
-fn check_loops(config: &Config, findings: &mut Findings) {
-    for source in config.sources.iter().filter(|source| source.enable) {
-        let SourceParams::File(file) = &source.params else { continue };
-        let Some(pattern) = &file.path else { continue };
-        let Ok(glob) = GlobBuilder::new(&pattern.text).literal_separator(true).build() else { continue };
-        let reads = glob.compile_matcher();
-        let left_out = |path: &Path| {
-            let globs = file.exclude.0.iter().filter_map(|text| Glob::new(text).ok());
-            globs
-                .map(|glob| glob.compile_matcher())
-                .any(|glob| glob.is_match(path) || path.file_name().is_some_and(|name| glob.is_match(name)))
-        };
-        for sink in config.sinks.iter().filter(|sink| sink.enable && sink.sources.takes(&source.key)) {
-            let Some(written) = written(source, sink) else { continue };
-            let below = if pattern.folder.as_os_str().is_empty() {
-                Some(&*written)
-            } else {
-                written.strip_prefix(&pattern.folder).ok()
-            };
-            if below.is_some_and(|path| reads.is_match(path)) && !left_out(&written) {
-                let message = format!(
-                    "source '{}' reads what sink '{}' writes of it: '{}'",
-                    source.key,
-                    sink.key,
-                    written.display()
-                );
-                let finding = Diagnostic::error(Code::WP405, message).at(source.place.clone());
-                findings.push(
-                    finding
-                        .other("the sink", sink.place.clone())
-                        .help("write to another folder, or leave the file out with 'exclude'"),
-                );
-            }
-        }
-    }
-}
-
 /// A file that a sink will write of a source.
-fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
+pub(super) fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
     let SinkParams::File(file) = &sink.params else { return None };
     let tags = source.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect();
     let origin = Origin {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::tree::{self, Table};
 use super::variables::Lookup;
 use crate::diagnosis::{Code, Diagnostic, Findings, SourceText};
+use crate::source::file::blame;
 
 /// The longest configuration file. Ten thousand sources fit several times over.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -58,16 +59,13 @@ pub fn read(path: &Path) -> Result<SourceText, Diagnostic> {
 }
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> Diagnostic {
-    let code = match error.kind() {
-        ErrorKind::PermissionDenied => Code::WP102,
-        _ => Code::WP101,
-    };
-    let finding = Diagnostic::error(code, format!("cannot read '{}': {error}", path.display()));
+    let message = format!("cannot read '{}': {error}", path.display());
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match error.kind() {
-        ErrorKind::NotFound => {
-            finding.help("name a file that is there; `wpgen init` makes a first wpsrc.toml")
-        }
-        _ => finding,
+        ErrorKind::PermissionDenied => Diagnostic { message, ..blame::denied(&absolute).into_diagnostic() },
+        ErrorKind::NotFound => Diagnostic::error(Code::WP101, message)
+            .help("name a file that is there; `wpgen init` makes a first wpsrc.toml"),
+        _ => Diagnostic::error(Code::WP101, message),
     }
 }
 

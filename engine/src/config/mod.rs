@@ -5,7 +5,7 @@
 //! nothing behind this module needs to know where a value came from.
 //!
 //! It reads configuration files and the secrets they name, and nothing else: no environment (variables are looked up
-//! through [`Environment`]), no socket, none of the files that sources read.
+//! through [`Environment`]), no socket, none of the files that sources read. Of `data_dir` it looks at what is in its way.
 
 mod builtin;
 mod check;
@@ -15,6 +15,7 @@ mod files;
 mod include;
 pub mod kafka;
 pub mod kinds;
+mod loops;
 mod memory;
 pub mod params;
 mod removed;

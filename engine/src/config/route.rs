@@ -34,6 +34,11 @@ impl Selection {
         Self { patterns: vec![Pattern { written: "*".to_owned(), matcher, node: None }] }
     }
 
+    /// Whether it names no source at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
     /// Whether a source is taken.
     pub fn takes(&self, key: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.written == key || pattern.matcher.is_match(key))

@@ -9,6 +9,15 @@ const KEY_BYTES_MAX: usize = 32;
 /// Longest value.
 const VALUE_BYTES_MAX: usize = 256;
 
+/// What a key is made of.
+pub const KEY_WORDS: &str = "1 to 32 of A-Z a-z 0-9 _ . -";
+
+/// Whether a text can be the key of a tag.
+pub fn is_key(text: &str) -> bool {
+    let is_legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (1..=KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_legal)
+}
+
 /// A tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag {
@@ -44,9 +53,8 @@ impl Tag {
     pub fn parse(text: &str) -> Result<Self, String> {
         let at = text.find([':', '=']).ok_or_else(|| format!("'{text}' is not key:value or key=value"))?;
         let (key, value) = (&text[..at], &text[at + 1..]);
-        let is_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.bytes().all(is_key) {
-            return Err(format!("the key '{key}' is not 1 to {KEY_BYTES_MAX} of A-Z a-z 0-9 _ . -"));
+        if !is_key(key) {
+            return Err(format!("the key '{key}' is not {KEY_WORDS}"));
         }
         if value.len() > VALUE_BYTES_MAX {
             return Err(format!(

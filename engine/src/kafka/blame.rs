@@ -13,6 +13,9 @@ const SHOWN_BYTES_MAX: usize = 400;
 
 /// What librdkafka reports about `who`, as a finding.
 pub fn blame(who: &str, error: RDKafkaErrorCode, text: &str) -> Diagnostic {
+    // It counts those that were down a moment before it says that all are.
+    let uncounted = text.strip_prefix("0/").and_then(|counted| counted.split_once(' '));
+    let text = uncounted.filter(|_| error == RDKafkaErrorCode::AllBrokersDown).map_or(text, |(_, text)| text);
     let said = crate::escape::escape_outside_to(text.as_bytes(), SHOWN_BYTES_MAX);
     match code(error, text) {
         Some(Code::WP202) => refused(who, error, &said),
@@ -232,6 +235,8 @@ mod tests {
                 "Failed to connect to Kafka cluster",
             ),
             (E::Resolve, "b:1: Failed to resolve", Code::WP201, "Failed to connect to Kafka cluster"),
+            (E::AllBrokersDown, "0/1 brokers are down", Code::WP201, "Kafka cluster: brokers are down"),
+            (E::AllBrokersDown, "2/2 brokers are down", Code::WP201, "Kafka cluster: 2/2 brokers are down"),
             (E::SSL, "SSL handshake failed: certificate verify failed", Code::WP202, "SSL handshake failed"),
             (
                 E::BrokerTransportFailure,

@@ -14,6 +14,7 @@ use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 
 use crate::batch::Origin;
+use crate::config::tags;
 
 /// Longest name that a value becomes, bytes: several of them, a date and an ending fit into the 255 of a file name.
 const VALUE_BYTES_MAX: usize = 100;
@@ -82,6 +83,8 @@ pub enum TemplateFault {
     },
     /// A placeholder that needs something behind a colon, or takes nothing there.
     Argument(&'static str),
+    /// A tag that no source can have.
+    Tag(String),
     /// A date format that cannot be printed, and why.
     Date(String),
     /// Nothing at all, or a NUL.
@@ -105,6 +108,9 @@ impl fmt::Display for TemplateError {
                 write!(f, "unknown placeholder `{{{name}}}`; there are {known}")
             }
             TemplateFault::Argument(shown) => write!(f, "this placeholder is written `{shown}`"),
+            TemplateFault::Tag(key) => {
+                write!(f, "no source can have the tag '{key}': a key is {}", tags::KEY_WORDS)
+            }
             TemplateFault::Date(why) => write!(f, "date format: {why}"),
             TemplateFault::NoPath => f.write_str("this is no path"),
         }
@@ -152,6 +158,14 @@ impl Template {
     /// Whether there is one outlet only, whatever the origin.
     pub fn is_single(&self) -> bool {
         self.parts.iter().all(|part| matches!(part, Part::Text(_) | Part::Date(_)))
+    }
+
+    /// What is in it whatever the origin.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
     }
 
     /// The tags that it asks for.
@@ -204,7 +218,8 @@ impl Part {
         match (name, argument) {
             ("source", None) => Ok(Self::Source),
             ("host", None) => Ok(Self::Host),
-            ("tag", Some(tag)) if !tag.is_empty() => Ok(Self::Tag(tag.to_owned())),
+            ("tag", Some(tag)) if tags::is_key(tag) => Ok(Self::Tag(tag.to_owned())),
+            ("tag", Some(tag)) if !tag.is_empty() => Err(TemplateFault::Tag(tag.to_owned())),
             ("date", Some(format)) if !format.is_empty() => {
                 match strftime(format, Timestamp::UNIX_EPOCH, &TimeZone::UTC) {
                     Ok(text) if text.contains('\0') => Err(TemplateFault::Date("a NUL in it".to_owned())),

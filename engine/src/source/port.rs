@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -132,16 +132,35 @@ pub fn explain(who: &str, transport: Transport, address: &Address, error: &io::E
     let what = format!("{} {address}", transport.name(address));
     match (error.kind(), address) {
         (io::ErrorKind::AddrInUse, Address::Inet(at)) => in_use(who, &what, transport, *at),
-        (io::ErrorKind::AddrInUse, Address::Unix(path)) => {
-            let message = format!("{who}: Address already in use: {what}");
-            Diagnostic::error(Code::WP301, message)
-                .note(format!("a process listens at {}, or it is a file that is no socket", path.display()))
-                .help("name another path, or stop the process that listens there")
-        }
+        (io::ErrorKind::AddrInUse, Address::Unix(path)) => path_in_use(who, &what, path),
         (io::ErrorKind::PermissionDenied, Address::Inet(at)) => low_port(who, &what, *at),
         (io::ErrorKind::AddrNotAvailable, Address::Inet(at)) => not_ours(who, *at, &interfaces()),
         _ => Diagnostic::plain(format!("{who}: cannot listen on {what}: {error}")),
     }
+}
+
+/// Says what is at the path of a unix socket.
+fn path_in_use(who: &str, what: &str, path: &Path) -> Diagnostic {
+    let finding = Diagnostic::error(Code::WP301, format!("{who}: Address already in use: {what}"));
+    let shown = path.display();
+    let kind = match fs::symlink_metadata(path).map(|meta| meta.file_type()) {
+        Ok(kind) if kind.is_socket() => {
+            let sockets = sockets_at(path, &fs::read_to_string("/proc/net/unix").unwrap_or_default());
+            let finding = match owners(&sockets).first() {
+                Some((pid, name)) => finding.note(format!("{name} (PID {pid}) listens at {shown}")),
+                None => finding.note(format!("a process that we do not see listens at {shown}")),
+            };
+            return finding.help("name another path, or stop the process that listens there");
+        }
+        Ok(kind) if kind.is_file() => "a regular file",
+        Ok(kind) if kind.is_dir() => "a folder",
+        Ok(kind) if kind.is_symlink() => "a symbolic link",
+        Ok(_) => "a device or FIFO",
+        Err(_) => return finding.help("name another path"),
+    };
+    finding
+        .note(format!("{shown} is {kind} and no socket"))
+        .help("name another path, or move away what is there")
 }
 
 /// The address is no interface's, or of one that is down.
@@ -195,12 +214,14 @@ fn in_use(who: &str, what: &str, transport: Transport, at: SocketAddr) -> Diagno
         finding = finding.note("held by a process that this user may not look into");
     }
     let free = free_near(transport, at);
-    if !free.is_empty() {
-        let list: Vec<String> = free.iter().map(u16::to_string).collect();
-        finding = finding.help(format!("free ports near it: {}", list.join(", ")));
-        finding = finding.help(format!("port = {}", free[0]));
+    if free.is_empty() {
+        return finding.help("stop the process that holds the port");
     }
-    finding.help("or stop the process that holds the port")
+    let list: Vec<String> = free.iter().map(u16::to_string).collect();
+    finding
+        .help(format!("free ports near it: {}", list.join(", ")))
+        .help(format!("port = {}", free[0]))
+        .help("or stop the process that holds the port")
 }
 
 fn low_port(who: &str, what: &str, at: SocketAddr) -> Diagnostic {
@@ -400,6 +421,21 @@ mod tests {
             (sockets_at(Path::new("/a"), table), sockets_at(Path::new("/b"), table)),
             (vec![77], vec![])
         );
+    }
+
+    #[test]
+    fn what_is_at_the_path_of_a_unix_socket_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, socket) = (folder.path().join("file"), folder.path().join("socket"));
+        fs::write(&file, "").unwrap();
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let me = format!("(PID {}) listens at {}", std::process::id(), socket.display());
+        let regular = format!("{} is a regular file and no socket", file.display());
+        for (path, note) in [(file, regular), (socket, me)] {
+            let error = io::Error::from(io::ErrorKind::AddrInUse);
+            let finding = explain("source 's'", Transport::Stream, &Address::Unix(path), &error);
+            assert!(finding.code == Some(Code::WP301) && finding.notes[0].ends_with(&note), "{finding}");
+        }
     }
 
     #[test]

@@ -82,6 +82,7 @@ fn terminated(bytes: &[u8]) -> Option<Remedy> {
     ways.into_iter().find_map(|(line, terminator, name)| {
         if bytes.iter().any(|byte| *byte != terminator && !is_text(byte))
             || bytes.windows(2).any(|two| two == [0, 0])
+            || (terminator == 0 && !are_ended_by_nul(bytes))
         {
             return None;
         }
@@ -94,9 +95,8 @@ fn terminated(bytes: &[u8]) -> Option<Remedy> {
 /// The framing beside the one in force that takes all of the bytes, if one does.
 fn framing_of(bytes: &[u8], rules: Rules) -> Option<Remedy> {
     let bytes = &bytes[..bytes.len().min(SAMPLE_BYTES)];
-    let has_nul = bytes.contains(&0);
-    // Without one of its ends, everything is one message for a framing: until the next one comes.
-    let may_be = |framing: Framing| framing != rules.framing && (framing != Framing::Nul || has_nul);
+    let ends_in_nul = are_ended_by_nul(bytes);
+    let may_be = |framing: Framing| framing != rules.framing && (framing != Framing::Nul || ends_in_nul);
     let ways = WAYS.into_iter().filter(|(_, framing)| may_be(*framing));
     let (line, messages) = ways
         .filter_map(|(line, framing)| {
@@ -107,6 +107,12 @@ fn framing_of(bytes: &[u8], rules: Rules) -> Option<Remedy> {
     let plural = if messages == 1 { "" } else { "s" };
     let why = format!("it makes {messages} whole message{plural} of the {} bytes at hand", bytes.len());
     Some(Remedy { line, why })
+}
+
+/// Whether NUL ends records in the bytes: one that stands in a line is none.
+fn are_ended_by_nul(bytes: &[u8]) -> bool {
+    let nuls = bytes.iter().filter(|byte| **byte == 0).count();
+    bytes.last() == Some(&0) || (nuls > 1 && !bytes.contains(&b'\n'))
 }
 
 /// How many messages a framing makes of the bytes; none when something else comes of them.
@@ -215,6 +221,7 @@ mod tests {
             (Framing::Newline, b"12 <34>one\nline", "framing = \"octet\""),
             (Framing::Newline, b"7 <34>one7 <34>two", "framing = \"octet\""),
             (Framing::Newline, b"<34>a\nb\0<34>c\nd\0", "framing = \"nul\""),
+            (Framing::Newline, b"<34>a\nb\0<34>c\n", "header_mode = \"keep\""),
             (Framing::Newline, b"8 <34>one\n<34>a line\n8 <34>two\n", "framing = \"auto\""),
             (Framing::Nul, b"7 <34>one7 <34>two", "framing = \"octet\""),
             (Framing::Octet, b"9 x\n<34>one\n", "header_mode = \"keep\""),
@@ -259,6 +266,10 @@ mod tests {
         let named = |bytes: &[u8]| of_frames(bytes, octet, false).1.map(|remedy| remedy.line);
         assert_eq!(named(b"one\ntwo\n"), Some("framing = \"newline\""));
         assert_eq!((named(b"one\0two\0"), named(b"one")), (Some("framing = \"nul\""), None));
+        assert_eq!(
+            (named(b"one\ntw\0o\nthree\n"), named(b"one\0two\0th")),
+            (None, Some("framing = \"nul\""))
+        );
         assert_eq!((named(b"\0\0\0\x05hello"), named(b"\x01\0\x02\n")), (None, None), "numbers");
         assert_eq!(of_frames(b"", octet, true), (0, None));
     }

@@ -89,8 +89,19 @@ fn connect(peer: &str) -> Result<(TcpStream, String), Diagnostic> {
     }
     let Some((at, error)) = refused else { return Err(Diagnostic::plain(format!("{peer} has no address"))) };
     let finding = Diagnostic::error(Code::WP303, format!("cannot connect to {at}: {error}"));
-    let finding = listeners_here(at).into_iter().fold(finding, Diagnostic::note);
-    Err(finding.help("whoever listens there must listen on that address, and firewalls must pass it"))
+    let elsewhere = "whoever listens there must listen on that address, and firewalls must pass it";
+    let port = at.port();
+    Err(match holders_here(at).as_deref() {
+        None => finding.help(elsewhere),
+        Some([]) => finding
+            .note(format!("nothing that we see listens on tcp port {port} of this machine"))
+            .help(format!("start what is to listen at {at}, or correct the address")),
+        Some([(pid, name), ..]) => finding
+            .note(format!(
+                "{name} (PID {pid}) listens on port {port}, but on another address of this machine"
+            ))
+            .help(elsewhere),
+    })
 }
 
 fn unresolved(peer: &str, error: &io::Error) -> Diagnostic {
@@ -99,16 +110,9 @@ fn unresolved(peer: &str, error: &io::Error) -> Diagnostic {
 }
 
 /// Who listens on the port, where the address is one of this machine's: elsewhere it cannot be seen.
-fn listeners_here(at: SocketAddr) -> Option<String> {
+fn holders_here(at: SocketAddr) -> Option<Vec<(u32, String)>> {
     let is_here = at.ip().is_loopback() || interfaces().iter().any(|one| one.address == at.ip());
-    let holders = if is_here { holders(Transport::Stream, at) } else { return None };
-    let port = at.port();
-    Some(match holders.first() {
-        Some((pid, name)) => {
-            format!("{name} (PID {pid}) listens on port {port}, but on another address of this machine")
-        }
-        None => format!("nothing that we see listens on tcp port {port} of this machine"),
-    })
+    is_here.then(|| holders(Transport::Stream, at))
 }
 
 #[cfg(test)]
@@ -128,6 +132,11 @@ mod tests {
         assert!(peers(&addresses, port, None)[0].outcome.is_ok());
         drop(taken);
         let steps = peers(&addresses, port, None);
-        assert!(steps[0].outcome.as_ref().is_err_and(|found| found.code == Some(Code::WP303)), "{steps:?}");
+        let silent = steps[0].outcome.as_ref().unwrap_err();
+        assert_eq!(silent.code, Some(Code::WP303));
+        assert_eq!(
+            silent.help,
+            [format!("start what is to listen at 127.0.0.1:{port}, or correct the address")]
+        );
     }
 }

@@ -23,7 +23,7 @@ use crate::control;
 use crate::printer::Printer;
 use contender::Input;
 pub use contender::{Contender, Site};
-use program::Program;
+use program::{Ended, Program};
 use queues::Protocol;
 
 /// How long a contender may take to listen.
@@ -115,7 +115,7 @@ fn file(
     let mut program = start(&site, contender, &Input::File(path))?;
     let Some(ended) = program.wait(|| watch.asked().is_none()) else { return Ok(None) };
     if ended.code != Some(0) {
-        return Err(format!("{} failed: {}", contender.name(), site.said()));
+        return Err(died(contender, "failed", ended, &site));
     }
     let account = written(&site)?;
     let lost = account.map(|account| account.with_sent(lines).lost);
@@ -149,8 +149,8 @@ fn network(
     }
     let deadline = Instant::now() + DRAIN_MAX;
     while queues::waiting(protocol, port) > 0 && Instant::now() < deadline {
-        if program.ended().is_some() {
-            return Err(format!("{} ended under load: {}", contender.name(), site.said()));
+        if let Some(ended) = program.ended() {
+            return Err(died(contender, "ended under load", ended, &site));
         }
         std::thread::sleep(LOOK);
     }
@@ -189,6 +189,14 @@ fn start(site: &Site, contender: &Contender, input: &Input) -> Result<Program, S
     Program::start(command).map_err(|e| format!("cannot start {}: {e}", contender.name()))
 }
 
+/// How a contender ended that was not to, and what it said.
+fn died(contender: &Contender, how: &str, ended: Ended, site: &Site) -> String {
+    let status = ended.code.map_or_else(|| "by a signal".to_owned(), |code| format!("exit status {code}"));
+    let said = site.said();
+    let said = if said.is_empty() { said } else { format!(": {said}") };
+    format!("{} {how} ({status}){said}", contender.name())
+}
+
 /// Starts a contender and waits until it listens; none when somebody asked for the end.
 pub fn listening(
     site: &Site,
@@ -204,8 +212,8 @@ pub fn listening(
     let mut program = start(site, contender, &input)?;
     let deadline = Instant::now() + LISTEN_MAX;
     while !queues::is_open(protocol, port) {
-        if program.ended().is_some() {
-            return Err(format!("{} ended before it listened: {}", contender.name(), site.said()));
+        if let Some(ended) = program.ended() {
+            return Err(died(contender, "ended before it listened", ended, site));
         }
         if watch.asked().is_some() {
             return Ok(None);

@@ -114,6 +114,15 @@ fn values_that_are_not_taken() {
         ("engine = 1\n".into(), Code::WP404, 1, "wrong type: 'engine'", ""),
         ("sources = 1\n".into(), Code::WP404, 1, "wrong type: 'sources'", ""),
         ("[admin]\nlisten = \"8080\"\n".into(), Code::WP404, 2, "'8080' is not", ""),
+        ("[admin]\ntoken_file = \"nope\"\n".into(), Code::WP101, 2, "token_file", "openssl rand"),
+        ("[admin]\ntoken_file = \"wpsrc.toml\"\n".into(), Code::WP404, 2, "a token is one word", ""),
+        (
+            "[engine]\ndata_dir = \"wpsrc.toml/data\"\n".into(),
+            Code::WP404,
+            2,
+            "is not a folder",
+            "data_dir =",
+        ),
         (file_source("mode = \"one\""), Code::WP404, 6, "unknown word 'one' for 'mode'", "mode = \"once\""),
         (
             file_source("max_line_bytes = 1"),
@@ -197,6 +206,10 @@ fn sources_and_sinks_that_miss_something() {
         (file_source("") + &sink("s", "tcp_sink", "addr = \"h:0\""), Code::WP404, 11, "'h:0' is not", ""),
         (file_source("") + &sink("s", "kafka_sink", "brokers = \"h:1\""), Code::WP404, 10, "needs 'topic'", ""),
         (file_source("") + &sink("s", "file_sink", "path = \"{sorce}.log\""), Code::WP404, 11, "unknown placeholder", ""),
+        (file_source("") + &sink("s", "file_sink", "path = \"{tag:a b}\""), Code::WP404, 11, "the tag 'a b'", ""),
+        (file_source("") + &sink("s", "kafka_sink", "brokers = \"h:1\"\ntopic = \"a/{source}\""),
+            Code::WP404, 12, "'a/' cannot be in a topic's name", "digits"),
+        (file_source("") + &sink("s", "kafka_sink", "brokers = \"h:1\"\ntopic = \"..\""), Code::WP404, 12, "'..'", ""),
         (file_source("") + &sink("s", "file_sink", "permissions = \"999\""), Code::WP404, 11, "octal", ""),
         (file_source("") + &sink("s", "file_sink", "rotate = { keep = 1 }"), Code::WP404, 11, "neither 'size'", "rotate ="),
         (file_source("") + "[[sinks]]\nkey = \"s\"\nconnect = \"blackhole_sink\"\nwhere = { severity = \"worning\" }\n",
@@ -276,6 +289,21 @@ fn things_that_are_there_twice() {
         (reader("path = \"**/*.log\""), Code::WP405, 2, "reads what sink", "exclude"),
     ]);
     good(&reader("path = \"data/*.log\""));
+    let back = "receives what sink 'o' sends of it";
+    let sends = |addr: &str| sink("o", "tcp_sink", &format!("addr = \"{addr}\""));
+    let syslog = sink("o", "syslog_sink", "addr = \"localhost\"\nport = 1514");
+    check(vec![
+        (tcp("a", "addr = \"127.0.0.1\"") + &sends("127.0.0.1:9000"), Code::WP405, 2, back, "another port"),
+        (tcp("a", "addr = \"0.0.0.0\"") + &sends("[::ffff:127.0.0.1]:9000"), Code::WP405, 2, back, ""),
+        (source("a", "syslog_tcp_src", "") + &syslog, Code::WP405, 2, back, "sources"),
+    ]);
+    good(&(tcp("a", "addr = \"127.0.0.1\"") + &sends("127.0.0.1:9001")));
+    good(&(udp("a", "port = 1514") + &syslog));
+    good(
+        &(tcp("a", "addr = \"0.0.0.0\"")
+            + &sends("10.0.0.1:9000")
+            + &sink("b", "tcp_sink", "addr = \"h:9000\"")),
+    );
     good(&reader("path = \"**/*.log\"\nexclude = [\"f.log\"]"));
     good(&(tcp("a", "addr = \"127.0.0.1\"") + &tcp("b", "addr = \"127.0.0.2\"")));
     good(&(udp("a", "") + "[[sources]]\nkey = \"b\"\nconnect = \"syslog_udp_src\"\nenable = false\n"));
@@ -576,6 +604,12 @@ fn warnings_do_not_keep_a_configuration_from_loading() {
             file_source("")
                 + "[[sinks]]\nkey = \"a\"\nconnect = \"blackhole_sink\"\n"
                 + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nwhere = { sevrity = \"err\" }\n",
+            "sink 'o' takes nothing",
+        ),
+        (
+            file_source("")
+                + "[[sinks]]\nkey = \"a\"\nconnect = \"blackhole_sink\"\n"
+                + "[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nsources = []\n",
             "sink 'o' takes nothing",
         ),
         (String::new(), "there is no source to run"),

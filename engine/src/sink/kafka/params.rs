@@ -45,6 +45,9 @@ impl Check for KafkaParams {
         for (name, text) in [("topic", &self.topic), ("key", &self.key)] {
             check_template(name, text.as_deref().unwrap_or("x"), table, findings);
         }
+        if let Some(topic) = &self.topic {
+            check_topic(topic, table, findings);
+        }
         if self.topic.is_none() {
             let finding = Diagnostic::error(Code::WP404, "a kafka sink needs 'topic'").at(table.place());
             findings.push(finding.help("name where it writes:\ntopic = \"logs_{source}\""));
@@ -92,9 +95,25 @@ fn check_template(name: &str, text: &str, table: &Table, findings: &mut Findings
     findings.push(finding.help("what may be put in is {source}, {host} and {tag:name}"));
 }
 
+/// Tells of a topic that no topic can be called, whatever is put into it.
+fn check_topic(text: &str, table: &Table, findings: &mut Findings) {
+    let Ok(template) = Template::parse(text) else { return };
+    let is_whole = template.is_single();
+    let is_name = |text: &str| if is_whole { topic_name(text) == text } else { text.chars().all(allowed) };
+    if let Some(wrong) = template.literals().find(|text| !is_name(text)) {
+        let message = format!("wrong value for 'topic': '{wrong}' cannot be in a topic's name");
+        let finding = Diagnostic::error(Code::WP404, message).at(table.place_of("topic"));
+        findings.push(finding.help("letters, digits, '.', '_' and '-', at most 249 of them"));
+    }
+}
+
+/// Whether Kafka allows it in the name of a topic.
+fn allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
 /// The text as a topic can be named: what Kafka does not allow becomes `_`.
 pub(super) fn topic_name(text: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let mut name: String =
         text.chars().map(|c| if allowed(c) { c } else { '_' }).take(TOPIC_BYTES_MAX).collect();
     if matches!(&*name, "" | "." | "..") {

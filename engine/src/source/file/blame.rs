@@ -303,16 +303,21 @@ fn mend(user: &User, path: &Path, meta: &Metadata, what: &str, bit: u32) -> (Vec
     } else if meta.uid() == user.id {
         help.push(format!("chmod u+{letters} {shown}"));
     } else {
+        // The first is a mend, the others are other ones.
+        let mut add = |mend: String| {
+            let or = if help.is_empty() { "" } else { "or: " };
+            help.push(format!("{or}{mend}"));
+        };
         let member = user.groups.contains(&meta.gid());
         if !member && meta.mode() >> 3 & bit != 0 {
-            help.push(format!("usermod -a -G {group} {}   (then start again)", user.name));
+            add(format!("usermod -a -G {group} {}   (then start again)", user.name));
         } else if member {
-            help.push(format!("chmod g+{letters} {shown}"));
+            add(format!("chmod g+{letters} {shown}"));
         }
         if bit != WRITE {
-            help.push(format!("or: chmod o+{letters} {shown}"));
+            add(format!("chmod o+{letters} {shown}"));
         }
-        help.push(format!("or: chown {} {shown}", user.name));
+        add(format!("chown {} {shown}", user.name));
     }
     (notes, help)
 }
@@ -402,6 +407,19 @@ mod tests {
         assert!(help.contains("we run as nobody (uid 65534), who may not read it"), "{help}");
         assert!(help.contains("usermod -a -G 12345 nobody"), "{help}");
         assert!(help.contains(&format!("chmod o+r {shown}")), "{help}");
+    }
+
+    #[test]
+    fn the_first_mend_is_no_alternative() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret.log");
+        fs::write(&path, "").expect("written");
+        chmod(&path, 0o600);
+        let meta = fs::metadata(&path).expect("it is there");
+        let stranger = User { id: meta.uid() + 1, groups: Vec::new(), name: "stranger".into() };
+        let (_, help) = mend(&stranger, &path, &meta, "file", READ);
+        let shown = path.display();
+        assert_eq!(help, [format!("chmod o+r {shown}"), format!("or: chown stranger {shown}")]);
     }
 
     #[test]

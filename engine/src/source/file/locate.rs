@@ -28,7 +28,7 @@ pub(super) struct Counted {
 pub(super) struct Located {
     /// Its number, the first being 1.
     pub(super) line: u64,
-    /// What the first lines look like, if they are not encoded as was said.
+    /// What the first lines look like, if most of them are not encoded as was said.
     pub(super) looks: Option<Encode>,
     /// Where the next count can go on.
     pub(super) counted: Counted,
@@ -78,16 +78,20 @@ fn count(from: &mut dyn Read, bytes: u64) -> io::Result<u64> {
     Ok(newlines)
 }
 
-/// What the lines of a file that begins with `head` look like, if one of them is not what was said.
+/// What the lines of a file that begins with `head` look like, if most of them are not what was said.
 fn looks(head: &[u8], encode: Encode) -> Option<Encode> {
     let whole = if (head.len() as u64) < FIRST_BYTES { head.len() } else { memchr::memrchr(b'\n', head)? };
     let lines = || {
         let lines = head[..whole].split(|byte| *byte == b'\n').take(FIRST_LINES);
         lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line))
     };
-    let mut decoded = Vec::new();
-    let fits = lines().all(|line| decode_line(encode, line, &mut decoded).is_ok());
-    if fits { None } else { Some(looks_like(lines())).filter(|looks| *looks != encode) }
+    let (mut decoded, mut fit, mut bad) = (Vec::new(), 0, 0);
+    for line in lines().filter(|line| !line.is_empty()) {
+        let fits = decode_line(encode, line, &mut decoded).is_ok();
+        (fit, bad) = (fit + usize::from(fits), bad + usize::from(!fits));
+    }
+    // Some bad lines among good ones are bad lines, and no other encoding.
+    if fit >= bad { None } else { Some(looks_like(lines())).filter(|looks| *looks != encode) }
 }
 
 /// Reads a file on from a position, without moving its own.
@@ -146,6 +150,9 @@ mod tests {
         assert_eq!(looks(hex, Encode::Hex), None);
         assert_eq!(looks(b"PDE4OD5NYXkgMTcgMDg6NTQ6MDYgUw==\n", Encode::Hex), Some(Encode::Base64));
         assert_eq!(looks(b"some text\n", Encode::Base64), Some(Encode::Text));
-        assert_eq!(looks(&[hex.as_slice(), b"!\n"].concat(), Encode::Hex), Some(Encode::Text));
+        assert_eq!(looks(&[hex.as_slice(), b"!\n!\n"].concat(), Encode::Hex), None, "half of them");
+        assert_eq!(looks(b"68656c6c6f\n6G\n686\nDEADBEEF\n", Encode::Hex), None, "half of them");
+        assert_eq!(looks(b"b25l\nb2!l\nb25l\nb25l\n\n*\nb25l\n", Encode::Base64), None, "most of them");
+        assert_eq!(looks(&[hex.as_slice(), b"!\n!\n!\n"].concat(), Encode::Hex), Some(Encode::Text));
     }
 }

@@ -76,7 +76,7 @@ fn a_bad_line_is_told_with_its_place_and_the_others_go_on() {
         logged(&path),
         [format!(
             "WARN source 'source': [WP103] Invalid hex encoding: {}:3:7: '\\x1b' is byte 2 of the line; \
-             the first lines look like encode = \"text\"; the line is left out (1 more since the last message)",
+             the line is left out (1 more since the last message)",
             path.display()
         )]
     );
