@@ -99,14 +99,16 @@ connector takes.",
             mend: "rename one of the two, or give it another port",
             explain: "\
 Ids of connectors and keys of sources and sinks are unique, also across files; a file may redefine a built-in
-connector. Two sources cannot listen on one port of one protocol, nor can two sinks write one file.",
+connector. Two sources cannot listen on one port of one protocol, nor can two sinks write one file. A source that takes in
+what a sink writes or sends of it would do so for ever.",
         },
         chinese: Words {
             finds: "两处的位置",
             mend: "给其中一个改名，或换一个端口",
             explain: "\
 连接器的 id、数据源和输出的 key 都唯一，跨文件也是如此；文件可以重新定义内置连接器。
-两个数据源不能监听同一协议的同一端口，两个输出也不能写同一个文件。",
+两个数据源不能监听同一协议的同一端口，两个输出也不能写同一个文件。
+数据源若读入输出写出或发回的自己的记录，就会无休止地循环。",
         },
         fails: "[[sources]]\nkey = \"a\"\n[[sources]]\nkey = \"a\"",
         works: "[[sources]]\nkey = \"a\"\n[[sources]]\nkey = \"b\"",
