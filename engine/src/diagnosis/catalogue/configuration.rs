@@ -99,8 +99,8 @@ connector takes.",
             mend: "rename one of the two, or give it another port",
             explain: "\
 Ids of connectors and keys of sources and sinks are unique, also across files; a file may redefine a built-in
-connector. Two sources cannot listen on one port of one protocol, nor can two sinks write one file. A source that takes in
-what a sink writes or sends of it would do so for ever.",
+connector. Two sources cannot listen on one port of one protocol, nor can two sinks write one file.
+A source that takes in what a sink writes or sends of it would do so for ever.",
         },
         chinese: Words {
             finds: "两处的位置",
