@@ -186,7 +186,7 @@ fn check_selection(sources: Option<&[String]>, sink: &SinkConfig, findings: &mut
 }
 
 /// Tags that a source attaches by itself, each with another value.
-const OWN_TAGS: [&str; 3] = ["source_type", "source_name", "source_path"];
+const OWN_TAGS: [&str; 5] = ["source_type", "source_name", "source_path", "host", "syslog_malformed"];
 
 /// A source whose records go nowhere.
 fn check_taken(config: &Config, findings: &mut Findings) {
@@ -307,13 +307,15 @@ fn rescue_of_transactions(sink: &SinkConfig) -> Diagnostic {
         .help("at least once, and the sources go on: leave out transactional")
 }
 
-/// A file that a sink will write of a source.
+/// A file that a sink will write of a source; what is known only when records come is there by its name, `<host>`.
 pub(super) fn written(source: &SourceConfig, sink: &SinkConfig) -> Option<PathBuf> {
     let SinkParams::File(file) = &sink.params else { return None };
-    let tags = source.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect();
+    // The configuration's come behind, and count.
+    let known = source.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone()));
+    let tags = OWN_TAGS.iter().map(|name| ((*name).to_owned(), format!("<{name}>"))).chain(known).collect();
     let origin = Origin {
         source: Arc::clone(&source.key),
-        host: Arc::from("host"),
+        host: Arc::from("<host>"),
         tags,
         peer: None,
         tls_subject: None,

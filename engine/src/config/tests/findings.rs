@@ -276,6 +276,14 @@ fn things_that_are_there_twice() {
             + &sink("a", "file_sink", "path = \"data/out/g.log\"")
             + &sink("b", "file_sink", "path = \"data/out/{source}.log\"")),
     );
+    // What is known only when records come may differ.
+    good(
+        &(file_source("")
+            + &sink("a", "file_sink", "path = \"data/out/{tag:source_name}\"")
+            + &sink("b", "file_sink", "path = \"data/out/{tag:source_path}\"")
+            + &sink("c", "file_sink", "path = \"data/out/{host}.log\"")
+            + &sink("d", "file_sink", "path = \"data/out/host.log\"")),
+    );
     good(&(udp("a", "") + &source("b", "syslog_tcp_src", "")));
     let reader = |lines: &str| source("f", "file_src", lines);
     check(vec![
@@ -620,6 +628,14 @@ fn warnings_do_not_keep_a_configuration_from_loading() {
     }
     let words =
         |text: &str| good(text).warnings.all.into_iter().map(|w| w.message).collect::<Vec<_>>().join("\n");
+    for tag in ["host = \"web1\"", "syslog_malformed = \"true\""] {
+        let some = format!("[[sinks]]\nkey = \"o\"\nconnect = \"blackhole_sink\"\nwhere = {{ {tag} }}\n");
+        assert_eq!(
+            words(&(file_source("") + &sink("a", "blackhole_sink", "") + &some)),
+            "",
+            "{tag} comes of itself"
+        );
+    }
     let dated = |path: &str| sink("o", "file_sink", &format!("path = \"{path}\"\ncompress = \"gzip\""));
     assert_eq!(
         words(&(file_source("") + &dated("o-{date:%Y%m%d}.log"))),
