@@ -130,6 +130,9 @@ pub struct Partition {
     /// What was known to be committed to the group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<u64>,
+    /// What the group had from before the offsets went back, while it has nothing of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<u64>,
 }
 
 /// The files of a file sink that were committed together, and what of the inputs is in them.

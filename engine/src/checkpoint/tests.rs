@@ -41,8 +41,9 @@ fn rich() -> Snapshot {
         number: 11,
         position: 70,
         committed: Some(60),
+        stale: None,
     };
-    let first = Partition { id: 4, committed: None, ..partition.clone() };
+    let first = Partition { id: 4, committed: None, stale: Some(90), ..partition.clone() };
     Snapshot {
         next_input: 5,
         inputs: vec![input(1), odd],

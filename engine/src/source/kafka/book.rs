@@ -27,7 +27,8 @@ struct Entry {
     committed: Option<u64>,
     /// Whether it has a window.
     is_open: bool,
-    /// What the group had committed when offsets went back: nobody else has gone on where it has that still.
+    /// What the group had committed when offsets went back: nobody else has gone on where it has that still. Nor is it our word
+    /// that is gone or put back where it has another one.
     stale: Option<u64>,
 }
 
@@ -112,7 +113,7 @@ impl Book {
                 kept: Some(known.position),
                 committed: known.committed,
                 is_open: false,
-                stale: None,
+                stale: known.stale,
             };
             let place = (Arc::from(&*known.topic), known.number);
             // While a source takes the place of another one, both are in a checkpoint.
@@ -152,7 +153,12 @@ impl Book {
         let before = entries.get(place).copied().filter(|entry| entry.position.is_some());
         let elsewhere = before.and_then(|entry| entry.elsewhere(told));
         let entry = match before.filter(|entry| elsewhere.is_none() && !entry.is_open) {
-            Some(entry) => Entry { committed: told.committed, is_open: true, stale: None, ..entry },
+            Some(entry) => {
+                // What the group has beyond our position is from before the offsets went back: ours is to be committed.
+                let is_ours = |committed: &u64| entry.position >= Some(*committed);
+                let (committed, stale) = (told.committed.filter(is_ours), told.committed);
+                Entry { committed, stale: stale.filter(|at| !is_ours(at)), is_open: true, ..entry }
+            }
             None => {
                 // What was read under the other id and is not settled yet comes again.
                 let position = match before {
@@ -258,7 +264,8 @@ impl Book {
                     topic: topic.to_string(),
                     number: *number,
                     position: entry.position?,
-                    committed: entry.committed.or(entry.stale),
+                    committed: entry.committed,
+                    stale: entry.stale.filter(|_| entry.committed.is_none()),
                 })
             })
             .collect();
@@ -295,7 +302,9 @@ impl Entry {
         match (self.committed, told.committed) {
             (Some(_), None) => Some(Elsewhere::Gone),
             (Some(before), Some(now)) if now < before => Some(Elsewhere::PutBack),
-            (before, Some(now)) if now > position && before != Some(now) => Some(Elsewhere::Ahead),
+            (before, Some(now)) if now > position && before.or(self.stale) != Some(now) => {
+                Some(Elsewhere::Ahead)
+            }
             _ if end < position => Some(Elsewhere::Short),
             _ => None,
         }
@@ -331,6 +340,7 @@ mod tests {
             number: 3,
             position,
             committed,
+            stale: None,
         }
     }
 
@@ -430,10 +440,25 @@ mod tests {
         assert!(partition.is_new(600) && partition.lag() == Some(0));
         assert!(!before.is_committed(&partition) || before.to_commit(&partition).is_none());
         let partitions = before.places(&HashMap::from([(id, 600)]));
-        assert_eq!((partitions[0].position, partitions[0].committed), (600, Some(1000)));
-        // Killed before it was committed: the topic has grown past the old offset meanwhile.
+        assert_eq!((partitions[0].position, partitions[0].committed), (600, None));
+        // Killed before it was committed: the topic has grown past the old offset meanwhile, or the group's went with it.
+        for committed in [Some(1000), None] {
+            let told = Told { committed, end: Some(2000) };
+            let after = book(&partitions).begin(&place(), told);
+            assert_eq!((after.offset, after.elsewhere), (Some(600), None), "{committed:?}");
+        }
+        // Or it goes and comes back while nothing could be committed.
+        before.left(&partition, 600);
         let told = Told { committed: Some(1000), end: Some(2000) };
-        let after = book(&partitions).begin(&place(), told);
-        assert_eq!((after.offset, after.elsewhere), (Some(600), None));
+        let again = before.begin(&place(), told);
+        assert_eq!((again.offset, again.elsewhere), (Some(600), None));
+        let partition = self::partition(again);
+        partition.set_durable(700);
+        let partitions = before.places(&HashMap::from([(partition.id(), 700)]));
+        before.kept(&Snapshot { partitions, ..Snapshot::default() });
+        assert_eq!(before.to_commit(&partition), Some(700));
+        assert!(!before.is_committed(&partition), "the group still has the old one");
+        before.committed(&place(), 700);
+        assert!(before.is_committed(&partition));
     }
 }

@@ -149,6 +149,11 @@ impl KafkaSource {
                 () = sleep_until(farewell), if is_over => break,
             }
         }
+        // One that came while the part ended is nobody's.
+        partitions.close();
+        while let Ok(partition) = partitions.try_recv() {
+            partition.leave();
+        }
         // A reader that ended by itself has left nothing behind; what is delivered settles with the lanes.
         open.borrow().iter().for_each(|(_, partition)| partition.end());
     }
