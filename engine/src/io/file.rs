@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::buf::fixed::FixedBuf;
 
+use super::pause::asked;
 use super::runtime::{Backend, Io};
 use crate::pool::{ARENA_BYTES, Arena};
 
@@ -193,11 +194,11 @@ impl IoFile {
         let memory = std::mem::replace(&mut buffer.memory, Memory::Lent);
         let (result, memory) = match (&self.inner, memory) {
             (Inner::Uring(file), Memory::Fixed(fixed)) => {
-                let (result, slice) = file.read_fixed_at(fixed.slice(range), offset).await;
+                let (result, slice) = asked(file.read_fixed_at(fixed.slice(range), offset)).await;
                 (result, Memory::Fixed(slice.into_inner()))
             }
             (Inner::Uring(file), Memory::Plain(arena)) => {
-                let (result, slice) = file.read_at(arena.slice(range), offset).await;
+                let (result, slice) = asked(file.read_at(arena.slice(range), offset)).await;
                 (result, Memory::Plain(slice.into_inner()))
             }
             (Inner::Epoll(file), Memory::Plain(arena)) => {
@@ -227,7 +228,7 @@ impl IoFile {
     ) -> (io::Result<usize>, Arena) {
         match &self.inner {
             Inner::Uring(file) => {
-                let (result, slice) = file.write_at(arena.slice(range), offset).submit().await;
+                let (result, slice) = asked(file.write_at(arena.slice(range), offset).submit()).await;
                 (result, slice.into_inner())
             }
             Inner::Epoll(file) => {
@@ -247,7 +248,7 @@ impl IoFile {
     /// Those of fdatasync: the data may be lost, and the caller must not acknowledge it.
     pub async fn sync_data(&self) -> io::Result<()> {
         match &self.inner {
-            Inner::Uring(file) => file.sync_data().await,
+            Inner::Uring(file) => asked(file.sync_data()).await,
             Inner::Epoll(file) => {
                 let file = Arc::clone(file);
                 blocking(move || file.sync_data()).await
@@ -262,7 +263,7 @@ impl IoFile {
     /// Those of fallocate; EOPNOTSUPP where the file system cannot.
     pub async fn allocate_keep_size(&self, offset: u64, len: u64) -> io::Result<()> {
         match &self.inner {
-            Inner::Uring(file) => file.fallocate(offset, len, libc::FALLOC_FL_KEEP_SIZE).await,
+            Inner::Uring(file) => asked(file.fallocate(offset, len, libc::FALLOC_FL_KEEP_SIZE)).await,
             Inner::Epoll(file) => {
                 let file = Arc::clone(file);
                 blocking(move || {
