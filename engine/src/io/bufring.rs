@@ -13,7 +13,9 @@
 //! receive fills lies side by side.
 //!
 //! A source that holds its whole budget is *full*; it stays so until a quarter of the budget is back. Refusing to
-//! receive for a full source is the caller's part.
+//! receive for a full source is the caller's part. A budget is for bursts: one that is used up again and again takes none
+//! any more, and all that passes through it has cooled when it comes out. Such a source *lags*: it is full with a hot
+//! set's worth, until it has not been full for a while.
 //!
 //! All of it is charged to the engine's [`Memory`], a segment at a time. When that has no more, the set is *short*: a
 //! source is full with a few buffers, few are published at a time, and each source brought enough with its account that
@@ -51,6 +53,12 @@ const OVERSHOOT_BUFFERS: usize = 2 * HOT_BUFFERS;
 /// When memory is short: what a source may hold, and what is published at a time. Twice that and a read may come before
 /// the source's receives have ended; together they are less than the segment that each source brings.
 const SHORT_BUFFERS: usize = 8;
+/// How many looks ([`Buffers::look`]) in a row must find a segment unused before it is given up: two seconds of them, for a
+/// page that was given up costs a microsecond and more when it is used again.
+const LOOKS_UNUSED: u8 = 8;
+/// How many must find that a source was full before it lags, and as many that it was not before it does no more: a second
+/// of them.
+const LOOKS_FULL: u8 = 4;
 /// Buffer identities are 16 bits wide in the kernel's interface.
 const BUFFERS_MAX: usize = 1 << 16;
 
@@ -62,6 +70,8 @@ struct Segment {
     free: VecDeque<u16>,
     /// Buffers of it that are published or leased.
     out: usize,
+    /// Looks since one was taken.
+    unused: u8,
     /// Without, it has no pages and its buffers are not in the list.
     charge: Option<Charge>,
     /// Whether it is one that an account brought: then its charge is the account's.
@@ -74,6 +84,11 @@ struct Account {
     budget: usize,
     held: usize,
     full: bool,
+    /// Whether it was since the last look.
+    was_full: bool,
+    /// Looks that found that it was, less those that did not.
+    looks_full: u8,
+    lags: bool,
     closed: bool,
     /// The segment that it brings, whether it was made or not.
     _set_aside: Charge,
@@ -121,6 +136,7 @@ impl Buffers {
             memory: Mapping::new(HOT_BUFFERS * BUFFER_BYTES, true)?,
             free: (0..HOT_BUFFERS as u16).collect(),
             out: 0,
+            unused: 0,
             charge: Some(memory.charge(HOT_BUFFERS * BUFFER_BYTES).used_for(Use::Streams)),
             set_aside: false,
         };
@@ -145,7 +161,16 @@ impl Buffers {
         let inner = &mut *self.inner.borrow_mut();
         let budget = (budget_bytes / BUFFER_BYTES).clamp(1, BUFFERS_MAX - 2 * HOT_BUFFERS);
         let set_aside = inner.memory.charge(SEGMENT_BYTES).used_for(Use::SetAside);
-        let account = Account { budget, held: 0, full: false, closed: false, _set_aside: set_aside };
+        let account = Account {
+            budget,
+            held: 0,
+            full: false,
+            was_full: false,
+            looks_full: 0,
+            lags: false,
+            closed: false,
+            _set_aside: set_aside,
+        };
         let account = inner.accounts.insert(account);
         inner.backed_max = (inner.backed_max + budget + OVERSHOOT_BUFFERS).min(BUFFERS_MAX);
         inner.set_aside += 1;
@@ -257,12 +282,19 @@ impl Buffers {
         Some(Lease { buffers: Rc::clone(self), at, len: 0, first, count, account, direct: true })
     }
 
-    /// Gives the pages of segments beyond the hot set back to the system while none of their buffers is out.
-    pub(super) fn trim(&self) {
+    /// Looks for segments beyond the hot set that are not used, whose pages go back to the system, at once when the engine
+    /// has no other memory; and for sources that lag.
+    pub(super) fn look(&self) {
         let inner = &mut *self.inner.borrow_mut();
+        inner.find_lags();
+        let scarce = inner.short || !inner.memory.has(SEGMENT_BYTES);
         for at in 1..inner.segments.len() {
             let segment = &mut inner.segments[at];
-            if segment.out == 0 && segment.charge.is_some() {
+            if segment.out > 0 || segment.charge.is_none() {
+                continue;
+            }
+            segment.unused += 1;
+            if scarce || segment.unused >= LOOKS_UNUSED {
                 segment.memory.forget_pages();
                 segment.charge = None;
                 inner.set_aside += isize::from(std::mem::take(&mut segment.set_aside));
@@ -272,9 +304,10 @@ impl Buffers {
         }
     }
 
-    /// Whether a trim has something to do, now or when buffers are back.
-    pub(super) fn has_cold_pages(&self) -> bool {
-        self.inner.borrow().backed > HOT_BUFFERS
+    /// Whether another look has something to find, now or when buffers are back.
+    pub(super) fn wants_looks(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.backed > HOT_BUFFERS || inner.accounts.iter().any(|(_, account)| account.lags)
     }
 
     fn give(&self, first: u16, count: u16, account: u16, direct: bool) {
@@ -339,12 +372,19 @@ impl Inner {
             None => {
                 let memory = Mapping::new(SEGMENT_BYTES, false)?;
                 let free = VecDeque::with_capacity(SEGMENT_BUFFERS);
-                self.segments.push(Segment { memory, free, out: 0, charge: None, set_aside: false });
+                self.segments.push(Segment {
+                    memory,
+                    free,
+                    out: 0,
+                    unused: 0,
+                    charge: None,
+                    set_aside: false,
+                });
                 self.segments.len() - 1
             }
         };
         let segment = &mut self.segments[at];
-        (segment.charge, segment.set_aside) = (Some(charge), set_aside);
+        (segment.charge, segment.set_aside, segment.unused) = (Some(charge), set_aside, 0);
         self.set_aside -= isize::from(set_aside);
         let first = first_of(at);
         segment.free.extend((first..first + SEGMENT_BUFFERS).map(|buffer| buffer as u16));
@@ -394,6 +434,25 @@ impl Inner {
         }
     }
 
+    /// Finds the sources that lag, and those that do no more.
+    fn find_lags(&mut self) {
+        for (_, account) in &mut self.accounts {
+            let was_full = std::mem::take(&mut account.was_full) || account.full;
+            account.looks_full = match was_full {
+                true if account.budget > HOT_BUFFERS => (account.looks_full + 1).min(LOOKS_FULL),
+                _ => account.looks_full.saturating_sub(1),
+            };
+            match account.looks_full {
+                LOOKS_FULL => {
+                    account.lags = true;
+                    account.full |= account.held >= account.most(self.short);
+                }
+                0 => account.lags = false,
+                _ => {}
+            }
+        }
+    }
+
     fn set_short(&mut self, short: bool) {
         self.short = short;
         for (_, account) in &mut self.accounts {
@@ -418,6 +477,7 @@ impl Inner {
         let segment = &mut self.segments[self.lowest];
         segment.free.pop_front();
         segment.out += 1;
+        segment.unused = 0;
         self.out += 1;
         Some(buffer)
     }
@@ -453,7 +513,7 @@ impl Inner {
         let most = entry.most(self.short);
         let reopened = entry.full && entry.held <= most - most.div_ceil(4);
         if reopened {
-            entry.full = false;
+            (entry.full, entry.was_full) = (false, true);
         }
         self.drop_account_if_done(account);
         reopened
@@ -471,7 +531,11 @@ impl Inner {
 impl Account {
     /// With how many buffers it is full.
     fn most(&self, short: bool) -> usize {
-        if short { self.budget.min(SHORT_BUFFERS) } else { self.budget }
+        match (short, self.lags) {
+            (true, _) => self.budget.min(SHORT_BUFFERS),
+            (false, true) => self.budget.min(HOT_BUFFERS),
+            (false, false) => self.budget,
+        }
     }
 }
 

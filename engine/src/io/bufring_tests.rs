@@ -15,6 +15,11 @@ fn read(lease: &mut Lease, bytes: usize, with: u8) {
     lease.filled(bytes);
 }
 
+/// As many looks as it takes to give up what is not used.
+fn rest(buffers: &Buffers) {
+    (0..LOOKS_UNUSED).for_each(|_| buffers.look());
+}
+
 #[test]
 fn a_returned_buffer_is_the_next_one_taken() {
     let buffers = direct();
@@ -38,13 +43,13 @@ fn buffers_beyond_the_hot_set_are_bounded_by_the_budgets() {
     assert!((bound..bound + SEGMENT_BUFFERS).contains(&leases.len()), "{}", leases.len());
     assert!(!buffers.is_full(account), "it is not known yet that anything was read");
     read(&mut leases[0], 1, 7);
-    assert!(buffers.is_full(account) && buffers.has_cold_pages());
+    assert!(buffers.is_full(account) && buffers.wants_looks());
     leases.truncate(98);
     assert!(buffers.is_full(account), "full until a quarter is back");
     leases.truncate(97);
     assert!(!buffers.is_full(account));
-    buffers.trim();
-    assert!(!buffers.has_cold_pages());
+    rest(&buffers);
+    assert!(!buffers.wants_looks());
     leases.clear();
     assert_eq!(buffers.held_bytes(account), 0);
 }
@@ -90,14 +95,60 @@ fn without_memory_for_more_a_source_is_full_early_and_the_others_still_have_buff
     assert_eq!(others.each_ref().map(Vec::len), [SHORT_BUFFERS; 2]);
     drop(first);
     assert!(!buffers.is_full(accounts[0]), "all is back");
-    buffers.trim();
+    buffers.look();
     alarm.hush();
     buffers.publish();
     assert!(!buffers.is_full(accounts[1]), "there is memory again");
     assert!(alarm.poll(&mut Context::from_waker(Waker::noop())).is_ready(), "and it is told");
     drop(others);
-    buffers.trim();
+    rest(&buffers);
     assert_eq!(memory.used_bytes(), least);
+}
+
+#[test]
+fn a_segment_that_is_used_now_and_then_keeps_its_pages() {
+    let buffers = direct();
+    let account = buffers.open_account(1 << 30);
+    let hot: Vec<Lease> = (0..HOT_BUFFERS).filter_map(|_| buffers.take_run(0, account)).collect();
+    for _ in 0..3 {
+        drop(buffers.take_run(0, account));
+        (1..LOOKS_UNUSED).for_each(|_| buffers.look());
+        assert!(buffers.wants_looks());
+    }
+    buffers.look();
+    assert!(!buffers.wants_looks());
+    drop(hot);
+}
+
+#[test]
+fn a_budget_that_is_used_up_again_and_again_is_a_hot_set() {
+    let buffers = direct();
+    let account = buffers.open_account(4 * HOT_BUFFERS * BUFFER_BYTES);
+    let mut leases = Vec::new();
+    // Bursts that fill it, each followed by silence.
+    for _ in 0..LOOKS_FULL {
+        leases.extend(fill(&buffers, account));
+        assert_eq!(leases.len(), 4 * HOT_BUFFERS, "what takes bursts takes another one");
+        leases.clear();
+        (0..2).for_each(|_| buffers.look());
+    }
+    // One behind the other.
+    for _ in 0..LOOKS_FULL {
+        leases.clear();
+        leases.extend(fill(&buffers, account));
+        assert_eq!(leases.len(), 4 * HOT_BUFFERS);
+        buffers.look();
+    }
+    leases.truncate(HOT_BUFFERS);
+    assert!(buffers.is_full(account), "it lags");
+    leases.truncate(HOT_BUFFERS - HOT_BUFFERS / 4);
+    assert!(!buffers.is_full(account));
+    leases.extend(fill(&buffers, account));
+    assert_eq!(leases.len(), HOT_BUFFERS);
+    leases.clear();
+    (0..=LOOKS_FULL).for_each(|_| buffers.look());
+    leases.extend(fill(&buffers, account));
+    assert_eq!(leases.len(), 4 * HOT_BUFFERS, "it lags no more");
 }
 
 #[test]

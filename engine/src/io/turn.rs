@@ -372,12 +372,12 @@ impl Streams {
         let core = &mut *self.core.borrow_mut();
         if core.now_ns >= core.sweep_ns {
             core.sweep();
-            self.buffers.trim();
+            self.buffers.look();
         }
     }
 
     /// Tells consumers which connections are gone. Before each new one, too: it may get the slot of one of them.
-    fn tell_gone(&self) {
+    pub(super) fn tell_gone(&self) {
         loop {
             let gone = std::mem::take(&mut self.core.borrow_mut().gone);
             if gone.is_empty() {
@@ -421,7 +421,7 @@ impl Streams {
                 _ => {}
             }
         }
-        if core.sweep_ns == NEVER && self.buffers.has_cold_pages() {
+        if core.sweep_ns == NEVER && self.buffers.wants_looks() {
             core.sweep_ns = core.now_ns + SWEEP_NS;
         }
         if self.buffers.publish() == 0 {
