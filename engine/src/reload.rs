@@ -317,9 +317,12 @@ impl Work<'_> {
             }
             self.undrained.push(Arc::clone(key));
             let Some(source) = diff::source(self.runs, key) else { continue };
-            let next = match changed.contains(key) {
-                true => "it is opened as configured now when they do",
-                false => "it ends by itself when they do",
+            let next = match (changed.contains(key), self.sources.contains_key(key)) {
+                (true, false) => "it is opened as configured now when they do",
+                (true, true) => {
+                    "it is open as configured now, and what it took before is delivered when they do"
+                }
+                (false, _) => "it ends by itself when they do",
             };
             self.findings.push(still_draining(source).help(next));
             if changed.contains(key) && self.sources.contains_key(key) {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use slab::Slab;
 
-use super::listen::Listening;
+use super::listen::{Listening, Place};
 use super::lowat::{Lowat, Mark};
 use super::poller::{GENERATION_MASK, Kind, Poller, Token};
 use super::sockopt;
@@ -30,6 +30,8 @@ pub(super) struct Source {
     /// Its connections, closing ones included.
     pub(super) open: usize,
     pub(super) paused: bool,
+    /// Whether its connections are read to their end.
+    pub(super) ending: bool,
     /// Whether it goes once its connections have.
     pub(super) removed: bool,
     /// Whether its receives are stopped because it holds its whole budget.
@@ -63,7 +65,7 @@ pub(super) struct Connection {
     pub(super) source: u32,
     pub(super) generation: u32,
     /// Where it is counted.
-    pub(super) seat: Option<(Arc<Listening>, usize)>,
+    pub(super) seat: Option<Place>,
     /// Whether a receive is out, and whether its end was asked for.
     pub(super) receiving: bool,
     pub(super) stopping: bool,
@@ -93,8 +95,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some((listening, seat)) = self.seat.take() {
-            listening.closed(seat);
+        if let Some((seats, seat)) = self.seat.take() {
+            seats[seat].closed();
         }
     }
 }
@@ -142,13 +144,7 @@ impl Core {
         self.generation
     }
 
-    pub(super) fn insert(
-        &mut self,
-        fd: OwnedFd,
-        source: u32,
-        seat: Option<(Arc<Listening>, usize)>,
-        lowat: Lowat,
-    ) -> Conn {
+    pub(super) fn insert(&mut self, fd: OwnedFd, source: u32, seat: Option<Place>, lowat: Lowat) -> Conn {
         let generation = self.next_generation();
         let received_ns = self.now_ns;
         self.sources[source as usize].open += 1;

@@ -105,6 +105,14 @@ pub(super) fn receive_now(fd: BorrowedFd<'_>, into: &mut [MaybeUninit<u8>]) -> i
     if n >= 0 { Ok(n as usize) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether a connection waits to be accepted.
+pub(super) fn has_waiting(listening: BorrowedFd<'_>) -> bool {
+    let mut asked = libc::pollfd { fd: listening.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which lives through the call; it does not wait.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    ready == 1 && asked.revents & libc::POLLIN != 0
+}
+
 /// Accepts a connection that waits.
 pub(super) fn accept_now(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: without an address to write to, a system call without pointers.

@@ -3,7 +3,11 @@
 //! There is one socket for all shards, so that a shard that goes away resets no connection that waits to be accepted.
 //! Each shard that takes part has a *seat*: the number of its connections, and a queue of descriptors that others
 //! hand to it. Whichever shard accepts places the connection where the fewest are. A connection is counted at its seat
-//! from the moment it is placed until it is closed.
+//! from the moment it is placed until it is closed; it keeps the seats, not the socket, so that the port is free when the
+//! last shard has left.
+//!
+//! The shard that leaves last takes what waits to be accepted: those peers were told that they are connected, and that what
+//! they sent has arrived.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +22,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::epoll_net::{accept_now, has_waiting};
 use super::sockopt::{self, ReceiveBuffer};
 
 /// Connections the kernel keeps until they are accepted; it caps this at `net.core.somaxconn`.
@@ -95,8 +100,9 @@ fn is_abandoned(path: &Path, at: &SockAddr, kind: Type) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// A shard's place at a listening socket.
 #[derive(Debug)]
-struct Seat {
+pub(super) struct Seat {
     taken: AtomicBool,
     connections: AtomicU32,
     handed: ArrayQueue<OwnedFd>,
@@ -105,13 +111,16 @@ struct Seat {
     waiting: Mutex<Option<Waker>>,
 }
 
+/// A seat among others, and its number.
+pub(super) type Place = (Arc<[Seat]>, usize);
+
 /// A bound socket that takes connections, and the shards' seats at it.
 #[derive(Debug)]
 pub struct Listening {
     socket: Socket,
     address: Address,
     receive_buffer: ReceiveBuffer,
-    seats: Box<[Seat]>,
+    seats: Arc<[Seat]>,
     /// Whether some shard's ring accepts here.
     on_ring: Mutex<bool>,
 }
@@ -157,62 +166,77 @@ impl Listening {
         self.seats.iter().map(|seat| seat.connections.load(Ordering::Relaxed)).sum()
     }
 
+    /// The seats, for a connection that is counted at one.
+    pub(super) fn all_seats(&self) -> Arc<[Seat]> {
+        Arc::clone(&self.seats)
+    }
+
     /// Takes a seat; connections are handed to it from now on. Shards may differ in what they accept with.
     pub(super) fn sit(&self, seat: usize, on_epoll: bool) -> io::Result<()> {
         let mut on_ring = self.on_ring.lock().unwrap_or_else(PoisonError::into_inner);
         *on_ring |= !on_epoll;
         self.socket.set_nonblocking(!*on_ring)?;
         drop(on_ring);
-        self.seats[seat].taken.store(true, Ordering::Release);
+        self.seats[seat].taken.store(true, Ordering::SeqCst);
         Ok(())
     }
 
     /// Whether a shard sits there.
     #[cfg(test)]
     pub(super) fn is_taken(&self, seat: usize) -> bool {
-        self.seats[seat].taken.load(Ordering::Acquire)
+        self.seats[seat].taken.load(Ordering::SeqCst)
     }
 
-    /// Leaves a seat; what was handed to it and not yet taken goes to another one, or is closed.
-    pub(super) fn leave(&self, seat: usize) {
-        self.seats[seat].taken.store(false, Ordering::Release);
+    /// Leaves a seat; what was handed to it and not yet taken goes to another one. Returns what no other shard can take, which
+    /// is counted at this seat: that, and when no shard is left what waits to be accepted.
+    pub(super) fn leave(&self, seat: usize) -> Vec<OwnedFd> {
+        self.seats[seat].taken.store(false, Ordering::SeqCst);
+        let mut left = Vec::new();
         while let Some(fd) = self.take_handed(seat) {
-            self.closed(seat);
-            if let Some(fd) = self.place(seat, fd) {
-                self.closed(seat);
-                drop(fd);
-            }
+            self.seats[seat].closed();
+            left.extend(self.place(seat, fd));
         }
+        let is_last = || !self.seats.iter().any(|seat| seat.taken.load(Ordering::SeqCst));
+        // Bounded: peers may connect faster than they are taken.
+        while left.len() < BACKLOG as usize && is_last() && has_waiting(self.as_fd()) {
+            let Ok(fd) = accept_now(self.as_fd()) else { break };
+            self.seats[seat].connections.fetch_add(1, Ordering::Relaxed);
+            left.push(fd);
+        }
+        left
     }
 
     /// Places a new connection; it comes back when its place is `here`.
-    pub(super) fn place(&self, here: usize, fd: OwnedFd) -> Option<OwnedFd> {
+    pub(super) fn place(&self, here: usize, mut fd: OwnedFd) -> Option<OwnedFd> {
         let load = |seat: &Seat| seat.connections.load(Ordering::Relaxed);
-        let there = (0..self.seats.len())
-            .filter(|seat| self.seats[*seat].taken.load(Ordering::Acquire))
-            .min_by_key(|seat| (load(&self.seats[*seat]), *seat != here))
-            .unwrap_or(here);
-        self.seats[there].connections.fetch_add(1, Ordering::Relaxed);
-        if there == here {
-            return Some(fd);
+        loop {
+            let there = (0..self.seats.len())
+                .filter(|seat| self.seats[*seat].taken.load(Ordering::SeqCst))
+                .min_by_key(|seat| (load(&self.seats[*seat]), *seat != here))
+                .unwrap_or(here);
+            let seat = &self.seats[there];
+            seat.connections.fetch_add(1, Ordering::Relaxed);
+            if there == here {
+                return Some(fd);
+            }
+            if let Err(back) = seat.handed.push(fd) {
+                seat.closed();
+                self.seats[here].connections.fetch_add(1, Ordering::Relaxed);
+                return Some(back);
+            }
+            if seat.taken.load(Ordering::SeqCst) {
+                seat.wake();
+                return None;
+            }
+            // It was left meanwhile, by who may not have seen what was handed to it.
+            fd = self.take_handed(there)?;
+            seat.closed();
         }
-        let Err(fd) = self.seats[there].handed.push(fd) else {
-            self.seats[there].wake();
-            return None;
-        };
-        self.closed(there);
-        self.seats[here].connections.fetch_add(1, Ordering::Relaxed);
-        Some(fd)
     }
 
     /// The next connection that another shard handed to this seat.
     pub(super) fn take_handed(&self, seat: usize) -> Option<OwnedFd> {
         self.seats[seat].handed.pop()
-    }
-
-    /// A connection that was placed at `seat` is closed.
-    pub(super) fn closed(&self, seat: usize) {
-        self.seats[seat].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether something was handed to the seat.
@@ -256,6 +280,11 @@ impl Seat {
         }
     }
 
+    /// A connection that was placed here is closed.
+    pub(super) fn closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn wake(&self) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waker) = waiting {
@@ -289,12 +318,32 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_last_takes_what_waits() {
+        let listening = Listening::bind(&local(), 2, None).unwrap();
+        let Address::Inet(at) = *listening.address() else { panic!("bound to a port") };
+        listening.sit(0, true).unwrap();
+        listening.sit(1, true).unwrap();
+        let fd = || std::fs::File::open("/dev/null").map(OwnedFd::from).unwrap();
+        assert!(listening.place(0, fd()).is_some());
+        assert!(listening.place(0, fd()).is_none(), "handed to 1");
+        let _waiting = [TcpStream::connect(at).unwrap(), TcpStream::connect(at).unwrap()];
+        assert_eq!(listening.leave(1).len(), 0, "0 takes it");
+        assert!(listening.take_handed(0).is_some());
+        assert_eq!(listening.leave(0).len(), 2);
+        assert_eq!(listening.connections(), 4);
+        let seats = listening.all_seats();
+        drop(listening);
+        assert!(Listening::bind(&Address::Inet(at), 1, None).is_ok(), "connections do not keep the port");
+        drop(seats);
+    }
+
+    #[test]
     fn accepting_never_waits_for_long_whatever_the_other_shards_accept_with() {
         for (first, second) in [(true, true), (true, false), (false, true)] {
             let listening = Listening::bind(&local(), 2, None).unwrap();
             listening.sit(0, first).unwrap();
             listening.sit(1, second).unwrap();
-            let nobody = super::super::epoll_net::accept_now(listening.as_fd()).unwrap_err();
+            let nobody = accept_now(listening.as_fd()).unwrap_err();
             assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
             let waits = !listening.socket.nonblocking().unwrap();
             assert_eq!(waits, !(first && second), "a ring is not told at once that there is none");

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use super::alarm::Alarm;
 use super::bufring::{Buffers, Lease};
 use super::connections::{Core, Listener, NEVER, Source};
-use super::listen::Listening;
+use super::listen::{Listening, Place};
 use super::lowat::Lowat;
 use super::poller::{Event, Kind, Poller, Token};
 use super::ring::Rung;
@@ -177,6 +177,7 @@ impl Streams {
             account,
             open: 0,
             paused: false,
+            ending: false,
             removed: false,
             full: false,
             touched: false,
@@ -206,13 +207,29 @@ impl Streams {
         Ok(())
     }
 
-    /// Takes no more connections from the source's listeners; those that are open stay.
+    /// Takes no more connections from the source's listeners than wait there; those that are open stay.
     pub fn stop_listening(&self, source: StreamSource) {
+        let left = self.leave_listeners(source);
+        for (fd, seat) in left {
+            self.tell_gone();
+            self.open(source.0, fd, Some(seat));
+        }
+    }
+
+    /// Whether the source's listeners are gone: until then a connection may come from them.
+    pub fn is_deaf(&self, source: StreamSource) -> bool {
+        !self.core.borrow().listeners.iter().any(|(_, listener)| listener.source == source.0)
+    }
+
+    /// Leaves the source's listeners; what no other shard takes from them.
+    fn leave_listeners(&self, source: StreamSource) -> Vec<(OwnedFd, Place)> {
         let core = &mut *self.core.borrow_mut();
+        let mut left = Vec::new();
         for (slot, listener) in &mut core.listeners {
             if listener.source == source.0 && !listener.leaving {
                 listener.leaving = true;
-                listener.listening.leave(listener.seat);
+                let place = || (listener.listening.all_seats(), listener.seat);
+                left.extend(listener.listening.leave(listener.seat).into_iter().map(|fd| (fd, place())));
                 let (slot, generation) = (slot as u32, listener.generation);
                 let fd = listener.listening.as_fd();
                 if core.poller.stop(fd, Token { kind: Kind::Accept, slot, generation }) {
@@ -222,6 +239,7 @@ impl Streams {
         }
         core.listeners.retain(|_, listener| !listener.leaving || listener.accepting);
         self.alarm.ring();
+        left
     }
 
     /// Makes a connected socket a connection of the source. The consumer's `on_open` follows.
@@ -229,16 +247,14 @@ impl Streams {
         self.open(source.0, fd, None)
     }
 
-    pub(super) fn open(
-        &self,
-        source: u32,
-        fd: OwnedFd,
-        seat: Option<(Arc<Listening>, usize)>,
-    ) -> Option<Conn> {
+    pub(super) fn open(&self, source: u32, fd: OwnedFd, seat: Option<Place>) -> Option<Conn> {
         let peer = sockopt::peer(fd.as_fd());
         let (consumer, conn) = {
             let core = &mut *self.core.borrow_mut();
-            let options = core.sources[source as usize].options;
+            let Source { options, ending, .. } = core.sources[source as usize];
+            if ending {
+                sockopt::end_input(&fd);
+            }
             // A unix stream ignores the mark; without a peer address it is one.
             let lowat = Lowat::new(options.bundle_wakes && peer.is_some() && core.poller.allows_reads());
             let conn = core.insert(fd, source, seat, lowat);
@@ -297,11 +313,33 @@ impl Streams {
 
     /// Lets the source's connections come to their end: each closes once what the kernel holds of it is given out.
     pub fn end_receiving(&self, source: StreamSource) {
-        let core = self.core.borrow();
+        let core = &mut *self.core.borrow_mut();
+        core.sources[source.0 as usize].ending = true;
         for slot in core.slots_of(source.0) {
             let connection = &core.conns[slot as usize];
             sockopt::end_input(&connection.fd);
         }
+    }
+
+    /// Closes all connections and listeners of a source where the kernel has refused to go on: their requests are never
+    /// answered.
+    pub fn abandon(&self, source: StreamSource) {
+        for (fd, (seats, seat)) in self.leave_listeners(source) {
+            drop(fd);
+            seats[seat].closed();
+        }
+        {
+            let core = &mut *self.core.borrow_mut();
+            core.listeners.retain(|_, listener| listener.source != source.0);
+            let slots: Vec<u32> = core.slots_of(source.0).collect();
+            for slot in slots {
+                sockopt::shut_down(&core.conns[slot as usize].fd);
+                let consumer = Rc::clone(&core.sources[source.0 as usize].consumer);
+                core.gone.push((consumer, core.conn(slot), Closed::Failed(io::ErrorKind::Other)));
+                core.discard(slot);
+            }
+        }
+        self.tell_gone();
     }
 
     /// Closes all connections and listeners of a source. It is gone once the last `on_close` was called.

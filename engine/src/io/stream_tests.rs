@@ -438,6 +438,22 @@ fn unix_streams_and_removed_sources() {
 }
 
 #[test]
+fn what_the_kernel_refuses_to_go_on_with_is_let_go() {
+    for place in EVERYWHERE {
+        on(place, |streams| async move {
+            let (checker, source, at) = checked(&streams, StreamOptions::default());
+            let mut sender = TcpStream::connect(at).unwrap();
+            sender.write_all(&patterned(50_000)).unwrap();
+            until("all came", || checker.bytes.get() == 50_000).await;
+            streams.abandon(source);
+            assert_eq!(*checker.closed.borrow(), [Closed::Failed(std::io::ErrorKind::Other)]);
+            until("the peer sees it", || sender.write_all(b"x").is_err()).await;
+            assert_eq!((streams.connections(source), streams.is_deaf(source)), (0, true));
+        });
+    }
+}
+
+#[test]
 fn a_listener_whose_last_word_is_a_connection_lets_go_of_its_port() {
     for place in [On::RingInTokio, On::RingInUring] {
         on(place, |streams| async move {

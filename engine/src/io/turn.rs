@@ -297,24 +297,24 @@ impl Streams {
             let Some(listener) = core.listeners.get(token.slot as usize) else { return };
             let (source, leaving) = (listener.source, listener.leaving);
             let (listening, seat) = (listener.listening.clone(), listener.seat);
-            let Source { consumer, options, .. } = &core.sources[source as usize];
-            let consumer = Rc::clone(consumer);
+            let Source { consumer, options, removed, .. } = &core.sources[source as usize];
+            let (consumer, removed) = (Rc::clone(consumer), *removed);
             let placed =
                 (listening.connections() < options.connections_max).then(|| listening.place(seat, fd));
             core.counters.refused += u64::from(placed.is_none());
-            if !goes_on {
+            if !goes_on && leaving {
+                // That was the last word of the request; no end is told after it.
+                core.listeners.remove(token.slot as usize);
+            } else if !goes_on {
                 core.accept_again(token.slot, 0);
             }
-            if leaving {
-                // No seat is left for it; the peer finds its connection closed.
-                placed.flatten().iter().for_each(|_| listening.closed(seat));
-                if !goes_on {
-                    // That was the last word of the request; no end is told after it.
-                    core.listeners.remove(token.slot as usize);
-                }
+            let seats = listening.all_seats();
+            if removed {
+                // The peer finds its connection closed.
+                placed.flatten().iter().for_each(|_| seats[seat].closed());
                 return;
             }
-            (consumer, source, placed, (listening, seat))
+            (consumer, source, placed, (seats, seat))
         };
         match placed {
             None => consumer.on_refused(Refused::Limit),
@@ -362,7 +362,7 @@ impl Streams {
         for (listening, seat, source) in seats {
             while let Some(fd) = listening.take_handed(seat) {
                 self.tell_gone();
-                self.open(source, fd, Some((listening.clone(), seat)));
+                self.open(source, fd, Some((listening.all_seats(), seat)));
             }
         }
     }

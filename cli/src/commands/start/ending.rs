@@ -155,6 +155,7 @@ impl LastWords {
         let status = observer.status();
         let mut failings = vec![format!("stopped at once, by a second signal ({signal})")];
         failings.extend(undelivered_by(&status));
+        failings.extend(status.sources.iter().filter_map(unread));
         note(data_dir, &failings);
         say(&failings, &self.printer);
         self.flush.wait(LAST_WORDS_MAX);

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::StreamRules;
+use super::backlog::Backlog;
 use super::entrance::{Entrance, Step};
 use super::trouble::Trouble;
 use crate::config::types::Cidr;
@@ -45,6 +46,7 @@ struct Silent {
 /// Takes what a source receives on a shard.
 pub(super) struct Consumer {
     pub(super) desk: Desk<Item>,
+    pub(super) backlog: Rc<Backlog>,
     /// Open ones.
     connections: Cell<usize>,
     streams: Rc<Streams>,
@@ -74,6 +76,7 @@ impl Consumer {
         let entering = Trouble::new(&rules.inlet.key, &around.counters);
         Rc::new(Self {
             desk: Desk::default(),
+            backlog: Rc::default(),
             connections: Cell::new(0),
             streams,
             around,
@@ -164,7 +167,7 @@ impl Consumer {
             Step::Enters { peer, session, from } => {
                 if self.enter(conn) {
                     self.desk.put(Item::Open(conn, peer, session));
-                    self.desk.put(Item::Bytes(conn, lease, from));
+                    self.hand_in(conn, lease, from);
                 } else {
                     self.streams.close(conn);
                     self.refuse_one_more();
@@ -172,6 +175,12 @@ impl Consumer {
             }
         }
         None
+    }
+
+    /// Hands bytes from `from` on to the worker.
+    fn hand_in(&self, conn: Conn, lease: Lease, from: usize) {
+        self.backlog.arrived(lease.len() - from);
+        self.desk.put(Item::Bytes(conn, lease, from));
     }
 
     /// A connection passed the entrance; whether there is room for it.
@@ -234,7 +243,7 @@ impl StreamConsumer for Consumer {
             }
         };
         if let Some(lease) = lease {
-            self.desk.put(Item::Bytes(conn, lease, 0));
+            self.hand_in(conn, lease, 0);
         }
     }
 

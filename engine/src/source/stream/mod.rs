@@ -8,6 +8,7 @@
 //!
 //! When the source is stopped it accepts no more, takes what the kernel holds of each connection, and ends.
 
+mod backlog;
 mod consumer;
 #[cfg(test)]
 mod cut_tests;
@@ -116,7 +117,8 @@ impl StreamSource {
         let inside = Arc::clone(&self.inside);
         let consumer = Consumer::new(&self.rules, inside, Rc::clone(&streams), around.clone());
         let queue = Rc::clone(consumer.desk.queue());
-        let worker = Worker::new(inlet, &self.rules, Rc::clone(&streams), queue);
+        let backlog = Rc::clone(&consumer.backlog);
+        let worker = Worker::new(inlet, &self.rules, Rc::clone(&streams), queue, backlog);
         consumer.desk.employ(Box::pin(worker.work()));
         let options = self.rules.receiving(self.seats);
         let source = streams.add(options, Rc::clone(&consumer) as _);
@@ -136,16 +138,16 @@ impl StreamSource {
                 }
                 Err(error) => self.cannot_receive(&around, &error),
             }
-            if streams.is_broken() {
-                return consumer.desk.close();
-            }
             streams.stop_listening(source);
             consumer.desk.put(Item::Farewell);
             streams.end_receiving(source);
             self.take_last(&streams, source, &consumer, &around).await;
             streams.remove(source);
-            while consumer.connections() > 0 {
+            while consumer.connections() > 0 && !streams.is_broken() {
                 tokio::time::sleep(LOOK).await;
+            }
+            if streams.is_broken() {
+                streams.abandon(source);
             }
             consumer.desk.close();
         };
@@ -154,7 +156,17 @@ impl StreamSource {
                 renewal::watch(tls, &self.rules.inlet.key, &around).await;
             }
         };
-        tokio::join!(receiving, consumer.desk.ended(), renewing);
+        let unread = &around.counters.unread_bytes;
+        tokio::select! {
+            _ = async { tokio::join!(receiving, consumer.desk.ended(), renewing) } => unread.set(0),
+            () = async {
+                around.stop.raised().await;
+                loop {
+                    unread.set(consumer.backlog.bytes());
+                    tokio::time::sleep(LOOK).await;
+                }
+            } => {}
+        }
     }
 
     /// Takes what the kernel holds of each connection: peers were told that it has arrived. However long a sink has no room for
@@ -167,17 +179,18 @@ impl StreamSource {
         around: &Surroundings,
     ) {
         let (held_bytes, before) = (streams.unread_bytes(source), streams.received_bytes(source));
-        let unread = &around.counters.unread_bytes;
         let mut until = Instant::now() + LAST_BYTES;
-        while consumer.connections() > 0 && Instant::now() < until {
+        // A connection may still come from a ring that was accepting.
+        let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
+        while goes_on() && Instant::now() < until {
             let received = streams.received_bytes(source) - before;
-            unread.set(held_bytes.saturating_sub(received));
+            consumer.backlog.kernel.set(held_bytes.saturating_sub(received));
             if received < TURNS * held_bytes {
                 until = Instant::now() + LAST_BYTES;
             }
             tokio::time::sleep(LOOK).await;
         }
-        unread.set(0);
+        consumer.backlog.kernel.set(0);
         let (peers, bytes) = (consumer.connections(), streams.unread_bytes(source));
         if bytes > 0 {
             around.counters.errors.add(1);

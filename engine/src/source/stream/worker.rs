@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::StreamRules;
+use super::backlog::Backlog;
 use super::consumer::Item;
 use super::trouble::Trouble;
 use crate::batch::Span;
@@ -35,6 +36,7 @@ pub(super) struct Worker {
     inlet: Inlet,
     streams: Rc<Streams>,
     queue: Rc<Queue<Item>>,
+    backlog: Rc<Backlog>,
     framing: Rules,
     /// By the connection's slot.
     connections: Vec<Option<Connection>>,
@@ -73,12 +75,14 @@ impl Worker {
         rules: &StreamRules,
         streams: Rc<Streams>,
         queue: Rc<Queue<Item>>,
+        backlog: Rc<Backlog>,
     ) -> Self {
         let broken = Trouble::new(&rules.inlet.key, &inlet.around().counters);
         Self {
             inlet,
             streams,
             queue,
+            backlog,
             framing: rules.framing,
             connections: Vec::new(),
             records: Vec::new(),
@@ -131,7 +135,13 @@ impl Worker {
         }
     }
 
-    async fn bytes(&mut self, conn: Conn, mut lease: Lease, from: usize) {
+    async fn bytes(&mut self, conn: Conn, lease: Lease, from: usize) {
+        self.backlog.begin(lease.len() - from);
+        self.take(conn, lease, from).await;
+        self.backlog.done();
+    }
+
+    async fn take(&mut self, conn: Conn, mut lease: Lease, from: usize) {
         let Some(Some(connection)) = self.connections.get_mut(conn.slot()) else { return };
         if connection.session.is_some() {
             self.decrypt(conn, &mut lease[from..]).await;
@@ -183,7 +193,9 @@ impl Worker {
                 self.finish(conn).await;
                 return self.streams.close(conn);
             }
-            used += step.unwrap_or(0);
+            let step = step.unwrap_or(0);
+            self.backlog.framed(step);
+            used += step;
             if used == ciphertext.len() {
                 return;
             }
@@ -195,12 +207,19 @@ impl Worker {
         let base = self.received;
         self.received += segment.len() as u64;
         self.inlet.around().counters.bytes.add((segment.len() - start) as u64);
-        let Self { connections, records, inlet, .. } = self;
+        let Self { connections, records, inlet, backlog, .. } = self;
         let Some(Some(connection)) = connections.get_mut(conn.slot()) else { return };
-        let Connection { framer, peer, subject, .. } = connection;
+        let Connection { framer, peer, subject, session, .. } = connection;
         let sender = Sender { peer: *peer, subject: subject.as_ref() };
-        let (peer, held) = (*peer, framer.held_bytes());
-        let mut next = start;
+        let (peer, held, carried) = (*peer, framer.held_bytes(), framer.unfinished_bytes());
+        let (mut next, mut told) = (start, start);
+        // Records count as such when they are given. What was decrypted is told by its ciphertext.
+        let is_told = session.is_none();
+        let mut tell = |upto: usize| {
+            if is_told {
+                backlog.framed(upto.saturating_sub(std::mem::replace(&mut told, upto)));
+            }
+        };
         while next < segment.len() {
             let step = framer.feed(segment, next, records);
             if let Some(carried) = step.carried {
@@ -220,13 +239,17 @@ impl Worker {
                     records.clear();
                     records.extend_from_slice(some);
                     let behind = all.get((i + 1) * at_once).map_or(step.upto, |next| next.start as usize);
+                    tell(behind);
                     give(records, behind).await;
                 }
             } else if !records.is_empty() {
+                tell(step.upto);
                 give(records, step.upto).await;
             }
             next = step.next;
+            tell(next);
         }
+        backlog.carries(carried, framer.unfinished_bytes());
         framer.release();
         let (counts, now_held) = (framer.take_counts(), framer.held_bytes());
         self.carried_bytes = self.carried_bytes + now_held - held;
@@ -241,6 +264,7 @@ impl Worker {
         let mut connection = self.connections.get_mut(conn.slot())?.take()?;
         let (peer, upto) = (connection.peer, self.received);
         self.carried_bytes -= connection.framer.held_bytes();
+        self.backlog.carries(connection.framer.unfinished_bytes(), 0);
         let sender = Sender { peer, subject: connection.subject.as_ref() };
         let mut left = Vec::new();
         while let Some(carried) = connection.framer.finish() {
@@ -276,12 +300,14 @@ impl Worker {
             let size = |connection: &&mut Connection| connection.framer.held_bytes();
             let Some(largest) = self.connections.iter_mut().flatten().max_by_key(size) else { return };
             let (held, peer) = (largest.framer.held_bytes(), largest.peer);
+            self.backlog.carries(largest.framer.unfinished_bytes(), 0);
             let given = largest.framer.cut();
             if let Some(carried) = given {
                 let sender = Sender { peer, subject: largest.subject.as_ref() };
                 give_carried(&mut self.inlet, largest.framer.carry(), carried, sender, self.received).await;
             }
             largest.framer.release();
+            self.backlog.carries(0, largest.framer.unfinished_bytes());
             let (counts, left) = (largest.framer.take_counts(), largest.framer.held_bytes());
             self.carried_bytes = self.carried_bytes + left - held;
             self.count(&counts, peer);
