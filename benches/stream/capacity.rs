@@ -93,7 +93,7 @@ fn trial(rate: f64, time: Duration, buffer_mib: u64) -> Trial {
     let buffer = format!(", so_rcvbuf = \"{buffer_mib}MiB\"");
     let receiver =
         Receiver::start(&(syslog_source("s", at, "udp", &buffer) + &sink("b", "blackhole_sink", "*", "")));
-    let how = How { connections: 1, each: BURST };
+    let how = How::new(1, BURST);
     let mut sender = Sender::new(Messages::new(b'.', false), &To::Udp(at), how);
     let meter = Meter::start(std::process::id());
     let ((sent, reached), sender_ns) = on_cpu(SENDER_CPU, || pace(&mut sender, rate, time));

@@ -22,7 +22,7 @@ pub fn measure(rounds: usize) {
         let at = free_port(false);
         let receiver =
             Receiver::start(&(syslog_source("s", at, "tcp", "") + &sink("b", "blackhole_sink", "*", "")));
-        let how = How { connections, each: 1 };
+        let how = How::new(connections, 1);
         let mut sender = Sender::new(Messages::new(b'\n', false), &To::Tcp(at), how);
         let watch = &receiver.watch;
         let (times, _) = on_cpu(SENDER_CPU, || {

@@ -27,6 +27,10 @@ mod table;
 
 use std::time::Duration;
 
+/// As the program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs of each row.
 const RUNS: usize = 5;
 /// Pairs of runs, beside a stalled source and beside an idle one.

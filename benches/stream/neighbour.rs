@@ -48,8 +48,7 @@ pub fn measure(pairs: usize, messages: u64) -> Pairs {
         .concat(),
     );
     let watch = &receiver.watch;
-    let mut sender =
-        Sender::new(Messages::new(b'\n', false), &To::Tcp(at), How { connections: 1, each: LARGE });
+    let mut sender = Sender::new(Messages::new(b'\n', false), &To::Tcp(at), How::new(1, LARGE));
     let mut all = Pairs { table: Table::default(), more: Vec::new() };
     for _ in 0..pairs {
         let quiet = run(watch, &mut sender, messages);

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::message::{MESSAGE_BYTES, Messages};
 
@@ -28,6 +29,15 @@ pub struct How {
     pub connections: usize,
     /// Messages of one write. Datagrams: more than one is for the kernel to cut (UDP_SEGMENT).
     pub each: usize,
+    /// Messages a second at most, in millions.
+    pub at_most: Option<f64>,
+}
+
+impl How {
+    /// As fast as the kernel takes them.
+    pub const fn new(connections: usize, each: usize) -> Self {
+        Self { connections, each, at_most: None }
+    }
 }
 
 enum Socket {
@@ -53,9 +63,15 @@ impl Sender {
 
     /// Sends at least `count` messages; how many were sent in all since it was made.
     pub fn send(&mut self, count: u64) -> u64 {
-        let until = self.sent + count;
-        while self.sent < until {
+        let (start, before) = (Instant::now(), self.sent);
+        while self.sent < before + count {
             self.step();
+            if let Some(millions) = self.how.at_most {
+                let due = Duration::from_secs_f64((self.sent - before) as f64 / (millions * 1e6));
+                while start.elapsed() < due {
+                    std::hint::spin_loop();
+                }
+            }
         }
         self.sent
     }
