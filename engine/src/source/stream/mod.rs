@@ -6,7 +6,7 @@
 //! at once where the bytes arrive; when a sink has no credit it stays behind with what it has, the receive budget fills
 //! up, and the source's receives stop. Nothing else on the shard notices.
 //!
-//! When the source is stopped it accepts no more, takes what the kernel holds of each connection, and ends.
+//! When the source is stopped it accepts no more, hears peers out that are in the middle of what they send, and ends.
 
 mod backlog;
 mod consumer;
@@ -45,6 +45,8 @@ pub use make::{syslog, syslog_inlet, tcp, warn_if_short};
 
 /// How long peers that go on sending are heard, once the source is stopped and what the kernel held then is read.
 const LAST_BYTES: Duration = Duration::from_secs(2);
+/// How long nothing comes from any peer until nothing is on its way.
+const SILENCE: Duration = Duration::from_millis(100);
 /// Connections are read in turn: so many times what the kernel held is read until each has given its part.
 const TURNS: u64 = 2;
 /// Between two looks at how many connections are left.
@@ -140,7 +142,6 @@ impl StreamSource {
             }
             streams.stop_listening(source);
             consumer.desk.put(Item::Farewell);
-            streams.end_receiving(source);
             self.take_last(&streams, source, &consumer, &around).await;
             streams.remove(source);
             while consumer.connections() > 0 && !streams.is_broken() {
@@ -169,8 +170,9 @@ impl StreamSource {
         }
     }
 
-    /// Takes what the kernel holds of each connection: peers were told that it has arrived. However long a sink has no room for
-    /// it, whoever stops the source says how long it is waited for; only peers that go on sending are cut off here.
+    /// Takes what the kernel holds of each connection, for peers were told that it has arrived, and what is on its way behind it.
+    /// However long a sink has no room for it, whoever stops the source says how long it is waited for; only peers that go on
+    /// sending are cut off here.
     async fn take_last(
         &self,
         streams: &Streams,
@@ -178,18 +180,9 @@ impl StreamSource {
         consumer: &Consumer,
         around: &Surroundings,
     ) {
-        let (held_bytes, before) = (streams.unread_bytes(source), streams.received_bytes(source));
-        let mut until = Instant::now() + LAST_BYTES;
-        // A connection may still come from a ring that was accepting.
-        let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
-        while goes_on() && Instant::now() < until {
-            let received = streams.received_bytes(source) - before;
-            consumer.backlog.kernel.set(held_bytes.saturating_sub(received));
-            if received < TURNS * held_bytes {
-                until = Instant::now() + LAST_BYTES;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        self.hear_out(streams, source, consumer, true).await;
+        streams.end_receiving(source);
+        self.hear_out(streams, source, consumer, false).await;
         consumer.backlog.kernel.set(0);
         let (peers, bytes) = (consumer.connections(), streams.unread_bytes(source));
         if bytes > 0 {
@@ -199,6 +192,38 @@ impl StreamSource {
                 "source '{}' was stopped while {peers} peers went on sending: {bytes} bytes that they sent meanwhile are not taken",
                 self.rules.inlet.key
             );
+        }
+    }
+
+    /// Waits until all connections are closed, or silent where that is enough, or their peers have gone on for too long.
+    async fn hear_out(
+        &self,
+        streams: &Streams,
+        source: stream::StreamSource,
+        consumer: &Consumer,
+        is_silence_enough: bool,
+    ) {
+        let (held_bytes, before) = (streams.unread_bytes(source), streams.received_bytes(source));
+        let mut until = Instant::now() + LAST_BYTES;
+        let mut heard = (before, Instant::now());
+        // A connection may still come from a ring that was accepting.
+        let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
+        while goes_on() && Instant::now() < until {
+            let received = streams.received_bytes(source);
+            let since = received - before;
+            consumer.backlog.kernel.set(held_bytes.saturating_sub(since));
+            if since < TURNS * held_bytes {
+                until = Instant::now() + LAST_BYTES;
+            }
+            if received != heard.0 {
+                heard = (received, Instant::now());
+            } else if is_silence_enough && heard.1.elapsed() >= SILENCE {
+                if streams.unread_bytes(source) == 0 {
+                    return;
+                }
+                heard.1 = Instant::now();
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -275,6 +275,31 @@ fn a_stop_takes_what_the_kernel_holds_when_its_sink_takes_it_however_late() {
 }
 
 #[test]
+fn a_stop_hears_a_peer_out_that_is_in_the_middle() {
+    const LINES: usize = 400_000;
+    for backend in BACKENDS {
+        let (source, at) = source(rules(Framing::Newline));
+        let sink = Keep::new(0, Format::Raw);
+        sink.stalled.store(true, Ordering::Relaxed);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        let sender = std::thread::spawn(move || {
+            let text: String = (0..LINES).map(|i| format!("{i:099}\n")).collect();
+            send(at, text.as_bytes()).shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        until("the sink is given what it may be", || {
+            engine.status().sources[0].records_in >= u64::from(CREDIT_BATCHES) * 10_000
+        });
+        engine.stop_source("s");
+        assert!(!sender.is_finished(), "it has not sent all of it");
+        sink.stalled.store(false, Ordering::Relaxed);
+        assert!(engine.wait(Duration::from_secs(60)));
+        sender.join().unwrap();
+        let figures = drain(engine);
+        assert_eq!((sink.len(), figures[0].errors), (LINES, 0), "{backend:?}");
+    }
+}
+
+#[test]
 fn a_peer_that_goes_on_for_ever_is_cut_off_by_a_stop_and_told() {
     for backend in BACKENDS {
         let (source, at) = source(rules(Framing::Newline));
