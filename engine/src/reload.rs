@@ -318,11 +318,9 @@ impl Work<'_> {
             self.undrained.push(Arc::clone(key));
             let Some(source) = diff::source(self.runs, key) else { continue };
             let next = match (changed.contains(key), self.sources.contains_key(key)) {
-                (true, false) => "it is opened as configured now when they do",
-                (true, true) => {
-                    "it is open as configured now, and what it took before is delivered when they do"
-                }
-                (false, _) => "it ends by itself when they do",
+                (true, false) => "it is opened as configured now when it is",
+                (true, true) => "it is open as configured now; what it took before goes on",
+                (false, _) => "it ends by itself when it is",
             };
             self.findings.push(still_draining(source).help(next));
             if changed.contains(key) && self.sources.contains_key(key) {
@@ -578,8 +576,7 @@ impl Work<'_> {
 }
 
 fn still_draining(source: &SourceConfig) -> Diagnostic {
-    let message =
-        format!("source '{}' was stopped, and its sinks do not take the last of it yet", source.key);
+    let message = format!("source '{}' was stopped, and the last of it is not delivered yet", source.key);
     Diagnostic::plain(message).at(source.place.clone())
 }
 

@@ -386,7 +386,7 @@ impl Stage {
             Ok((200, _)) => Ok(()),
             // What cannot be drained now cannot be changed now; the engine says so, and asks for another reload, which
             // must do it. The disk of a busy machine may hold a worker for longer than a reload waits, too.
-            Ok((409, body)) if self.holds || body.contains("do not take the last of it yet") => {
+            Ok((409, body)) if self.holds || body.contains("the last of it is not delivered yet") => {
                 self.reload_again = true;
                 Ok(())
             }

@@ -80,6 +80,8 @@ pub(super) struct Connection {
     /// Whether it is in the list of raised connections.
     pub(super) ticked: bool,
     pub(super) received_ns: u64,
+    /// What the kernel held of it when that was noted, less what it has brought since.
+    pub(super) owed_bytes: u64,
     pub(super) deadline_ns: u64,
 }
 
@@ -163,6 +165,7 @@ impl Core {
             lowat,
             ticked: false,
             received_ns,
+            owed_bytes: 0,
             deadline_ns: NEVER,
         });
         Conn { slot: slot as u32, generation }
@@ -231,6 +234,12 @@ impl Core {
                 Err(error) => self.close(slot, Closed::Failed(error.kind())),
             }
         }
+    }
+
+    /// Whether a connection whose input was ended has brought more since it was last read.
+    pub(super) fn goes_on_ending(&self, slot: u32) -> bool {
+        let connection = &self.conns[slot as usize];
+        self.sources[connection.source as usize].ending && sockopt::unread(connection.fd.as_fd()) > 0
     }
 
     pub(super) fn stop(&mut self, slot: u32) {

@@ -157,6 +157,24 @@ pub(super) fn silence(fd: BorrowedFd<'_>) -> io::Result<Silence> {
     Ok(Silence { asked, lasts: Duration::from_millis(info[0].tcpi_last_ack_recv.into()) })
 }
 
+/// What the kernel knows of a peer that sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// Time since it last brought bytes, or since it connected.
+    pub ago: Duration,
+    /// Time there and back.
+    pub round_trip: Duration,
+}
+
+/// When a connection's peer was heard last.
+pub(super) fn heard(fd: BorrowedFd<'_>) -> io::Result<Heard> {
+    // SAFETY: tcp_info is plain integers, for which zeros are values.
+    let mut info = [unsafe { std::mem::zeroed::<libc::tcp_info>() }];
+    read_into(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
+    let ago = Duration::from_millis(info[0].tcpi_last_data_recv.into());
+    Ok(Heard { ago, round_trip: Duration::from_micros(info[0].tcpi_rtt.into()) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -126,6 +126,9 @@ pub struct StreamCounters {
     pub marks_set: u64,
 }
 
+/// What TCP waits at least for an acknowledgement (TCP_RTO_MIN).
+const SENT_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
 /// The stream connections of a shard.
 pub struct Streams {
     pub(super) core: RefCell<Core>,
@@ -399,6 +402,31 @@ impl Streams {
     pub fn unread_bytes(&self, source: StreamSource) -> u64 {
         let core = self.core.borrow();
         core.slots_of(source.0).map(|slot| sockopt::unread(core.conns[slot as usize].fd.as_fd())).sum()
+    }
+
+    /// Notes what the kernel holds of each of the source's connections.
+    pub fn note_owed(&self, source: StreamSource) {
+        let core = &mut *self.core.borrow_mut();
+        for (_, connection) in core.conns.iter_mut().filter(|(_, connection)| connection.source == source.0) {
+            connection.owed_bytes = sockopt::unread(connection.fd.as_fd());
+        }
+    }
+
+    /// How much of what was noted has not been received, of connections that are still there.
+    pub fn owed_bytes(&self, source: StreamSource) -> u64 {
+        let core = self.core.borrow();
+        core.slots_of(source.0).map(|slot| core.conns[slot as usize].owed_bytes).sum()
+    }
+
+    /// Whether bytes of the source's peers may be on their way: some has sent of late, by what its round trips take and what TCP
+    /// waits at least until it sends again. Of a unix stream all is in the kernel that was sent. Asks once for each connection.
+    pub fn may_bring_more(&self, source: StreamSource) -> bool {
+        let core = self.core.borrow();
+        let of_late = |slot: u32| {
+            let heard = sockopt::heard(core.conns[slot as usize].fd.as_fd());
+            heard.is_ok_and(|heard| heard.ago < SENT_AGAIN_AFTER + 2 * heard.round_trip)
+        };
+        core.slots_of(source.0).any(of_late)
     }
 
     /// Open connections of the source on this shard.

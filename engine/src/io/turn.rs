@@ -257,6 +257,8 @@ impl Streams {
                 core.want(token.slot);
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => core.want(token.slot),
+            // The kernel goes on taking from the peer when the input is ended, and tells so to it.
+            0 if core.goes_on_ending(token.slot) => core.want(token.slot),
             0 => core.close(token.slot, Closed::ByPeer),
             error => {
                 let kind = io::Error::from_raw_os_error(error).kind();
@@ -441,6 +443,7 @@ impl Core {
         self.counters.bytes += u64::from(bytes);
         let connection = &mut self.conns[slot as usize];
         connection.received_ns = self.now_ns;
+        connection.owed_bytes = connection.owed_bytes.saturating_sub(u64::from(bytes));
         let source = &mut self.sources[connection.source as usize];
         source.touched = true;
         source.bytes += u64::from(bytes);

@@ -45,10 +45,8 @@ pub use make::{syslog, syslog_inlet, tcp, warn_if_short};
 
 /// How long peers that go on sending are heard, once the source is stopped and what the kernel held then is read.
 const LAST_BYTES: Duration = Duration::from_secs(2);
-/// How long nothing comes from any peer until nothing is on its way.
-const SILENCE: Duration = Duration::from_millis(100);
-/// Connections are read in turn: so many times what the kernel held is read until each has given its part.
-const TURNS: u64 = 2;
+/// Between two questions to the kernel about what connections bring.
+const ASK: Duration = Duration::from_millis(100);
 /// Between two looks at how many connections are left.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -203,27 +201,29 @@ impl StreamSource {
         consumer: &Consumer,
         is_silence_enough: bool,
     ) {
-        let (held_bytes, before) = (streams.unread_bytes(source), streams.received_bytes(source));
-        let mut until = Instant::now() + LAST_BYTES;
-        let mut heard = (before, Instant::now());
+        let kernel = &consumer.backlog.kernel;
+        streams.note_owed(source);
+        kernel.set(streams.owed_bytes(source));
+        let (mut asked, mut heard) = (Instant::now(), streams.received_bytes(source));
+        let mut until = asked + LAST_BYTES;
         // A connection may still come from a ring that was accepting.
         let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
         while goes_on() && Instant::now() < until {
-            let received = streams.received_bytes(source);
-            let since = received - before;
-            consumer.backlog.kernel.set(held_bytes.saturating_sub(since));
-            if since < TURNS * held_bytes {
-                until = Instant::now() + LAST_BYTES;
-            }
-            if received != heard.0 {
-                heard = (received, Instant::now());
-            } else if is_silence_enough && heard.1.elapsed() >= SILENCE {
-                if streams.unread_bytes(source) == 0 {
-                    return;
-                }
-                heard.1 = Instant::now();
-            }
             tokio::time::sleep(LOOK).await;
+            if asked.elapsed() < ASK {
+                continue;
+            }
+            asked = Instant::now();
+            let (unread, received) = (streams.unread_bytes(source), streams.received_bytes(source));
+            kernel.set(unread);
+            let is_silent = std::mem::replace(&mut heard, received) == received && unread == 0;
+            if is_silence_enough && is_silent && !streams.may_bring_more(source) {
+                return;
+            }
+            // What had come before counts for no peer as going on.
+            if streams.owed_bytes(source) > 0 {
+                until = asked + LAST_BYTES;
+            }
         }
     }
 

@@ -301,6 +301,35 @@ fn a_stop_hears_a_peer_out_that_is_in_the_middle() {
 }
 
 #[test]
+fn a_peer_that_trickles_does_not_hold_up_a_stop_beside_one_of_which_much_waits() {
+    for backend in BACKENDS {
+        let (source, at) = source(rules(Framing::Newline));
+        let sink = Keep::new(0, Format::Raw);
+        sink.stalled.store(true, Ordering::Relaxed);
+        let engine = start(backend, &[(source, Arc::clone(&sink))]);
+        let sender = std::thread::spawn(move || {
+            let lines: String = (0..300_000).map(|i| format!("{i:099}\n")).collect();
+            send(at, lines.as_bytes())
+        });
+        until("it came to the middle", || engine.status().sources[0].records_in > 10_000);
+        let trickle = std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(at).unwrap();
+            while stream.write_all(b"line\n").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let lines = || sink.records().iter().filter(|record| *record == "line").count();
+        engine.stop_source("s");
+        sink.stalled.store(false, Ordering::Relaxed);
+        assert!(engine.wait(Duration::from_secs(60)), "{backend:?}");
+        trickle.join().unwrap();
+        drop(sender.join().unwrap());
+        drain(engine);
+        assert_eq!(sink.len() - lines(), 300_000, "{backend:?}");
+    }
+}
+
+#[test]
 fn a_peer_that_goes_on_for_ever_is_cut_off_by_a_stop_and_told() {
     for backend in BACKENDS {
         let (source, at) = source(rules(Framing::Newline));
