@@ -154,10 +154,8 @@ impl Book {
         let elsewhere = before.and_then(|entry| entry.elsewhere(told));
         let entry = match before.filter(|entry| elsewhere.is_none() && !entry.is_open) {
             Some(entry) => {
-                // What the group has beyond our position is from before the offsets went back: ours is to be committed.
-                let is_ours = |committed: &u64| entry.position >= Some(*committed);
-                let (committed, stale) = (told.committed.filter(is_ours), told.committed);
-                Entry { committed, stale: stale.filter(|at| !is_ours(at)), is_open: true, ..entry }
+                let Entry { committed, stale, .. } = Entry::told(entry.position, told);
+                Entry { committed, stale, is_open: true, ..entry }
             }
             None => {
                 // What was read under the other id and is not settled yet comes again.
@@ -165,8 +163,7 @@ impl Book {
                     Some(entry) if elsewhere.is_none() => entry.position,
                     _ => told.committed,
                 };
-                let committed = told.committed;
-                Entry { id: self.new_id(), position, kept: None, committed, is_open: true, stale: None }
+                Entry { id: self.new_id(), position, is_open: true, ..Entry::told(position, told) }
             }
         };
         entries.insert(place.clone(), entry);
@@ -291,6 +288,13 @@ impl Book {
 }
 
 impl Entry {
+    /// What the group has beyond our position is from before the offsets went back: ours is to be committed.
+    fn told(position: Option<u64>, told: Told) -> Self {
+        let is_ours = |committed: &u64| position.is_none_or(|at| at >= *committed);
+        let (committed, stale) = (told.committed.filter(is_ours), told.committed.filter(|at| !is_ours(at)));
+        Self { committed, stale, ..Self::default() }
+    }
+
     fn advance(&mut self, position: u64) {
         self.position = self.position.map(|at| at.max(position));
     }
@@ -458,7 +462,13 @@ mod tests {
         before.kept(&Snapshot { partitions, ..Snapshot::default() });
         assert_eq!(before.to_commit(&partition), Some(700));
         assert!(!before.is_committed(&partition), "the group still has the old one");
-        before.committed(&place(), 700);
+        // It comes back while what was read of it is still on its way.
+        let partition = self::partition(before.begin(&place(), told));
+        partition.set_durable(710);
+        let partitions = before.places(&HashMap::from([(partition.id(), 710)]));
+        before.kept(&Snapshot { partitions, ..Snapshot::default() });
+        assert!(!before.is_committed(&partition), "nor then");
+        before.committed(&place(), 710);
         assert!(before.is_committed(&partition));
     }
 }
