@@ -192,7 +192,7 @@ impl Work<'_> {
             // One of this key may still be draining since an earlier reload.
             if !self.engine.wait_source(&key, Instant::now()) {
                 self.findings
-                    .push(still_draining(source).help("it ends by itself when they do; reload again then"));
+                    .push(still_draining(source).help("it ends by itself when it is; reload again then"));
                 continue;
             }
             match self.make_source(source, &before) {
