@@ -571,6 +571,7 @@ impl Work<'_> {
             unordered: unordered(self.whole, &source.key),
             shards: self.engine.shards(),
             persist: &self.persist,
+            drain_timeout: self.next.engine.drain_timeout,
         })
     }
 }

@@ -43,6 +43,7 @@ fn rules(framing: crate::frame::Framing) -> StreamRules {
         },
         options: StreamOptions::default(),
         allow: Vec::new(),
+        hears_for: std::time::Duration::from_secs(2),
         proxied: false,
         tls: None,
     }

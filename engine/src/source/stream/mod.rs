@@ -43,7 +43,7 @@ use worker::Worker;
 
 pub use make::{syslog, syslog_inlet, tcp, warn_if_short};
 
-/// How long peers that go on sending are heard, once the source is stopped and what the kernel held then is read.
+/// How long peers that go on sending are heard at most, once the source is stopped and what the kernel held then is read.
 const LAST_BYTES: Duration = Duration::from_secs(2);
 /// Between two questions to the kernel about what connections bring.
 const ASK: Duration = Duration::from_millis(100);
@@ -63,6 +63,8 @@ pub struct StreamRules {
     pub allow: Vec<Cidr>,
     /// Whether a PROXY header begins each connection.
     pub proxied: bool,
+    /// How long peers that go on sending are heard when the source is stopped.
+    pub hears_for: Duration,
     /// What TLS is spoken with; none is plain.
     pub tls: Option<Arc<Server>>,
 }
@@ -205,7 +207,7 @@ impl StreamSource {
         streams.note_owed(source);
         kernel.set(streams.owed_bytes(source));
         let (mut asked, mut heard) = (Instant::now(), streams.received_bytes(source));
-        let mut until = asked + LAST_BYTES;
+        let mut until = asked + self.rules.hears_for;
         // A connection may still come from a ring that was accepting.
         let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
         while goes_on() && Instant::now() < until {
@@ -222,7 +224,7 @@ impl StreamSource {
             }
             // What had come before counts for no peer as going on.
             if streams.owed_bytes(source) > 0 {
-                until = asked + LAST_BYTES;
+                until = asked + self.rules.hears_for;
             }
         }
     }

@@ -39,6 +39,7 @@ pub(super) fn rules(framing: Framing) -> StreamRules {
         options: StreamOptions { budget_bytes: 1 << 20, ..StreamOptions::default() },
         allow: Vec::new(),
         proxied: false,
+        hears_for: LAST_BYTES,
         tls: None,
     }
 }
