@@ -7,7 +7,6 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use crate::batch::SinkId;
 use crate::checkpoint::{self, Group, Snapshot, Store};
@@ -52,8 +51,6 @@ pub struct Making<'a> {
     pub shards: usize,
     /// Asks for a checkpoint.
     pub persist: &'a Persist,
-    /// How long a stop may take.
-    pub drain_timeout: Duration,
 }
 
 /// Starts an engine as configured.
@@ -339,7 +336,6 @@ fn make_sources(
             unordered: unordered(config, &source.key),
             shards,
             persist,
-            drain_timeout: config.engine.drain_timeout,
         };
         let routes = feeds.iter().map(|m| (m.index, takes(m.config))).collect();
         match make_source(&making) {

@@ -93,9 +93,10 @@ pub struct Running {
 }
 
 impl Running {
-    fn stop(&self) {
+    /// `at_most` is how long it is waited for.
+    fn stop(&self, at_most: Duration) {
         self.stopping.store(true, Ordering::Release);
-        self.stop.raise();
+        self.stop.raise_within(at_most);
     }
 
     fn has_ended(&self) -> bool {

@@ -191,8 +191,10 @@ impl Work<'_> {
             }
             // One of this key may still be draining since an earlier reload.
             if !self.engine.wait_source(&key, Instant::now()) {
-                self.findings
-                    .push(still_draining(source).help("it ends by itself when it is; reload again then"));
+                self.findings.push(
+                    still_draining(source)
+                        .help("it ends by itself once that is delivered; reload again then"),
+                );
                 continue;
             }
             match self.make_source(source, &before) {
@@ -309,7 +311,8 @@ impl Work<'_> {
     /// Stops the sources that are configured no more, or otherwise.
     fn stop_sources(&mut self) {
         let (removed, changed) = (self.changes.sources.removed.clone(), self.changes.sources.changed.clone());
-        removed.iter().chain(&changed).for_each(|key| self.engine.stop_source(key));
+        let at_most = self.next.engine.drain_timeout;
+        removed.iter().chain(&changed).for_each(|key| self.engine.stop_source(key, at_most));
         let until = self.until();
         for key in removed.iter().chain(&changed) {
             if self.engine.wait_source(key, until) {
@@ -318,9 +321,9 @@ impl Work<'_> {
             self.undrained.push(Arc::clone(key));
             let Some(source) = diff::source(self.runs, key) else { continue };
             let next = match (changed.contains(key), self.sources.contains_key(key)) {
-                (true, false) => "it is opened as configured now when it is",
+                (true, false) => "once that is delivered, it is opened as configured now",
                 (true, true) => "it is open as configured now; what it took before goes on",
-                (false, _) => "it ends by itself when it is",
+                (false, _) => "it ends by itself once that is delivered",
             };
             self.findings.push(still_draining(source).help(next));
             if changed.contains(key) && self.sources.contains_key(key) {
@@ -571,7 +574,6 @@ impl Work<'_> {
             unordered: unordered(self.whole, &source.key),
             shards: self.engine.shards(),
             persist: &self.persist,
-            drain_timeout: self.next.engine.drain_timeout,
         })
     }
 }

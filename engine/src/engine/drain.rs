@@ -22,7 +22,7 @@ impl Engine {
     fn drain_within(mut self, at_most: Duration, answer_max: Duration) -> (bool, Status) {
         let until = Instant::now() + at_most;
         let (running, lost) = (self.shared.running(), self.shared.lost());
-        running.iter().for_each(|running| running.stop());
+        running.iter().for_each(|running| running.stop(at_most));
         let mut settled = self.parts.wait(at_most) && self.shared.lost() == lost;
         self.shared.order_all(|shard| shard.seal_all());
         settled &= self.wait_for(until, |shard| shard.settle().is_all_idle());

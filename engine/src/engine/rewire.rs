@@ -111,9 +111,9 @@ impl Engine {
         self.wait_for(until, move |shard| numbers.iter().all(|number| shard.is_quiet(*number)))
     }
 
-    /// Asks a source to stop.
-    pub(crate) fn stop_source(&self, key: &str) {
-        self.with_key(key, Running::stop);
+    /// Asks a source to stop, and says how long whoever asks waits.
+    pub(crate) fn stop_source(&self, key: &str, at_most: Duration) {
+        self.with_key(key, |running| running.stop(at_most));
     }
 
     /// A source that was asked to stop is configured no more: it is forgotten when it has ended.

@@ -4,6 +4,7 @@
 //! finds the connection it is for. Starts of receives are queued and made once a turn, after buffers were published:
 //! a receive that is started without a buffer ends at once.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -40,6 +41,8 @@ pub(super) struct Source {
     pub(super) touched: bool,
     /// Bytes received.
     pub(super) bytes: u64,
+    /// Bytes that peers were told to have arrived, and that are not taken, since `ending`.
+    pub(super) cut_bytes: Rc<Cell<u64>>,
 }
 
 pub(super) struct Listener {
@@ -80,6 +83,8 @@ pub(super) struct Connection {
     /// Whether it is in the list of raised connections.
     pub(super) ticked: bool,
     pub(super) received_ns: u64,
+    /// Since when it receives, or has last.
+    pub(super) receives_since_ns: u64,
     /// What the kernel held of it when that was noted, less what it has brought since.
     pub(super) owed_bytes: u64,
     pub(super) deadline_ns: u64,
@@ -165,6 +170,7 @@ impl Core {
             lowat,
             ticked: false,
             received_ns,
+            receives_since_ns: received_ns,
             owed_bytes: 0,
             deadline_ns: NEVER,
         });
@@ -230,16 +236,21 @@ impl Core {
             let token = self.token(slot);
             let connection = &mut self.conns[slot as usize];
             match self.poller.receive(connection.fd.as_fd(), token) {
-                Ok(()) => connection.receiving = true,
+                Ok(()) => (connection.receiving, connection.receives_since_ns) = (true, self.now_ns),
                 Err(error) => self.close(slot, Closed::Failed(error.kind())),
             }
         }
     }
 
-    /// Whether a connection whose input was ended has brought more since it was last read.
-    pub(super) fn goes_on_ending(&self, slot: u32) -> bool {
-        let connection = &self.conns[slot as usize];
-        self.sources[connection.source as usize].ending && sockopt::unread(connection.fd.as_fd()) > 0
+    /// Whether a connection's input was ended by us.
+    pub(super) fn is_ending(&self, slot: u32) -> bool {
+        self.sources[self.conns[slot as usize].source as usize].ending
+    }
+
+    /// Where it is counted, once its input was ended, what is not taken of what a connection's peer was told to have arrived.
+    pub(super) fn cuts(&self, slot: u32) -> Option<Rc<Cell<u64>>> {
+        let source = &self.sources[self.conns[slot as usize].source as usize];
+        source.ending.then(|| Rc::clone(&source.cut_bytes))
     }
 
     pub(super) fn stop(&mut self, slot: u32) {
@@ -298,6 +309,9 @@ impl Core {
 
     /// Closes the socket and frees the slot.
     pub(super) fn discard(&mut self, slot: u32) {
+        if let Some(cut) = self.cuts(slot) {
+            cut.set(cut.get() + sockopt::unread(self.conns[slot as usize].fd.as_fd()));
+        }
         let connection = self.conns.remove(slot as usize);
         self.sources[connection.source as usize].open -= 1;
     }

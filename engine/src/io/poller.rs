@@ -126,6 +126,14 @@ impl Poller {
         }
     }
 
+    /// Whether nothing is received that was not taken.
+    pub(super) fn is_all_taken(&mut self) -> bool {
+        match self {
+            Self::Ring { ring, .. } => ring.is_all_taken(),
+            Self::Epoll(_) => true,
+        }
+    }
+
     /// Starts to receive until the request ends.
     pub(super) fn receive(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
         match self {

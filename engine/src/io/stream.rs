@@ -181,6 +181,7 @@ impl Streams {
             open: 0,
             paused: false,
             ending: false,
+            cut_bytes: Rc::default(),
             removed: false,
             full: false,
             touched: false,
@@ -412,19 +413,30 @@ impl Streams {
         }
     }
 
+    /// Bytes that peers of the source were told to have arrived and that are not taken, once [`Streams::end_receiving`] was
+    /// called: what was there when a connection was closed. It counts on when the source was removed.
+    pub fn cut_bytes(&self, source: StreamSource) -> Rc<Cell<u64>> {
+        Rc::clone(&self.core.borrow().sources[source.0 as usize].cut_bytes)
+    }
+
     /// How much of what was noted has not been received, of connections that are still there.
     pub fn owed_bytes(&self, source: StreamSource) -> u64 {
         let core = self.core.borrow();
         core.slots_of(source.0).map(|slot| core.conns[slot as usize].owed_bytes).sum()
     }
 
-    /// Whether bytes of the source's peers may be on their way: some has sent of late, by what its round trips take and what TCP
-    /// waits at least until it sends again. Of a unix stream all is in the kernel that was sent. Asks once for each connection.
+    /// Whether bytes of the source's peers may be on their way: one has sent of late, or was read of late, which opens its
+    /// window; by what its round trips take and what TCP waits at least until it sends again. Asks once for each connection.
     pub fn may_bring_more(&self, source: StreamSource) -> bool {
-        let core = self.core.borrow();
+        let (core, now_ns) = (self.core.borrow(), self.elapsed_ns());
         let of_late = |slot: u32| {
-            let heard = sockopt::heard(core.conns[slot as usize].fd.as_fd());
-            heard.is_ok_and(|heard| heard.ago < SENT_AGAIN_AFTER + 2 * heard.round_trip)
+            let connection = &core.conns[slot as usize];
+            let read = Duration::from_nanos(now_ns.saturating_sub(connection.received_ns));
+            // Of a unix stream all is in the kernel that was sent.
+            let heard = sockopt::heard(connection.fd.as_fd()).ok();
+            let (ago, round_trip) =
+                heard.map_or((read, Duration::ZERO), |heard| (heard.ago, heard.round_trip));
+            ago.min(read) < SENT_AGAIN_AFTER + 2 * round_trip
         };
         core.slots_of(source.0).any(of_late)
     }

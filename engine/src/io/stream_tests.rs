@@ -383,6 +383,55 @@ fn limits_idle_times_and_deadlines_close_and_say_so() {
     }
 }
 
+/// Takes long over the first bytes that come.
+struct Slow {
+    checker: Rc<Checker>,
+    takes: Cell<Duration>,
+}
+
+impl StreamConsumer for Slow {
+    fn on_open(&self, conn: Conn, peer: Option<SocketAddr>) -> bool {
+        self.checker.on_open(conn, peer)
+    }
+
+    fn on_bytes(&self, conn: Conn, lease: Lease) {
+        self.checker.on_bytes(conn, lease);
+        let (start, takes) = (Instant::now(), self.takes.take());
+        while start.elapsed() < takes {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn on_close(&self, conn: Conn, how: Closed) {
+        self.checker.on_close(conn, how);
+    }
+}
+
+#[test]
+fn connections_whose_bytes_wait_for_a_shard_are_not_idle() {
+    const IDLE: Duration = Duration::from_millis(300);
+    // More than one turn sees.
+    const CONNECTIONS: usize = 600;
+    for place in EVERYWHERE {
+        on(place, |streams| async move {
+            let (listening, at) = listening(1);
+            let checker = Rc::new(Checker::default());
+            let slow = Slow { checker: Rc::clone(&checker), takes: Cell::new(2 * IDLE) };
+            let options = StreamOptions { idle: Some(IDLE), ..StreamOptions::default() };
+            let source = streams.add(options, Rc::new(slow));
+            streams.listen(source, listening, 0).unwrap();
+            streams.pause(source);
+            let mut senders: Vec<TcpStream> =
+                (0..CONNECTIONS).map(|_| TcpStream::connect(at).unwrap()).collect();
+            senders.iter_mut().for_each(|sender| sender.write_all(&patterned(10)).unwrap());
+            until("all are there", || streams.connections(source) == CONNECTIONS).await;
+            streams.resume(source);
+            until("all have brought what they had", || checker.bytes.get() == 10 * CONNECTIONS as u64).await;
+            until("all are idle then", || checker.closed.borrow().len() == CONNECTIONS).await;
+        });
+    }
+}
+
 #[test]
 fn answers_arrive_and_a_peer_that_does_not_read_them_is_closed() {
     for place in EVERYWHERE {

@@ -21,6 +21,7 @@ use super::epoll_net::{accept_now, receive_now};
 use super::listen::Listening;
 use super::pause::Pause;
 use super::poller::{Event, Kind, Token};
+use super::sockopt;
 use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams};
 
 /// How often idle times and deadlines are looked at, nanoseconds.
@@ -165,19 +166,24 @@ impl Streams {
 
     /// A ring filled buffers.
     fn filled(&self, token: Token, buffer: u16, bytes: u32, goes_on: bool) {
-        let (consumer, account) = {
+        let (consumer, account, cut) = {
             let core = &mut *self.core.borrow_mut();
             assert!(core.by_token(token).is_some(), "a slot stays taken while its receive is out");
             let (consumer, account) = (core.received(token.slot, bytes), core.account_of(token.slot));
+            let cut = core.cuts(token.slot);
             core.bundle(token, bytes);
             if !goes_on {
                 core.receive_is_over(token.slot);
             }
-            (consumer, account)
+            (consumer, account, cut)
         };
         let mut open = true;
         self.buffers.claim(buffer, bytes as usize, account, |lease| {
+            let bytes = lease.len();
             open = open && self.give_lease(&consumer, token, lease);
+            if let Some(cut) = cut.as_ref().filter(|_| !open) {
+                cut.set(cut.get() + bytes as u64);
+            }
         });
     }
 
@@ -218,10 +224,13 @@ impl Streams {
 
     /// Reads once from a connection whose receives are out, and gives out what came.
     pub(super) fn read(&self, token: Token) -> Read {
+        let is_out = self.core.borrow_mut().by_token(token).is_some_and(|connection| connection.receiving);
+        if is_out { self.read_now(token) } else { Read::Nothing }
+    }
+
+    /// Reads once from a connection of which all that was received is given out.
+    fn read_now(&self, token: Token) -> Read {
         let mut core = self.core.borrow_mut();
-        if !core.by_token(token).is_some_and(|connection| connection.receiving) {
-            return Read::Nothing;
-        }
         let account = core.account_of(token.slot);
         if self.buffers.is_full(account) {
             return Read::Withheld;
@@ -244,12 +253,41 @@ impl Streams {
         }
     }
 
+    /// Reads what has come of a connection whose input was ended, and closes it in the same breath: as long as it is there,
+    /// the kernel goes on taking from the peer, and tells so to it. Where there is no room now, a receive goes on when there is.
+    fn read_to_end(&self, token: Token) {
+        loop {
+            let is_open = {
+                let core = &mut *self.core.borrow_mut();
+                core.by_token(token).is_some() && core.may_receive(token.slot)
+            };
+            if !is_open {
+                return;
+            }
+            let how = match self.read_now(token) {
+                Read::Bytes { .. } => continue,
+                Read::Withheld => return self.core.borrow_mut().want(token.slot),
+                Read::Nothing | Read::Ended(0) => Closed::ByPeer,
+                Read::Ended(error) => Closed::Failed(io::Error::from_raw_os_error(error).kind()),
+            };
+            return self.core.borrow_mut().close(token.slot, how);
+        }
+    }
+
     fn receive_ended(&self, token: Token, error: i32) {
+        if self.note_receive_ended(token, error) {
+            self.read_to_end(token);
+        }
+    }
+
+    /// Whether more is to be read directly.
+    fn note_receive_ended(&self, token: Token, error: i32) -> bool {
         let core = &mut *self.core.borrow_mut();
-        let Some(connection) = core.by_token(token) else { return };
+        let Some(connection) = core.by_token(token) else { return false };
         (connection.receiving, connection.stopping) = (false, false);
         if connection.closing.is_some() {
-            return core.finish_if_over(token.slot);
+            core.finish_if_over(token.slot);
+            return false;
         }
         match error {
             libc::ENOBUFS => {
@@ -257,14 +295,14 @@ impl Streams {
                 core.want(token.slot);
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => core.want(token.slot),
-            // The kernel goes on taking from the peer when the input is ended, and tells so to it.
-            0 if core.goes_on_ending(token.slot) => core.want(token.slot),
+            0 if core.is_ending(token.slot) => return true,
             0 => core.close(token.slot, Closed::ByPeer),
             error => {
                 let kind = io::Error::from_raw_os_error(error).kind();
                 core.close(token.slot, Closed::Failed(kind));
             }
         }
+        false
     }
 
     fn room_came(&self, token: Token) {
@@ -466,17 +504,23 @@ impl Core {
         self.sweep_ns = NEVER;
         let now_ns = self.now_ns;
         let mut late = Vec::new();
+        let is_all_taken = self.poller.is_all_taken();
         let mut again = self.sources.iter().any(|(_, source)| source.options.idle.is_some());
         for (slot, connection) in &self.conns {
             let idle = self.sources[connection.source as usize].options.idle;
             let idle_ns = idle.map_or(NEVER, |idle| idle.as_nanos() as u64);
             again |= connection.deadline_ns != NEVER;
-            // A connection that may not receive is neither late nor idle by its own doing.
-            let silent_ns = now_ns.saturating_sub(connection.received_ns);
-            if connection.receiving && now_ns >= connection.deadline_ns {
-                late.push((slot as u32, Closed::Late));
-            } else if connection.receiving && silent_ns >= idle_ns {
-                late.push((slot as u32, Closed::Idle));
+            let since_ns = connection.receives_since_ns;
+            let silent_ns = now_ns.saturating_sub(connection.received_ns.max(since_ns));
+            let how = match () {
+                () if now_ns >= connection.deadline_ns => Closed::Late,
+                () if silent_ns >= idle_ns => Closed::Idle,
+                () => continue,
+            };
+            // One that may not receive is neither late nor idle by its own doing, nor one whose bytes wait since it may again.
+            let had_time = connection.receiving && now_ns.saturating_sub(since_ns) >= SWEEP_NS;
+            if had_time && is_all_taken && sockopt::unread(connection.fd.as_fd()) == 0 {
+                late.push((slot as u32, how));
             }
         }
         late.into_iter().for_each(|(slot, how)| self.close(slot, how));

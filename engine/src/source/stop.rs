@@ -3,8 +3,10 @@
 use std::pin::pin;
 #[cfg(not(loom))]
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[cfg(loom)]
 use crate::primitives::{Arc, AtomicBool, Notify, Ordering};
@@ -20,6 +22,8 @@ pub struct Stop {
 #[derive(Debug, Default)]
 struct Inner {
     raised: AtomicBool,
+    /// In milliseconds, less one; 0 when none was said.
+    at_most: AtomicU64,
     wake: Notify,
 }
 
@@ -28,6 +32,18 @@ impl Stop {
     pub fn raise(&self) {
         self.inner.raised.store(true, Ordering::Release);
         self.inner.wake.notify_waiters();
+    }
+
+    /// The same, and says how long whoever asks waits at most.
+    pub fn raise_within(&self, at_most: Duration) {
+        let ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX - 1);
+        self.inner.at_most.store(ms + 1, Ordering::Relaxed);
+        self.raise();
+    }
+
+    /// How long whoever asked last waits at most; none where nobody said.
+    pub fn at_most(&self) -> Option<Duration> {
+        self.inner.at_most.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
     }
 
     /// Whether it was raised.

@@ -79,7 +79,6 @@ fn start(backend: Backend, sink: Arc<dyn Sink>) -> (Engine, TcpStream) {
         },
         options: StreamOptions::default(),
         allow: Vec::new(),
-        hears_for: std::time::Duration::from_secs(2),
         proxied: false,
         tls: None,
     };

@@ -43,7 +43,6 @@ fn rules(framing: crate::frame::Framing) -> StreamRules {
         },
         options: StreamOptions::default(),
         allow: Vec::new(),
-        hears_for: std::time::Duration::from_secs(2),
         proxied: false,
         tls: None,
     }

@@ -1,9 +1,8 @@
 //! From parameters to a running stream source: what the configuration says, in the words of framing and receiving.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{LAST_BYTES, StreamRules, StreamSource};
+use super::{StreamRules, StreamSource};
 use crate::assemble::Making;
 use crate::config::tls::TlsListen;
 use crate::config::types::Permissions;
@@ -54,15 +53,9 @@ pub fn syslog(making: &Making<'_>, params: &SyslogParams) -> Result<Arc<dyn Sour
         },
         allow: params.allow.0.clone(),
         proxied: params.proxy_protocol,
-        hears_for: hears_for(making),
         tls: tls(making, params.tls.as_ref().filter(|_| is_tls))?,
     };
     bind(making, rules, (&at, params.permissions), params.so_rcvbuf.map(|size| size.0))
-}
-
-/// Peers that go on take a part of a short `drain_timeout` alone.
-fn hears_for(making: &Making<'_>) -> Duration {
-    LAST_BYTES.min(making.drain_timeout / 4)
 }
 
 /// A tcp source.
@@ -96,7 +89,6 @@ pub fn tcp(making: &Making<'_>, params: &TcpParams) -> Result<Arc<dyn Source>, D
         },
         allow: params.allow.0.clone(),
         proxied: params.proxy_protocol,
-        hears_for: hears_for(making),
         tls: tls(making, params.tls.as_ref())?,
     };
     bind(making, rules, (&at, params.permissions), params.so_rcvbuf.map(|size| size.0))

@@ -22,6 +22,7 @@ mod tls_tests;
 mod trouble;
 mod worker;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,7 @@ use crate::io::listen::{Address, Listening};
 use crate::io::stream::{self, StreamOptions, Streams};
 use crate::source::inlet::{Inlet, InletRules};
 use crate::source::part::{Part, Source, Surroundings};
+use crate::source::stop::Stop;
 use crate::tls::server::Server;
 
 use consumer::{Consumer, Item};
@@ -49,6 +51,9 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 const ASK: Duration = Duration::from_millis(100);
 /// Between two looks at how many connections are left.
 const LOOK: Duration = Duration::from_millis(5);
+/// Looks in a row at which nothing has come of what the kernel held when the source was stopped, nor anything waits for a sink,
+/// until what is left of that is given up, when the time is over: a byte that no receive returns, as MSG_OOB makes one.
+const LOOKS_IN_VAIN: u32 = 20;
 
 /// What all parts of a source go by.
 #[derive(Clone, Debug)]
@@ -63,8 +68,6 @@ pub struct StreamRules {
     pub allow: Vec<Cidr>,
     /// Whether a PROXY header begins each connection.
     pub proxied: bool,
-    /// How long peers that go on sending are heard when the source is stopped.
-    pub hears_for: Duration,
     /// What TLS is spoken with; none is plain.
     pub tls: Option<Arc<Server>>,
 }
@@ -80,6 +83,11 @@ impl StreamRules {
         }
         options
     }
+}
+
+/// How long peers that go on are heard: they take a part of a short `drain_timeout` alone.
+fn hears_for(stop: &Stop) -> Duration {
+    stop.at_most().map_or(LAST_BYTES, |at_most| LAST_BYTES.min(at_most / 4))
 }
 
 /// A source of streams.
@@ -143,6 +151,8 @@ impl StreamSource {
             streams.stop_listening(source);
             consumer.desk.put(Item::Farewell);
             self.take_last(&streams, source, &consumer, &around).await;
+            consumer.backlog.kernel.set(0);
+            let cut = streams.cut_bytes(source);
             streams.remove(source);
             while consumer.connections() > 0 && !streams.is_broken() {
                 tokio::time::sleep(LOOK).await;
@@ -150,6 +160,7 @@ impl StreamSource {
             if streams.is_broken() {
                 streams.abandon(source);
             }
+            self.tell_cut(cut.get(), streams.is_broken(), &around);
             consumer.desk.close();
         };
         let renewing = async {
@@ -157,13 +168,15 @@ impl StreamSource {
                 renewal::watch(tls, &self.rules.inlet.key, &around).await;
             }
         };
-        let unread = &around.counters.unread_bytes;
+        // A source that drains shares its counters with the one that has taken its place.
+        let told = Cell::new(0);
+        let tell = |unread: u64| around.counters.unread_bytes.add(unread.wrapping_sub(told.replace(unread)));
         tokio::select! {
-            _ = async { tokio::join!(receiving, consumer.desk.ended(), renewing) } => unread.set(0),
+            _ = async { tokio::join!(receiving, consumer.desk.ended(), renewing) } => tell(0),
             () = async {
                 around.stop.raised().await;
                 loop {
-                    unread.set(consumer.backlog.bytes());
+                    tell(consumer.backlog.bytes());
                     tokio::time::sleep(LOOK).await;
                 }
             } => {}
@@ -180,18 +193,28 @@ impl StreamSource {
         consumer: &Consumer,
         around: &Surroundings,
     ) {
-        self.hear_out(streams, source, consumer, true).await;
+        self.hear_out(streams, source, consumer, &around.stop, true).await;
         streams.end_receiving(source);
-        self.hear_out(streams, source, consumer, false).await;
-        consumer.backlog.kernel.set(0);
-        let (peers, bytes) = (consumer.connections(), streams.unread_bytes(source));
-        if bytes > 0 {
-            around.counters.errors.add(1);
-            log::warn!(
+        self.hear_out(streams, source, consumer, &around.stop, false).await;
+    }
+
+    /// Tells what peers were told to have arrived and is not taken.
+    fn tell_cut(&self, bytes: u64, is_broken: bool, around: &Surroundings) {
+        if bytes == 0 {
+            return;
+        }
+        around.counters.errors.add(1);
+        let key = &self.rules.inlet.key;
+        match is_broken {
+            true => log::error!(
                 target: "wpgen::net",
-                "source '{}' was stopped while {peers} peers went on sending: {bytes} bytes that they sent meanwhile are not taken",
-                self.rules.inlet.key
-            );
+                "source '{key}': the kernel has refused to go on with its connections: {bytes} bytes that it holds of them are \
+                 lost; peers that can are to send them again"
+            ),
+            false => log::warn!(
+                target: "wpgen::net",
+                "source '{key}' was stopped while peers went on sending: {bytes} bytes that came last are not taken"
+            ),
         }
     }
 
@@ -201,30 +224,41 @@ impl StreamSource {
         streams: &Streams,
         source: stream::StreamSource,
         consumer: &Consumer,
+        stop: &Stop,
         is_silence_enough: bool,
     ) {
         let kernel = &consumer.backlog.kernel;
         streams.note_owed(source);
-        kernel.set(streams.owed_bytes(source));
-        let (mut asked, mut heard) = (Instant::now(), streams.received_bytes(source));
-        let mut until = asked + self.rules.hears_for;
+        let mut owed = streams.owed_bytes(source);
+        kernel.set(owed);
+        let (mut asked, mut unread) = (Instant::now(), owed);
+        let (mut received, mut in_vain) = (streams.received_bytes(source), 0);
+        let mut until = asked + hears_for(stop);
         // A connection may still come from a ring that was accepting.
         let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
-        while goes_on() && Instant::now() < until {
+        while goes_on() {
             tokio::time::sleep(LOOK).await;
+            kernel.set(unread.saturating_sub(streams.received_bytes(source) - received));
+            // What had come before counts for no peer as going on.
+            let before = std::mem::replace(&mut owed, streams.owed_bytes(source));
+            let waits = owed < before || streams.held_bytes(source) > 0;
+            in_vain = if waits { 0 } else { in_vain + 1 };
+            if owed > 0 && waits {
+                until = Instant::now() + hears_for(stop);
+            }
+            if Instant::now() >= until && (owed == 0 || in_vain >= LOOKS_IN_VAIN) {
+                return;
+            }
             if asked.elapsed() < ASK {
                 continue;
             }
             asked = Instant::now();
-            let (unread, received) = (streams.unread_bytes(source), streams.received_bytes(source));
+            let heard = std::mem::replace(&mut received, streams.received_bytes(source));
+            unread = streams.unread_bytes(source);
             kernel.set(unread);
-            let is_silent = std::mem::replace(&mut heard, received) == received && unread == 0;
+            let is_silent = heard == received && unread == 0;
             if is_silence_enough && is_silent && !streams.may_bring_more(source) {
                 return;
-            }
-            // What had come before counts for no peer as going on.
-            if streams.owed_bytes(source) > 0 {
-                until = asked + self.rules.hears_for;
             }
         }
     }
