@@ -436,11 +436,15 @@ fn a_fifo_that_nobody_reads_holds_its_batches() {
         let mut first = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
         let mut begun = vec![0; 10_000];
         let mut have = 0;
-        while have < begun.len() {
+        while have < begun.len() || !rig.sink.troubles().is_empty() {
             have += first.read(&mut begun[have..]).unwrap_or(0);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         drop(first);
+        // One that came before that is noticed would read on in the middle, or find the end.
+        while rig.sink.troubles().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let reader = std::thread::spawn(move || fs::read(path).unwrap());
         let sent = rig.end().await;
         let rest = reader.join().unwrap();
