@@ -35,7 +35,7 @@ params! {
         gro: bool = false;
         /// Networks whose peers may send; empty allows all.
         allow: OneOrMany<Cidr>;
-        /// Records a second for the source; 0 is no limit.
+        /// Records a second for the source; 0 is no limit. A stop takes what has come and is on its way without it.
         rate_limit: u64 = 0;
         /// The longest message; a longer one is handled by `oversize`.
         max_message_bytes: Size = "1MiB", in 480..=(1 << 30);
