@@ -311,9 +311,9 @@ impl Work<'_> {
     /// Stops the sources that are configured no more, or otherwise.
     fn stop_sources(&mut self) {
         let (removed, changed) = (self.changes.sources.removed.clone(), self.changes.sources.changed.clone());
-        let at_most = self.next.engine.drain_timeout;
-        removed.iter().chain(&changed).for_each(|key| self.engine.stop_source(key, at_most));
         let until = self.until();
+        let at_most = until.saturating_duration_since(Instant::now());
+        removed.iter().chain(&changed).for_each(|key| self.engine.stop_source(key, at_most));
         for key in removed.iter().chain(&changed) {
             if self.engine.wait_source(key, until) {
                 continue;

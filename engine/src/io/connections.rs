@@ -83,8 +83,6 @@ pub(super) struct Connection {
     /// Whether it is in the list of raised connections.
     pub(super) ticked: bool,
     pub(super) received_ns: u64,
-    /// Since when it receives, or has last.
-    pub(super) receives_since_ns: u64,
     /// What the kernel held of it when that was noted, less what it has brought since.
     pub(super) owed_bytes: u64,
     pub(super) deadline_ns: u64,
@@ -170,7 +168,6 @@ impl Core {
             lowat,
             ticked: false,
             received_ns,
-            receives_since_ns: received_ns,
             owed_bytes: 0,
             deadline_ns: NEVER,
         });
@@ -236,7 +233,7 @@ impl Core {
             let token = self.token(slot);
             let connection = &mut self.conns[slot as usize];
             match self.poller.receive(connection.fd.as_fd(), token) {
-                Ok(()) => (connection.receiving, connection.receives_since_ns) = (true, self.now_ns),
+                Ok(()) => connection.receiving = true,
                 Err(error) => self.close(slot, Closed::Failed(error.kind())),
             }
         }
@@ -247,10 +244,18 @@ impl Core {
         self.sources[self.conns[slot as usize].source as usize].ending
     }
 
-    /// Where it is counted, once its input was ended, what is not taken of what a connection's peer was told to have arrived.
+    /// Bytes of a connection that are in the kernel.
+    pub(super) fn unread(&self, slot: u32) -> u64 {
+        sockopt::unread(self.conns[slot as usize].fd.as_fd())
+    }
+
+    /// Where it is counted what is not taken of what a connection's peer was told to have arrived, when its source ends.
     pub(super) fn cuts(&self, slot: u32) -> Option<Rc<Cell<u64>>> {
-        let source = &self.sources[self.conns[slot as usize].source as usize];
-        source.ending.then(|| Rc::clone(&source.cut_bytes))
+        let connection = &self.conns[slot as usize];
+        let source = &self.sources[connection.source as usize];
+        // Those that are closed before for another reason are refused.
+        let is_cut = source.removed || matches!(connection.closing, Some(Closed::ByPeer | Closed::Failed(_)));
+        (source.ending && is_cut).then(|| Rc::clone(&source.cut_bytes))
     }
 
     pub(super) fn stop(&mut self, slot: u32) {
@@ -310,7 +315,7 @@ impl Core {
     /// Closes the socket and frees the slot.
     pub(super) fn discard(&mut self, slot: u32) {
         if let Some(cut) = self.cuts(slot) {
-            cut.set(cut.get() + sockopt::unread(self.conns[slot as usize].fd.as_fd()));
+            cut.set(cut.get() + self.unread(slot));
         }
         let connection = self.conns.remove(slot as usize);
         self.sources[connection.source as usize].open -= 1;

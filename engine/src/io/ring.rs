@@ -29,8 +29,9 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 4096;
 /// IORING_ENTER_GETEVENTS: run deferred work and post its completions.
 const GETEVENTS: u32 = 1;
-/// Pieces of deferred work that the kernel does at least when the ring is entered, where there are as many: 20 on Linux 6.18
-/// (IO_LOCAL_TW_DEFAULT_MAX in io_uring.c), with room for one that does fewer. Older ones do all of it.
+/// Pieces of deferred work that the kernel does when the ring is entered, where there are as many: 20 on Linux 6.18
+/// (IO_LOCAL_TW_DEFAULT_MAX in io_uring.c), older ones do all of it. Less than half of that, for each request may have a
+/// piece in what is left and come up again behind it.
 const WORK_AT_A_TIME: usize = 8;
 /// Buffer group of the set-up test.
 const TEST_GROUP: u16 = u16::MAX;
@@ -83,8 +84,8 @@ pub(super) struct Ring {
     bundles: bool,
     /// Requests that were pushed and whose last completion was not taken.
     out: usize,
-    /// How often in a row entering brought nothing, though deferred work was hinted at: see [`Ring::enter`].
-    in_vain: usize,
+    /// Whether the hint of deferred work stands though there is none: see [`Ring::enter`].
+    hint_is_stale: bool,
 }
 
 impl Ring {
@@ -95,7 +96,7 @@ impl Ring {
         let bell = event_counter()?;
         io.submitter().register_eventfd(bell.as_raw_fd())?;
         let bell = watched(bell)?;
-        Ok(Self { io, kept: VecDeque::new(), bell, rung, bundles, out: 0, in_vain: 0 })
+        Ok(Self { io, kept: VecDeque::new(), bell, rung, bundles, out: 0, hint_is_stale: false })
     }
 
     /// How it was set up.
@@ -126,7 +127,11 @@ impl Ring {
             return;
         }
         self.kept.push_back(request.clone());
-        if let Err(error) = self.io.submit()
+        let queued = self.io.submission().len() as u32;
+        // No deferred work here: who reads a socket directly must have taken all that is received of it.
+        // SAFETY: no argument is passed along, and queued requests are sound by the contract above.
+        let submitted = unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, 0, None) };
+        if let Err(error) = submitted
             && !is_passing(&error)
         {
             log::error!("the socket ring takes no requests: {error}");
@@ -156,25 +161,23 @@ impl Ring {
     /// do so for ever, and hold up what the other work waits for. So a hint that brings nothing counts no more until the
     /// bell rings, as it does for all work that is queued.
     ///
-    /// But only a part of the work is done at a time, [`WORK_AT_A_TIME`] pieces, and for the rest there is a hint alone, no
-    /// bell. And work may complete nothing: a receive that was woken for what was then read directly waits on. So
-    /// nothing has to come as often in a row as all requests that are out could be served in.
+    /// But only a part of the work is done at a time, and for the rest there is a hint alone, no bell. And work may complete
+    /// nothing: a receive that was woken for what was then read directly waits on. So it is entered for nothing as often in a
+    /// row as all requests that are out could be served in.
     pub(super) fn enter(&mut self) -> io::Result<()> {
-        let queued = self.io.submission().len() as u32;
-        // SAFETY: no argument is passed along, and queued requests are sound by the contract of `push`.
-        let entered = unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
-        self.queue_kept();
-        let was_in_vain = self.io.submission().taskrun() && self.io.completion().is_empty();
-        self.in_vain = if was_in_vain { self.in_vain + 1 } else { 0 };
-        match entered {
-            Err(error) if !is_passing(&error) => Err(error),
-            _ => Ok(()),
+        let mut left = self.out / WORK_AT_A_TIME;
+        loop {
+            let queued = self.io.submission().len() as u32;
+            // SAFETY: no argument is passed along, and queued requests are sound by the contract of `push`.
+            let entered = unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
+            self.queue_kept();
+            self.hint_is_stale = self.io.submission().taskrun() && self.io.completion().is_empty();
+            match entered {
+                Err(error) if !is_passing(&error) => return Err(error),
+                Ok(_) if self.hint_is_stale && left > 0 => left -= 1,
+                _ => return Ok(()),
+            }
         }
-    }
-
-    /// Whether the hint of deferred work stands though there is none.
-    fn hint_is_stale(&self) -> bool {
-        self.in_vain > self.out / WORK_AT_A_TIME
     }
 
     /// Moves all completions that are there to `into`.
@@ -185,7 +188,8 @@ impl Ring {
             result: done.result(),
             flags: done.flags(),
         }));
-        self.out -= into[before..].iter().filter(|done| !done.goes_on()).count();
+        let ended = into[before..].iter().filter(|done| !done.goes_on()).count();
+        self.out = self.out.saturating_sub(ended);
     }
 
     /// Ready when an [`Ring::enter`] or a [`Ring::take`] has something to do.
@@ -198,7 +202,7 @@ impl Ring {
             // The count is of no interest; reading it makes the next ring an event again.
             let _ = ready.get_inner().read(&mut [0; 8]);
             ready.clear_ready();
-            self.in_vain = 0;
+            self.hint_is_stale = false;
         }
         Poll::Ready(Ok(()))
     }
@@ -216,9 +220,8 @@ impl Ring {
 
     /// Whether something is queued, waits to be taken, or is deferred until the ring is entered.
     pub(super) fn has_work(&mut self) -> bool {
-        let is_stale = self.hint_is_stale();
         let queue = self.io.submission();
-        let is_hinted = queue.taskrun() && !is_stale;
+        let is_hinted = queue.taskrun() && !self.hint_is_stale;
         let queued = !queue.is_empty() || is_hinted || queue.cq_overflow();
         drop(queue);
         queued || !self.io.completion().is_empty()

@@ -350,9 +350,9 @@ impl Streams {
     pub fn remove(&self, source: StreamSource) {
         self.stop_listening(source);
         let core = &mut *self.core.borrow_mut();
+        core.sources[source.0 as usize].removed = true;
         let slots: Vec<u32> = core.slots_of(source.0).collect();
         slots.into_iter().for_each(|slot| core.close(slot, Closed::ByUs));
-        core.sources[source.0 as usize].removed = true;
         self.alarm.ring();
     }
 
@@ -386,6 +386,13 @@ impl Streams {
             let mark = connection.lowat.set_interactive(interactive);
             connection.set_mark(mark);
         }
+    }
+
+    /// Whether the source must not receive now, for it holds its whole budget or is paused.
+    pub fn is_withheld(&self, source: StreamSource) -> bool {
+        let core = self.core.borrow();
+        let source = &core.sources[source.0 as usize];
+        source.paused || self.buffers.is_full(source.account)
     }
 
     /// Receive memory that the source holds.

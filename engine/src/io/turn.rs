@@ -31,6 +31,8 @@ const ACCEPT_REST_NS: u64 = 100_000_000;
 /// Reads of one connection in a turn, and buffers of one read, when it is read directly.
 pub(super) const READS: usize = 4;
 const READ_BUFFERS: usize = 4;
+/// Reads of a connection that is to end, in a turn.
+const LAST_READS: usize = 32;
 /// Turns in which the listeners' last requests end when the shard stops.
 const LAST_TURNS: usize = 64;
 /// Connections accepted in a turn, on epoll.
@@ -254,9 +256,9 @@ impl Streams {
     }
 
     /// Reads what has come of a connection whose input was ended, and closes it in the same breath: as long as it is there,
-    /// the kernel goes on taking from the peer, and tells so to it. Where there is no room now, a receive goes on when there is.
+    /// the kernel goes on taking from the peer, and tells so to it. Where there is no room now, or no end, a receive goes on.
     fn read_to_end(&self, token: Token) {
-        loop {
+        for _ in 0..LAST_READS {
             let is_open = {
                 let core = &mut *self.core.borrow_mut();
                 core.by_token(token).is_some() && core.may_receive(token.slot)
@@ -264,13 +266,19 @@ impl Streams {
             if !is_open {
                 return;
             }
-            let how = match self.read_now(token) {
+            let read = self.read_now(token);
+            let core = &mut *self.core.borrow_mut();
+            let how = match read {
                 Read::Bytes { .. } => continue,
-                Read::Withheld => return self.core.borrow_mut().want(token.slot),
-                Read::Nothing | Read::Ended(0) => Closed::ByPeer,
+                Read::Withheld | Read::Nothing if core.unread(token.slot) > 0 => break,
+                Read::Withheld | Read::Nothing | Read::Ended(0) => Closed::ByPeer,
                 Read::Ended(error) => Closed::Failed(io::Error::from_raw_os_error(error).kind()),
             };
-            return self.core.borrow_mut().close(token.slot, how);
+            return core.close(token.slot, how);
+        }
+        let core = &mut *self.core.borrow_mut();
+        if core.by_token(token).is_some() {
+            core.want(token.slot);
         }
     }
 
@@ -504,26 +512,26 @@ impl Core {
         self.sweep_ns = NEVER;
         let now_ns = self.now_ns;
         let mut late = Vec::new();
-        let is_all_taken = self.poller.is_all_taken();
         let mut again = self.sources.iter().any(|(_, source)| source.options.idle.is_some());
         for (slot, connection) in &self.conns {
             let idle = self.sources[connection.source as usize].options.idle;
             let idle_ns = idle.map_or(NEVER, |idle| idle.as_nanos() as u64);
             again |= connection.deadline_ns != NEVER;
-            let since_ns = connection.receives_since_ns;
-            let silent_ns = now_ns.saturating_sub(connection.received_ns.max(since_ns));
+            let silent_ns = now_ns.saturating_sub(connection.received_ns);
             let how = match () {
                 () if now_ns >= connection.deadline_ns => Closed::Late,
                 () if silent_ns >= idle_ns => Closed::Idle,
                 () => continue,
             };
             // One that may not receive is neither late nor idle by its own doing, nor one whose bytes wait since it may again.
-            let had_time = connection.receiving && now_ns.saturating_sub(since_ns) >= SWEEP_NS;
-            if had_time && is_all_taken && sockopt::unread(connection.fd.as_fd()) == 0 {
+            if connection.receiving && sockopt::unread(connection.fd.as_fd()) == 0 {
                 late.push((slot as u32, how));
             }
         }
-        late.into_iter().for_each(|(slot, how)| self.close(slot, how));
+        // What is received and not taken is nowhere to be seen: another sweep will tell.
+        if self.poller.is_all_taken() {
+            late.into_iter().for_each(|(slot, how)| self.close(slot, how));
+        }
         let resting: Vec<u32> = self.listeners.iter().map(|(slot, _)| slot as u32).collect();
         for slot in resting {
             let retry_ns = self.listeners[slot as usize].retry_ns;

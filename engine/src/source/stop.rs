@@ -22,7 +22,7 @@ pub struct Stop {
 #[derive(Debug, Default)]
 struct Inner {
     raised: AtomicBool,
-    /// In milliseconds, less one; 0 when none was said.
+    /// In milliseconds, and one more; 0 when none was said.
     at_most: AtomicU64,
     wake: Notify,
 }
@@ -36,8 +36,8 @@ impl Stop {
 
     /// The same, and says how long whoever asks waits at most.
     pub fn raise_within(&self, at_most: Duration) {
-        let ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX - 1);
-        self.inner.at_most.store(ms + 1, Ordering::Relaxed);
+        let ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
+        self.inner.at_most.store(ms.saturating_add(1), Ordering::Relaxed);
         self.raise();
     }
 

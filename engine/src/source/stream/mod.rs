@@ -51,9 +51,11 @@ const LAST_BYTES: Duration = Duration::from_secs(2);
 const ASK: Duration = Duration::from_millis(100);
 /// Between two looks at how many connections are left.
 const LOOK: Duration = Duration::from_millis(5);
-/// Looks in a row at which nothing has come of what the kernel held when the source was stopped, nor anything waits for a sink,
-/// until what is left of that is given up, when the time is over: a byte that no receive returns, as MSG_OOB makes one.
+/// Looks at which nothing more has come of what the kernel held when the source was stopped, though it could, until what is left
+/// of that is given up, when the time is over: a byte that no receive returns, as MSG_OOB makes one.
 const LOOKS_IN_VAIN: u32 = 20;
+/// Peers whose input is ended are heard for such a part of the time that they had before.
+const LAST_WORD: u32 = 8;
 
 /// What all parts of a source go by.
 #[derive(Clone, Debug)]
@@ -213,7 +215,7 @@ impl StreamSource {
             ),
             false => log::warn!(
                 target: "wpgen::net",
-                "source '{key}' was stopped while peers went on sending: {bytes} bytes that came last are not taken"
+                "source '{key}' was stopped, and its peers went on sending: {bytes} bytes that came last are not taken"
             ),
         }
     }
@@ -233,7 +235,8 @@ impl StreamSource {
         kernel.set(owed);
         let (mut asked, mut unread) = (Instant::now(), owed);
         let (mut received, mut in_vain) = (streams.received_bytes(source), 0);
-        let mut until = asked + hears_for(stop);
+        let patience = hears_for(stop) / if is_silence_enough { 1 } else { LAST_WORD };
+        let mut until = asked + patience;
         // A connection may still come from a ring that was accepting.
         let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
         while goes_on() {
@@ -241,10 +244,10 @@ impl StreamSource {
             kernel.set(unread.saturating_sub(streams.received_bytes(source) - received));
             // What had come before counts for no peer as going on.
             let before = std::mem::replace(&mut owed, streams.owed_bytes(source));
-            let waits = owed < before || streams.held_bytes(source) > 0;
-            in_vain = if waits { 0 } else { in_vain + 1 };
-            if owed > 0 && waits {
-                until = Instant::now() + hears_for(stop);
+            if owed < before {
+                (until, in_vain) = (Instant::now() + patience, 0);
+            } else if !streams.is_withheld(source) {
+                in_vain += 1;
             }
             if Instant::now() >= until && (owed == 0 || in_vain >= LOOKS_IN_VAIN) {
                 return;
