@@ -191,6 +191,15 @@ impl Buffers {
         self.inner.borrow().accounts[account.into()].full
     }
 
+    /// Whether nobody can receive now, for want of buffers.
+    pub(super) fn are_all_out(&self) -> bool {
+        let inner = self.inner.borrow();
+        match &inner.provided {
+            Some(provided) => provided.published == 0,
+            None => inner.backed == inner.out && inner.growth_max() == 0,
+        }
+    }
+
     /// Bytes in buffers that the source holds.
     pub(super) fn held_bytes(&self, account: u16) -> usize {
         self.inner.borrow().accounts[account.into()].held * BUFFER_BYTES

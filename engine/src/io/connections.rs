@@ -83,6 +83,10 @@ pub(super) struct Connection {
     /// Whether it is in the list of raised connections.
     pub(super) ticked: bool,
     pub(super) received_ns: u64,
+    /// Sweeps in a row at which it was late or idle, though it could receive.
+    pub(super) overdue: u8,
+    /// Whether it is closed before its end, so that what is left of it counts as cut off.
+    pub(super) is_cut: bool,
     /// What the kernel held of it when that was noted, less what it has brought since.
     pub(super) owed_bytes: u64,
     pub(super) deadline_ns: u64,
@@ -124,6 +128,8 @@ pub(super) struct Core {
     pub(super) now_ns: u64,
     pub(super) tick_ns: u64,
     pub(super) sweep_ns: u64,
+    /// When the last sweep was that counts as one.
+    pub(super) swept_ns: u64,
 }
 
 impl Core {
@@ -141,6 +147,7 @@ impl Core {
             now_ns: 0,
             tick_ns: NEVER,
             sweep_ns: NEVER,
+            swept_ns: 0,
         }
     }
 
@@ -168,6 +175,8 @@ impl Core {
             lowat,
             ticked: false,
             received_ns,
+            overdue: 0,
+            is_cut: false,
             owed_bytes: 0,
             deadline_ns: NEVER,
         });
@@ -252,10 +261,7 @@ impl Core {
     /// Where it is counted what is not taken of what a connection's peer was told to have arrived, when its source ends.
     pub(super) fn cuts(&self, slot: u32) -> Option<Rc<Cell<u64>>> {
         let connection = &self.conns[slot as usize];
-        let source = &self.sources[connection.source as usize];
-        // Those that are closed before for another reason are refused.
-        let is_cut = source.removed || matches!(connection.closing, Some(Closed::ByPeer | Closed::Failed(_)));
-        (source.ending && is_cut).then(|| Rc::clone(&source.cut_bytes))
+        connection.is_cut.then(|| Rc::clone(&self.sources[connection.source as usize].cut_bytes))
     }
 
     pub(super) fn stop(&mut self, slot: u32) {
@@ -280,6 +286,10 @@ impl Core {
             return;
         }
         connection.closing = Some(how);
+        // What is closed for another reason is refused.
+        let source = &self.sources[connection.source as usize];
+        connection.is_cut =
+            source.ending && (source.removed || matches!(how, Closed::ByPeer | Closed::Failed(_)));
         if how != Closed::ByPeer {
             sockopt::shut_down(&connection.fd);
         }

@@ -165,17 +165,26 @@ impl Ring {
     /// nothing: a receive that was woken for what was then read directly waits on. So it is entered for nothing as often in a
     /// row as all requests that are out could be served in.
     pub(super) fn enter(&mut self) -> io::Result<()> {
-        let mut left = self.out / WORK_AT_A_TIME;
+        // That a hint is stale is found out once.
+        let mut left = if self.hint_is_stale { 0 } else { self.out / WORK_AT_A_TIME };
         loop {
             let queued = self.io.submission().len() as u32;
             // SAFETY: no argument is passed along, and queued requests are sound by the contract of `push`.
             let entered = unsafe { self.io.submitter().enter::<libc::sigset_t>(queued, 0, GETEVENTS, None) };
             self.queue_kept();
-            self.hint_is_stale = self.io.submission().taskrun() && self.io.completion().is_empty();
+            let in_vain = self.io.submission().taskrun() && self.io.completion().is_empty();
             match entered {
-                Err(error) if !is_passing(&error) => return Err(error),
-                Ok(_) if self.hint_is_stale && left > 0 => left -= 1,
-                _ => return Ok(()),
+                Ok(_) if in_vain && left > 0 => left -= 1,
+                Ok(_) => {
+                    self.hint_is_stale = in_vain;
+                    return Ok(());
+                }
+                // The next turn goes on.
+                Err(error) if is_passing(&error) => {
+                    self.hint_is_stale = false;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -209,7 +218,7 @@ impl Ring {
 
     /// Whether nothing can have been received that was not taken, until the ring is entered again.
     pub(super) fn is_in_step(&mut self) -> bool {
-        self.rung == Rung::Deferred && self.is_all_taken()
+        self.rung == Rung::Deferred && self.kept.is_empty() && self.is_all_taken()
     }
 
     /// Whether no completion waits to be taken.

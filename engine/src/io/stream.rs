@@ -388,11 +388,11 @@ impl Streams {
         }
     }
 
-    /// Whether the source must not receive now, for it holds its whole budget or is paused.
+    /// Whether the source cannot receive now, for it holds its whole budget, is paused, or there are no buffers.
     pub fn is_withheld(&self, source: StreamSource) -> bool {
         let core = self.core.borrow();
         let source = &core.sources[source.0 as usize];
-        source.paused || self.buffers.is_full(source.account)
+        source.paused || self.buffers.is_full(source.account) || self.buffers.are_all_out()
     }
 
     /// Receive memory that the source holds.

@@ -26,6 +26,8 @@ use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams
 
 /// How often idle times and deadlines are looked at, nanoseconds.
 const SWEEP_NS: u64 = 250_000_000;
+/// Sweeps at which a connection is overdue until it is closed though bytes of it wait to be received.
+const OVERDUE_SWEEPS: u8 = 8;
 /// How long accepting rests when the kernel cannot.
 const ACCEPT_REST_NS: u64 = 100_000_000;
 /// Reads of one connection in a turn, and buffers of one read, when it is read directly.
@@ -511,9 +513,13 @@ impl Core {
     fn sweep(&mut self) {
         self.sweep_ns = NEVER;
         let now_ns = self.now_ns;
+        let counts = now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS;
+        if counts {
+            self.swept_ns = now_ns;
+        }
         let mut late = Vec::new();
         let mut again = self.sources.iter().any(|(_, source)| source.options.idle.is_some());
-        for (slot, connection) in &self.conns {
+        for (slot, connection) in &mut self.conns {
             let idle = self.sources[connection.source as usize].options.idle;
             let idle_ns = idle.map_or(NEVER, |idle| idle.as_nanos() as u64);
             again |= connection.deadline_ns != NEVER;
@@ -521,15 +527,24 @@ impl Core {
             let how = match () {
                 () if now_ns >= connection.deadline_ns => Closed::Late,
                 () if silent_ns >= idle_ns => Closed::Idle,
-                () => continue,
+                () => {
+                    connection.overdue = 0;
+                    continue;
+                }
             };
-            // One that may not receive is neither late nor idle by its own doing, nor one whose bytes wait since it may again.
-            if connection.receiving && sockopt::unread(connection.fd.as_fd()) == 0 {
+            // One that may not receive is neither late nor idle by its own doing, nor one whose bytes wait since it may again,
+            // unless that is said of bytes that never come.
+            if !connection.receiving {
+                continue;
+            }
+            connection.overdue = connection.overdue.saturating_add(u8::from(counts));
+            if connection.overdue >= OVERDUE_SWEEPS || sockopt::unread(connection.fd.as_fd()) == 0 {
                 late.push((slot as u32, how));
             }
         }
-        // What is received and not taken is nowhere to be seen: another sweep will tell.
-        if self.poller.is_all_taken() {
+        // What is received and not taken is nowhere to be seen: the next turn will tell.
+        let is_time = late.is_empty() || self.poller.is_all_taken();
+        if is_time {
             late.into_iter().for_each(|(slot, how)| self.close(slot, how));
         }
         let resting: Vec<u32> = self.listeners.iter().map(|(slot, _)| slot as u32).collect();
@@ -542,7 +557,7 @@ impl Core {
             }
         }
         if again {
-            self.sweep_ns = self.sweep_ns.min(now_ns + SWEEP_NS);
+            self.sweep_ns = self.sweep_ns.min(if is_time { now_ns + SWEEP_NS } else { now_ns });
         }
     }
 

@@ -54,8 +54,9 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Looks at which nothing more has come of what the kernel held when the source was stopped, though it could, until what is left
 /// of that is given up, when the time is over: a byte that no receive returns, as MSG_OOB makes one.
 const LOOKS_IN_VAIN: u32 = 20;
-/// Peers whose input is ended are heard for such a part of the time that they had before.
+/// Peers whose input is ended are heard for such a part of the time that they had before, and for some looks.
 const LAST_WORD: u32 = 8;
+const LOOKS: u32 = 4;
 
 /// What all parts of a source go by.
 #[derive(Clone, Debug)]
@@ -215,7 +216,7 @@ impl StreamSource {
             ),
             false => log::warn!(
                 target: "wpgen::net",
-                "source '{key}' was stopped, and its peers went on sending: {bytes} bytes that came last are not taken"
+                "source '{key}' was stopped: {bytes} bytes that its peers sent last are not taken"
             ),
         }
     }
@@ -235,8 +236,9 @@ impl StreamSource {
         kernel.set(owed);
         let (mut asked, mut unread) = (Instant::now(), owed);
         let (mut received, mut in_vain) = (streams.received_bytes(source), 0);
-        let patience = hears_for(stop) / if is_silence_enough { 1 } else { LAST_WORD };
-        let mut until = asked + patience;
+        let part = if is_silence_enough { 1 } else { LAST_WORD };
+        // Since when peers go on, but for the time in which nothing could be received.
+        let (mut since, mut withheld, mut looked) = (asked, Duration::ZERO, asked);
         // A connection may still come from a ring that was accepting.
         let goes_on = || !streams.is_broken() && (consumer.connections() > 0 || !streams.is_deaf(source));
         while goes_on() {
@@ -244,12 +246,18 @@ impl StreamSource {
             kernel.set(unread.saturating_sub(streams.received_bytes(source) - received));
             // What had come before counts for no peer as going on.
             let before = std::mem::replace(&mut owed, streams.owed_bytes(source));
+            let (now, time) = (Instant::now(), hears_for(stop));
+            let passed = now - std::mem::replace(&mut looked, now);
             if owed < before {
-                (until, in_vain) = (Instant::now() + patience, 0);
+                (since, in_vain) = (now, 0);
             } else if !streams.is_withheld(source) {
                 in_vain += 1;
+            } else if withheld < time {
+                withheld += passed;
+                since += passed;
             }
-            if Instant::now() >= until && (owed == 0 || in_vain >= LOOKS_IN_VAIN) {
+            let is_over = now - since >= (time / part).max(LOOKS * LOOK);
+            if is_over && (owed == 0 || in_vain >= LOOKS_IN_VAIN) {
                 return;
             }
             if asked.elapsed() < ASK {
