@@ -127,8 +127,8 @@ fn kill_9_repeats_nothing_of_files_that_is_committed() {
 fn stop_within(engine: &Started, brokers: &str, to: &str) {
     until("it stops with a transaction open", || {
         engine.signal(libc::SIGSTOP);
-        // What it had sent may be on its way for a moment.
-        let found = is_open(brokers, to) && with_aborted(brokers, to) > 0;
+        // What it had sent may be on its way for a moment, also the end of the transaction.
+        let found = with_aborted(brokers, to) > 0 && (0..50).all(|_| is_open(brokers, to));
         if !found {
             engine.signal(libc::SIGCONT);
         }
