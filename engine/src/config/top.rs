@@ -22,7 +22,7 @@ params! {
         checkpoint_interval: Duration = "200ms", in 10..=3_600_000;
         /// How the kernel is asked: io_uring, epoll, or io_uring where it is allowed.
         io: IoMode = "auto";
-        /// How long a stop waits for the sinks. Peers that go on sending are heard for a quarter of it, 2 s at most.
+        /// How long a stop waits for the sinks. Peers that go on sending are heard for a part of it, 2 to 3 s at most.
         drain_timeout: Duration = "30s", in 0..=86_400_000;
     }
 }

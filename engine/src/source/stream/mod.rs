@@ -252,7 +252,8 @@ impl StreamSource {
                 (since, in_vain) = (now, 0);
             } else if !streams.is_withheld(source) {
                 in_vain += 1;
-            } else if withheld < time {
+            } else if !is_silence_enough && withheld < time / 2 {
+                // They go on, for our window opens late: what was told to have arrived behind their end is read.
                 withheld += passed;
                 since += passed;
             }
