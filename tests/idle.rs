@@ -71,3 +71,29 @@ fn rest(io: &str) {
 fn ten_thousand_connections_that_rest() {
     BACKENDS.into_iter().for_each(rest);
 }
+
+/// Those that wait for their turn: more than a turn of the shard sees, each with more than the source may hold for it.
+const WAITING: u64 = 6000;
+const LINES: u64 = 40;
+
+/// A source that is held back lets its connections receive for a moment, again and again: what they were told to have arrived
+/// is no silence of theirs.
+#[test]
+fn connections_that_wait_for_their_turn_are_not_idle() {
+    raise_descriptors();
+    for io in BACKENDS {
+        let limits =
+            "max_connections = 20000\ntcp_recv_bytes = \"64KiB\"\nidle_timeout = \"1s\"\nrate_limit = 20_000";
+        let net = Net::start(io, By::Tcp, limits);
+        let line = format!("{}\n", "x".repeat(99));
+        let speak = |_| {
+            let mut stream = net.connect();
+            stream.write_all(line.repeat(LINES as usize).as_bytes()).unwrap();
+            stream
+        };
+        let streams: Vec<TcpStream> = (0..WAITING).map(speak).collect();
+        net.await_delivered(WAITING * LINES);
+        drop(streams);
+        assert_eq!(net.lines().len() as u64, WAITING * LINES, "{io}");
+    }
+}

@@ -131,6 +131,23 @@ pub(super) fn unread(fd: BorrowedFd<'_>) -> u64 {
     if code == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
+/// Whether bytes wait that a receive returns. Where the mark of an urgent byte is all that waits, none does.
+pub(super) fn has_unread(fd: BorrowedFd<'_>) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: the kernel writes at most one byte, into `byte`.
+    let n = unsafe {
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        libc::recv(fd.as_raw_fd(), (&raw mut byte).cast(), 1, flags)
+    };
+    n > 0
+}
+
+/// Leaves urgent bytes (MSG_OOB) where they were sent, in front of those behind them: a receive returns them like any other, and
+/// [`unread`] counts what waits behind them.
+pub(super) fn take_urgent_inline(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_OOBINLINE, 1)
+}
+
 /// Bytes written to a connection that the peer's kernel has not acknowledged, sent or not.
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;

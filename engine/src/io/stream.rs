@@ -253,6 +253,8 @@ impl Streams {
 
     pub(super) fn open(&self, source: u32, fd: OwnedFd, seat: Option<Place>) -> Option<Conn> {
         let peer = sockopt::peer(fd.as_fd());
+        // Where that is refused, urgent bytes are what they are anywhere: none of the stream.
+        let _ = sockopt::take_urgent_inline(fd.as_fd());
         let (consumer, conn) = {
             let core = &mut *self.core.borrow_mut();
             let Source { options, ending, .. } = core.sources[source as usize];

@@ -26,7 +26,7 @@ use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams
 
 /// How often idle times and deadlines are looked at, nanoseconds.
 const SWEEP_NS: u64 = 250_000_000;
-/// Sweeps at which a connection is overdue until it is closed though bytes of it wait to be received.
+/// Sweeps in a row at which a connection has missed its deadline and might have received what waits, until it is closed.
 const OVERDUE_SWEEPS: u8 = 8;
 /// How long accepting rests when the kernel cannot.
 const ACCEPT_REST_NS: u64 = 100_000_000;
@@ -421,8 +421,9 @@ impl Streams {
         self.fetch_raised();
         let core = &mut *self.core.borrow_mut();
         if core.now_ns >= core.sweep_ns {
-            core.sweep();
-            self.buffers.look();
+            if core.sweep() {
+                self.buffers.look();
+            }
         }
     }
 
@@ -509,8 +510,9 @@ impl Core {
         }
     }
 
-    /// Closes connections that were idle too long or missed their deadline, and tries again to accept.
-    fn sweep(&mut self) {
+    /// Closes connections that were idle too long or missed their deadline, and tries again to accept. Whether it is so long since
+    /// the last one as sweeps are apart.
+    fn sweep(&mut self) -> bool {
         self.sweep_ns = NEVER;
         let now_ns = self.now_ns;
         let counts = now_ns.saturating_sub(self.swept_ns) >= SWEEP_NS;
@@ -532,13 +534,15 @@ impl Core {
                     continue;
                 }
             };
-            // One that may not receive is neither late nor idle by its own doing, nor one whose bytes wait since it may again,
-            // unless that is said of bytes that never come.
+            // One that may not receive is neither late nor idle by its own doing, nor is one whose bytes wait since it may again.
             if !connection.receiving {
+                connection.overdue = 0;
                 continue;
             }
             connection.overdue = connection.overdue.saturating_add(u8::from(counts));
-            if connection.overdue >= OVERDUE_SWEEPS || sockopt::unread(connection.fd.as_fd()) == 0 {
+            // Who shakes hands byte by byte has always some that wait.
+            let dribbles = how == Closed::Late && connection.overdue >= OVERDUE_SWEEPS;
+            if dribbles || !sockopt::has_unread(connection.fd.as_fd()) {
                 late.push((slot as u32, how));
             }
         }
@@ -559,6 +563,7 @@ impl Core {
         if again {
             self.sweep_ns = self.sweep_ns.min(if is_time { now_ns + SWEEP_NS } else { now_ns });
         }
+        counts
     }
 
     fn next_timer_ns(&self) -> u64 {

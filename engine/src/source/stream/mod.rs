@@ -52,7 +52,7 @@ const ASK: Duration = Duration::from_millis(100);
 /// Between two looks at how many connections are left.
 const LOOK: Duration = Duration::from_millis(5);
 /// Looks at which nothing more has come of what the kernel held when the source was stopped, though it could, until what is left
-/// of that is given up, when the time is over: a byte that no receive returns, as MSG_OOB makes one.
+/// of that is given up, when the time is over: bytes that no receive returns.
 const LOOKS_IN_VAIN: u32 = 20;
 /// Peers whose input is ended are heard for such a part of the time that they had before, and for some looks.
 const LAST_WORD: u32 = 8;
@@ -175,6 +175,8 @@ impl StreamSource {
         let told = Cell::new(0);
         let tell = |unread: u64| around.counters.unread_bytes.add(unread.wrapping_sub(told.replace(unread)));
         tokio::select! {
+            // What the kernel holds is known by the receiving, so that goes first.
+            biased;
             _ = async { tokio::join!(receiving, consumer.desk.ended(), renewing) } => tell(0),
             () = async {
                 around.stop.raised().await;

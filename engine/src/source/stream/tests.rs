@@ -335,22 +335,30 @@ fn a_peer_that_trickles_does_not_hold_up_a_stop_beside_one_of_which_much_waits()
 }
 
 #[test]
-fn a_byte_that_no_receive_returns_holds_up_no_stop() {
+fn an_urgent_byte_stays_where_it_was_sent_and_holds_up_no_stop() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    for backend in BACKENDS {
-        let listening = Listening::bind(&Address::Unix(path.clone()), SHARDS, None).unwrap();
+    for (backend, is_unix) in BACKENDS.into_iter().flat_map(|backend| [(backend, false), (backend, true)]) {
+        let loopback = Address::Inet("127.0.0.1:0".parse().unwrap());
+        let address = if is_unix { Address::Unix(path.clone()) } else { loopback };
+        let listening = Listening::bind(&address, SHARDS, None).unwrap();
         let source = Arc::new(StreamSource::new(rules(Framing::Newline), listening));
+        let mut peer = match source.address() {
+            Address::Inet(at) => socket2::Socket::from(TcpStream::connect(at).unwrap()),
+            Address::Unix(_) => socket2::Socket::from(UnixStream::connect(&path).unwrap()),
+        };
         let sink = Keep::new(0, Format::Raw);
         let engine = start(backend, &[(source, Arc::clone(&sink))]);
-        let mut peer = UnixStream::connect(&path).unwrap();
         peer.write_all(b"line\n").unwrap();
         until("it is there", || sink.len() == 1);
-        socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        peer.send_out_of_band(b"!").unwrap();
+        peer.write_all(b"behind it\nthe last").unwrap();
+        until("what is behind it is there", || sink.len() == 2);
+        peer.send_out_of_band(b"?").unwrap();
         engine.stop_source("s", STOP_MAX);
         assert!(engine.wait(STOP_MAX / 2), "{backend:?}");
         drain(engine);
-        assert_eq!(sink.len(), 1);
+        assert_eq!(sink.records(), ["line", "!behind it", "the last?"], "{backend:?}");
     }
 }
 
