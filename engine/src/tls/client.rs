@@ -25,6 +25,23 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// Bytes of a page, of memory and of what the processor compares of addresses.
+const PAGE_BYTES: usize = 4096;
+/// What is encrypted first of what lies badly: so few that no copy of them takes `rep movsb`.
+const ASIDE_BYTES: usize = 1024;
+
+/// How many of `plaintext`'s bytes are best encrypted next, `at_most` of them.
+///
+/// rustls copies a record to where its header, five bytes, leaves off in a fresh allocation, which begins a page. Where the
+/// destination of a copy is 1 to 15 bytes ahead of its source, modulo a page, `rep movsb` takes each load for one that
+/// depends on the store before it, and does 3.5 GB/s in place of 108 (Zen 4). Plaintext at the beginning of a page lies
+/// just so, and so does all that follows in whole records; a small record first moves it.
+pub fn portion(plaintext: &[u8], at_most: usize) -> usize {
+    let into_page = plaintext.as_ptr().addr() % PAGE_BYTES;
+    let lies_badly = (into_page + 10) % PAGE_BYTES < 15;
+    plaintext.len().min(if lies_badly { ASIDE_BYTES } else { at_most })
+}
+
 /// TLS of a sink.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -201,4 +218,30 @@ pub fn system_authorities() -> Result<RootCertStore, Diagnostic> {
     // Old authorities that cannot be used are nobody's loss.
     roots.add_parsable_certificates(load::certificates(path)?);
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{ALIGN, Arena};
+
+    #[test]
+    fn what_begins_a_page_is_moved_off_it_and_nothing_is_left_out() {
+        let mut arena = Arena::new(100_000);
+        arena.extend(&[1; 100_000]);
+        let bytes = arena.filled();
+        assert_eq!((bytes.as_ptr().addr() % ALIGN, portion(bytes, 16 << 10)), (0, ASIDE_BYTES));
+        assert_eq!((portion(&bytes[..9], 16 << 10), portion(&[], 16 << 10)), (9, 0));
+        for start in [0, 4, 5, 77, ALIGN - 11, ALIGN - 10, ALIGN - 1] {
+            let (mut at, mut portions) = (start, 0);
+            while at < bytes.len() {
+                let next = portion(&bytes[at..], 16 << 10);
+                // A record's copy lies five bytes into a page.
+                let ahead = 5usize.wrapping_sub(at) % ALIGN;
+                assert!(!(1..16).contains(&ahead) || next <= ASIDE_BYTES, "{start} {at}");
+                (at, portions) = (at + next, portions + 1);
+            }
+            assert!(at == bytes.len() && portions <= 8);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use engine::config::tls::TlsConnect;
-use engine::tls::client::Client;
+use engine::tls::client::{Client, portion};
 use rustls::ClientConnection;
 
 /// Plaintext of a record: the most that TLS allows.
@@ -77,7 +77,9 @@ impl Tls {
         sealed.bytes.clear();
         sealed.records.clear();
         let mut end = 0;
-        for record in plain.chunks(RECORD_BYTES) {
+        while end < plain.len() {
+            let rest = &plain[end..];
+            let record = &rest[..portion(rest, RECORD_BYTES)];
             self.session.writer().write_all(record)?;
             while self.session.wants_write() {
                 self.session.write_tls(&mut sealed.bytes)?;

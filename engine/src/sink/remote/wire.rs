@@ -10,7 +10,7 @@ use rustls::ClientConnection;
 
 use super::host_of;
 use crate::io::outgoing::Outgoing;
-use crate::tls::client::Client;
+use crate::tls::client::{Client, portion};
 
 /// Plaintext that is encrypted before it is sent: a few records of TLS.
 const STEP_BYTES: usize = 64 << 10;
@@ -131,7 +131,7 @@ impl Encrypted {
         if !self.flush()? {
             return Ok(0);
         }
-        let taken = self.tls.writer().write(&bytes[..bytes.len().min(STEP_BYTES)])?;
+        let taken = self.tls.writer().write(&bytes[..portion(bytes, STEP_BYTES)])?;
         self.flush()?;
         Ok(taken)
     }
