@@ -96,7 +96,8 @@ impl Arena {
         assert!(head < ALIGN, "an arena's head is less than a page");
         let n = self.len();
         let from = self.head;
-        self.reserve(ALIGN);
+        // What is kept free behind the records is for this, unless they were advanced into it.
+        self.reserve((head + n).saturating_sub(self.cap));
         self.memory_mut().copy_within(from..from + n, head);
         self.head = head;
         self.len = head + n;
@@ -303,6 +304,15 @@ mod tests {
             arena.shift_to_head(head);
             assert_eq!((arena.filled(), arena.head()), (&b"hello"[..], head));
         }
+        let mut full = Arena::new(ARENA_BYTES);
+        full.clear_with_head(7);
+        full.extend(&vec![1; ARENA_BYTES]);
+        full.shift_to_head(ALIGN - 1);
+        assert_eq!(
+            (full.len(), full.capacity()),
+            (ARENA_BYTES, BATCH_BYTES),
+            "what is full needs no more memory"
+        );
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Ledger {
         self.offset.store(len.wrapping_sub(taken), Ordering::Relaxed);
     }
 
+    /// The file's end is `off` bytes, modulo a block, behind where [`Ledger::end`] has it.
+    pub(super) fn put_right(&self, off: u64) {
+        self.offset.fetch_add(off, Ordering::Relaxed);
+    }
+
     /// The length of a file that the ledger knows, by its identity.
     pub(super) fn committed_len(&self, dev: u64, ino: u64) -> Option<u64> {
         let state = self.state();

@@ -22,11 +22,13 @@ use super::output::{Kind, Output};
 use super::packer::Packer;
 use super::rotate;
 use super::settings::{Fsync, Settings};
+use super::step::BLOCK;
 use super::trouble::{Attempt, Patience};
 use super::writer::Job;
 use crate::batch::{Batch, Verdict};
 use crate::io::{Backend, IoFile};
 use crate::keeper::Persist;
+use crate::lane::CREDIT_BATCHES;
 use crate::shard::Intake;
 use crate::sink::template::Clocked;
 
@@ -65,6 +67,8 @@ pub(super) struct Owner {
     pub(super) opened: std::collections::VecDeque<String>,
     /// Bytes of all batches in files so far.
     pub(super) taken: u64,
+    /// By how much the last batches' heads were off, always the same, and how many they were.
+    astray: (usize, u32),
     path: Clocked,
     /// Written to `current`, and not covered by a sync that has begun.
     unsynced: Vec<Box<Batch>>,
@@ -94,6 +98,7 @@ impl Owner {
             current: None,
             opened: std::collections::VecDeque::new(),
             taken: 0,
+            astray: (0, 0),
             path,
             unsynced: Vec::new(),
             syncing: None,
@@ -188,6 +193,7 @@ impl Owner {
         // It went back with what was before it, when that could not be closed.
         let Some(batch) = self.unwritten.take() else { return };
         let mut job = Job::new(batch);
+        self.look_at_head(&job.batch);
         self.write(&mut job, &path).await;
         if self.is_failing {
             self.unwritten = Some(job.batch);
@@ -197,6 +203,23 @@ impl Owner {
         self.written(job.batch);
         if let (Fsync::Interval(interval), false) = (self.around.settings.fsync, self.unsynced.is_empty()) {
             self.sync_due.get_or_insert_with(|| Instant::now() + interval);
+        }
+    }
+
+    /// What goes another way than into this file (to a rescue and back, into a new file twice) moves its end away from where
+    /// the ledger has it, and then every batch would be moved in memory before it is written. Where that has lasted longer
+    /// than batches of one lane are under way, the ledger is put right.
+    fn look_at_head(&mut self, batch: &Batch) {
+        let Some(Output { kind: Kind::File(file), .. }) = &self.current else { return };
+        let standing = file.writer.standing();
+        let off = standing.head().wrapping_sub(batch.arena.head()) % BLOCK;
+        self.astray = match self.astray {
+            (before, times) if off != 0 && off == before => (off, times + 1),
+            _ => (off, u32::from(off != 0)),
+        };
+        if self.astray.1 > CREDIT_BATCHES {
+            self.around.ledger.put_right(off as u64);
+            self.astray = (0, 0);
         }
     }
 
@@ -232,7 +255,11 @@ impl Owner {
         let Some(Output { path, kind: Kind::File(file) }) = self.current.take() else { return };
         self.around.ledger.forget(file.dev, file.ino);
         let batches = std::mem::take(&mut self.unsynced);
+        // The new file gets these, and not what was in the old one.
+        let again: u64 = batches.iter().map(|batch| batch.arena.len() as u64).sum();
+        self.taken = self.taken.wrapping_sub(again);
         self.write_all(batches, &path).await;
+        self.taken = self.taken.wrapping_add(again);
     }
 
     /// Writes batches that were written before. What is at the path need not be a file any more.

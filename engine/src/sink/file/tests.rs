@@ -16,6 +16,7 @@ use super::*;
 use crate::batch::{Mark, Ticket};
 use crate::io::Backend;
 use crate::io::runtime::Runtime;
+use crate::lane::CREDIT_BATCHES;
 use crate::pool::Arena;
 use crate::sink::template::Template;
 
@@ -136,6 +137,10 @@ impl Rig {
 
     fn send_at(&mut self, dice: &mut Dice, bytes: usize, received_ns: i64) {
         let batch = batch(dice, &mut self.number, bytes, received_ns);
+        self.put(batch);
+    }
+
+    fn put(&mut self, batch: Box<Batch>) {
         self.sent.extend_from_slice(batch.bytes());
         self.sent_batches += 1;
         self.sink.sealed(0, batch.arena.len());
@@ -219,6 +224,43 @@ fn the_next_head_is_known_before_the_batches_are_written() {
             assert_eq!(rig.sink.head_for_next(0) as u64, len % 4096);
         }
         assert!(dir.path().join("out.log.1").exists());
+        rig.end().await;
+    });
+}
+
+#[test]
+fn the_next_head_is_known_again_after_bytes_went_another_way() {
+    on_both(async |backend| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.log");
+        let mut rig = Rig::new(settings(path.to_str().unwrap()), backend);
+        let mut dice = Dice(11);
+        let is_known = |rig: &Rig| {
+            rig.sink.head_for_next(0) as u64 == fs::metadata(&path).map_or(0, |about| about.len()) % 4096
+        };
+        let mut send = async |rig: &mut Rig| {
+            let head = rig.sink.head_for_next(0);
+            let mut batch = batch(&mut dice, &mut rig.number, 5000, 0);
+            batch.arena.shift_to_head(head);
+            rig.put(batch);
+            rig.home(rig.sent_batches).await;
+        };
+        send(&mut rig).await;
+        fs::remove_file(&path).unwrap();
+        for _ in 0..3 {
+            // The first of these is written into the file that is gone, and into the new one then.
+            send(&mut rig).await;
+            assert!(is_known(&rig));
+        }
+        // What goes to a rescue was sealed for this file, and never comes.
+        rig.sink.sealed(0, 777);
+        assert!(!is_known(&rig));
+        for _ in 0..=CREDIT_BATCHES {
+            send(&mut rig).await;
+        }
+        assert!(is_known(&rig));
+        send(&mut rig).await;
+        assert!(is_known(&rig));
         rig.end().await;
     });
 }
