@@ -1,5 +1,6 @@
 //! The rows of the table: what is sent to what, and the CPU time it may cost.
 
+use std::process::Command;
 use std::sync::{Barrier, mpsc};
 
 use crate::clock::{Meter, SENDER_CPU, thread_ns};
@@ -21,6 +22,7 @@ const GRO_MILLIONS: f64 = 3.0;
 enum At {
     /// The engine over TCP, with what the source is told beside its address, and its sink.
     Tcp(&'static str, Sink),
+    Tls,
     Unix,
     Udp(&'static str),
     /// Reads that only copy; streams with this SO_RCVLOWAT.
@@ -77,6 +79,8 @@ const KEEP: At = At::Tcp(", header_mode = \"keep\"", Sink::Blackhole);
 const RAW: At = At::Tcp("", Sink::File("raw"));
 const NDJSON: At = At::Tcp("", Sink::File("ndjson"));
 
+const TLS: &str = "tls, large writes";
+
 const ROWS: &[Row] = &[
     Row::new("floor: tcp, large writes, copied", At::FloorTcp(1), 1, LARGE, 4000),
     Row::new("floor: tcp, large writes, 256 conn., copied", At::FloorTcp(1), 256, LARGE, 4000),
@@ -95,6 +99,7 @@ const ROWS: &[Row] = &[
     Row::new("tcp, a send each, 64 connections", TCP, 64, 1, 1000).at_most(600.0),
     Row::new("tcp, large writes, into a file, raw", RAW, 1, LARGE, 16_000),
     Row::new("tcp, large writes, into a file, ndjson", NDJSON, 1, LARGE, 8000),
+    Row::new(TLS, At::Tls, 1, LARGE, 4000),
     Row::new("unix stream, large writes", At::Unix, 1, LARGE, 4000),
     Row::new("udp", At::Udp(""), 1, 1, 500).at_most(1300.0),
     Row::new("udp, UDP_SEGMENT sender, gro off", At::Udp(""), 1, SEGMENTS, 1000),
@@ -122,6 +127,9 @@ pub fn print_differences(table: &Table) {
         if let (Some(into), Some(base)) = (ns(&format!("{plain}, into a file, {format}")), ns(plain)) {
             println!("into a file, {format}: {:.1} ns a message more (raw: target 60)", into - base);
         }
+    }
+    if let (Some(tls), Some(base)) = (table.per_second(TLS), table.per_second(plain)) {
+        println!("{TLS}: {:.0} % of the plain rate (target 50)", tls * 100.0 / base);
     }
     for (name, floor) in [
         (plain, "floor: tcp, large writes, copied"),
@@ -155,6 +163,7 @@ impl Row {
                     Receiver::start(&(syslog_source("s", at, "udp", more) + &Sink::Blackhole.sink())),
                 )
             }
+            At::Tls => tls_receiver(),
             At::Unix => unix_receiver(),
         };
         let exactly = !matches!(self.at, At::Udp(more) if more.contains("gro = true"));
@@ -171,6 +180,27 @@ impl Sink {
             }
         }
     }
+}
+
+/// A receiver with a certificate for localhost, by an authority that the sender is told.
+fn tls_receiver() -> (To, Receiver) {
+    let (folder, at) = (tempfile::tempdir().expect("a folder for the bench"), free_port(false));
+    let make = |name: &str, more: &[&str]| {
+        let new =
+            ["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        let (key, pem) = (format!("{name}.key"), format!("{name}.pem"));
+        let out = ["-subj", &format!("/CN={name}"), "-keyout", &key, "-out", &pem];
+        let made = Command::new("openssl").current_dir(folder.path()).args(new).args(out).args(more).output();
+        let made = made.expect("openssl is there");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    make("ca", &[]);
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"];
+    make("server", &[&["-CA", "ca.pem", "-CAkey", "ca.key"], &leaf[..]].concat());
+    let ca = folder.path().join("ca.pem");
+    let tls = ", protocol = \"tls\", tls = { cert = \"server.pem\", key = \"server.key\" }";
+    let parts = syslog_source("s", at, "tcp", tls) + &Sink::Blackhole.sink();
+    (To::Tls(at, ca), Receiver::start_in(folder, &parts))
 }
 
 fn unix_receiver() -> (To, Receiver) {

@@ -4,13 +4,19 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use engine::config::tls::{TlsConnect, TlsVersion};
+use engine::config::types::OneOrMany;
+use engine::tls::client::{Client, portion};
 
 use crate::message::{MESSAGE_BYTES, Messages};
 
 /// Datagrams of one call.
 const DATAGRAMS: usize = 64;
+/// Plaintext of a record of TLS, at most.
+const RECORD_BYTES: usize = 16 << 10;
 /// The kernel's send buffer of a datagram socket.
 const SEND_BUFFER: i32 = 8 << 20;
 
@@ -18,6 +24,8 @@ const SEND_BUFFER: i32 = 8 << 20;
 #[derive(Clone, Debug)]
 pub enum To {
     Tcp(SocketAddr),
+    /// With the authority that is trusted.
+    Tls(SocketAddr, PathBuf),
     Unix(PathBuf),
     Udp(SocketAddr),
 }
@@ -98,6 +106,57 @@ impl Sender {
     }
 }
 
+/// A stream that is encrypted, a write at a time.
+struct Encrypted {
+    session: rustls::ClientConnection,
+    socket: TcpStream,
+    sealed: Vec<u8>,
+}
+
+impl Encrypted {
+    fn shake(mut socket: TcpStream, ca: &Path) -> io::Result<Self> {
+        let said = |finding: engine::diagnosis::Diagnostic| io::Error::other(finding.message);
+        let (cert, key, server_name) = (None, None, None);
+        let versions = OneOrMany(vec![TlsVersion::V13]);
+        let trust = TlsConnect { ca: Some(ca.to_owned()), cert, key, server_name, versions };
+        let mut session =
+            Client::open(&trust).and_then(|client| client.session("localhost")).map_err(said)?;
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        Ok(Self { session, socket, sealed: Vec::new() })
+    }
+}
+
+impl Write for Encrypted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let next = at + portion(&bytes[at..], RECORD_BYTES);
+            self.session.writer().write_all(&bytes[at..next])?;
+            while self.session.wants_write() {
+                self.session.write_tls(&mut self.sealed)?;
+            }
+            at = next;
+        }
+        self.socket.write_all(&self.sealed)?;
+        self.sealed.clear();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Encrypted {
+    fn drop(&mut self) {
+        self.session.send_close_notify();
+        // A receiver that does not listen to the end changes nothing.
+        let _ = self.session.write_tls(&mut self.socket);
+    }
+}
+
 fn connect(to: &To, how: How) -> io::Result<Socket> {
     Ok(match to {
         To::Tcp(at) => {
@@ -105,6 +164,7 @@ fn connect(to: &To, how: How) -> io::Result<Socket> {
             stream.set_nodelay(true)?;
             Socket::Stream(Box::new(stream))
         }
+        To::Tls(at, ca) => Socket::Stream(Box::new(Encrypted::shake(TcpStream::connect(at)?, ca)?)),
         To::Unix(path) => Socket::Stream(Box::new(UnixStream::connect(path)?)),
         To::Udp(at) => {
             let socket = UdpSocket::bind(("127.0.0.1", 0))?;

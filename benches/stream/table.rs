@@ -18,6 +18,10 @@ impl Run {
     pub fn ns(&self) -> f64 {
         self.took.cpu_ns as f64 / self.messages.max(1) as f64
     }
+
+    fn per_second(&self) -> f64 {
+        self.messages as f64 / self.took.wall.as_secs_f64()
+    }
 }
 
 /// Rows in the order in which they first came.
@@ -43,7 +47,16 @@ impl Table {
 
     /// The median of a row's CPU time a message, if it was measured.
     pub fn ns(&self, name: &str) -> Option<f64> {
-        self.rows.iter().find(|row| row.name == name).map(|row| median(row.runs.iter().map(Run::ns)))
+        self.median_of(name, Run::ns)
+    }
+
+    /// The median of a row's messages a second.
+    pub fn per_second(&self, name: &str) -> Option<f64> {
+        self.median_of(name, Run::per_second)
+    }
+
+    fn median_of(&self, name: &str, figure: fn(&Run) -> f64) -> Option<f64> {
+        self.rows.iter().find(|row| row.name == name).map(|row| median(row.runs.iter().map(figure)))
     }
 
     pub fn print(&self) {
@@ -53,7 +66,7 @@ impl Table {
         );
         for row in &self.rows {
             let ns = |run: &Run| run.ns();
-            let rate = |run: &Run| run.messages as f64 / run.took.wall.as_secs_f64() / 1e6;
+            let rate = |run: &Run| run.per_second() / 1e6;
             let middle = median(row.runs.iter().map(ns));
             println!(
                 "{:<44} {middle:>9.1} {:>6.1} {:>7} {:>9.2} {:>8} {:>6.1}%",

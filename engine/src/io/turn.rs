@@ -420,10 +420,8 @@ impl Streams {
     fn run_timers(&self) {
         self.fetch_raised();
         let core = &mut *self.core.borrow_mut();
-        if core.now_ns >= core.sweep_ns {
-            if core.sweep() {
-                self.buffers.look();
-            }
+        if core.now_ns >= core.sweep_ns && core.sweep() {
+            self.buffers.look();
         }
     }
 

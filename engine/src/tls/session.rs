@@ -20,7 +20,7 @@ use crate::escape::escape_outside_to;
 
 /// Ciphertext that one call of [`Session::read`] decrypts, a record more or less, so that it is still in the cache when
 /// the plaintext is looked at.
-const STEP_BYTES: usize = 64 << 10;
+const STEP_BYTES: usize = 32 << 10;
 /// Type, version and length of a record.
 const HEADER_BYTES: usize = 5;
 /// What follows a header is shorter.
