@@ -54,7 +54,7 @@ impl Arena {
     /// Bytes that still fit without growing.
     #[inline]
     pub fn room(&self) -> usize {
-        self.cap - ALIGN - self.len
+        (self.cap - ALIGN).saturating_sub(self.len)
     }
 
     /// Bytes allocated.

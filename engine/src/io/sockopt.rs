@@ -131,7 +131,7 @@ pub(super) fn unread(fd: BorrowedFd<'_>) -> u64 {
     if code == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
-/// Whether bytes wait that a receive returns. Where the mark of an urgent byte is all that waits, none does.
+/// Whether bytes wait that a receive returns.
 pub(super) fn has_unread(fd: BorrowedFd<'_>) -> bool {
     let mut byte = 0u8;
     // SAFETY: the kernel writes at most one byte, into `byte`.

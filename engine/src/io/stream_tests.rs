@@ -433,6 +433,32 @@ fn connections_whose_bytes_wait_for_a_shard_are_not_idle() {
 }
 
 #[test]
+fn a_source_that_is_held_back_keeps_those_whose_bytes_wait_and_no_others() {
+    let idle = Some(Duration::from_millis(300));
+    for (place, idle) in EVERYWHERE.into_iter().flat_map(|place| [(place, idle), (place, None)]) {
+        on(place, move |streams| async move {
+            let (checker, source, at) = checked(&streams, StreamOptions { idle, ..StreamOptions::default() });
+            let mut sockets: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(at).unwrap()).collect();
+            until("both are there", || streams.connections(source) == 2).await;
+            streams.pause(source);
+            sockets[0].write_all(&patterned(10)).unwrap();
+            let how = if idle.is_some() { Closed::Idle } else { Closed::Late };
+            if idle.is_none() {
+                let both: Vec<Conn> = checker.at.borrow().keys().copied().collect();
+                both.into_iter().for_each(|conn| streams.set_deadline(conn, Some(Duration::ZERO)));
+            }
+            until("the silent one is closed", || checker.closed.borrow()[..] == [how]).await;
+            let resumed = Instant::now();
+            streams.resume(source);
+            until("the other has brought what it had", || checker.bytes.get() == 10).await;
+            until("it is closed then", || checker.closed.borrow()[..] == [how, how]).await;
+            let least = if idle.is_some() { 300 } else { 1000 };
+            assert!(resumed.elapsed() >= Duration::from_millis(least), "it had time to answer, {place:?}");
+        });
+    }
+}
+
+#[test]
 fn answers_arrive_and_a_peer_that_does_not_read_them_is_closed() {
     for place in EVERYWHERE {
         on(place, |streams| async move {

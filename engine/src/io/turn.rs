@@ -28,6 +28,8 @@ use super::stream::{Closed, Conn, Refused, StreamConsumer, StreamSource, Streams
 const SWEEP_NS: u64 = 250_000_000;
 /// Sweeps in a row at which a connection has missed its deadline and might have received what waits, until it is closed.
 const OVERDUE_SWEEPS: u8 = 8;
+/// What is left at least, of the time that a connection has, after we held it up.
+const GRACE_NS: u64 = OVERDUE_SWEEPS as u64 * SWEEP_NS;
 /// How long accepting rests when the kernel cannot.
 const ACCEPT_REST_NS: u64 = 100_000_000;
 /// Reads of one connection in a turn, and buffers of one read, when it is read directly.
@@ -523,6 +525,11 @@ impl Core {
             let idle = self.sources[connection.source as usize].options.idle;
             let idle_ns = idle.map_or(NEVER, |idle| idle.as_nanos() as u64);
             again |= connection.deadline_ns != NEVER;
+            let is_near = connection.deadline_ns < now_ns + GRACE_NS;
+            if is_near && !connection.receiving && sockopt::has_unread(connection.fd.as_fd()) {
+                // It is we who hold it up. When its bytes are read, it needs time for what it has to answer.
+                connection.deadline_ns = now_ns + GRACE_NS;
+            }
             let silent_ns = now_ns.saturating_sub(connection.received_ns);
             let how = match () {
                 () if now_ns >= connection.deadline_ns => Closed::Late,
@@ -532,15 +539,18 @@ impl Core {
                     continue;
                 }
             };
-            // One that may not receive is neither late nor idle by its own doing, nor is one whose bytes wait since it may again.
+            if !sockopt::has_unread(connection.fd.as_fd()) {
+                late.push((slot as u32, how));
+                continue;
+            }
+            // Whose bytes wait is not silent, and is held up by us as long as it may not receive.
             if !connection.receiving {
                 connection.overdue = 0;
                 continue;
             }
-            connection.overdue = connection.overdue.saturating_add(u8::from(counts));
             // Who shakes hands byte by byte has always some that wait.
-            let dribbles = how == Closed::Late && connection.overdue >= OVERDUE_SWEEPS;
-            if dribbles || !sockopt::has_unread(connection.fd.as_fd()) {
+            connection.overdue = connection.overdue.saturating_add(u8::from(counts));
+            if how == Closed::Late && connection.overdue >= OVERDUE_SWEEPS {
                 late.push((slot as u32, how));
             }
         }

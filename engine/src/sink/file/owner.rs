@@ -67,8 +67,7 @@ pub(super) struct Owner {
     pub(super) opened: std::collections::VecDeque<String>,
     /// Bytes of all batches in files so far.
     pub(super) taken: u64,
-    /// By how much the last batches' heads were off, always the same, and how many they were.
-    astray: (usize, u32),
+    astray: Astray,
     path: Clocked,
     /// Written to `current`, and not covered by a sync that has begun.
     unsynced: Vec<Box<Batch>>,
@@ -79,6 +78,17 @@ pub(super) struct Owner {
     pub(super) is_failing: bool,
     /// A batch that was taken and is not begun yet: behind what is not durable, it is the next for the rescue.
     unwritten: Option<Box<Batch>>,
+}
+
+/// What the heads of the last batches were like.
+#[derive(Default)]
+struct Astray {
+    /// By how much the last one was off, bytes.
+    before: usize,
+    /// How many in a row were off by that.
+    times: u32,
+    /// Batches that are not looked at: their heads are from before the ledger was put right.
+    rest: u32,
 }
 
 enum Event {
@@ -98,7 +108,7 @@ impl Owner {
             current: None,
             opened: std::collections::VecDeque::new(),
             taken: 0,
-            astray: (0, 0),
+            astray: Astray::default(),
             path,
             unsynced: Vec::new(),
             syncing: None,
@@ -208,18 +218,22 @@ impl Owner {
 
     /// What goes another way than into this file (to a rescue and back, into a new file twice) moves its end away from where
     /// the ledger has it, and then every batch would be moved in memory before it is written. Where that has lasted longer
-    /// than batches of one lane are under way, the ledger is put right.
+    /// than batches of one lane are under way, the ledger is put right, and what was under way by then passes.
     fn look_at_head(&mut self, batch: &Batch) {
         let Some(Output { kind: Kind::File(file), .. }) = &self.current else { return };
-        let standing = file.writer.standing();
-        let off = standing.head().wrapping_sub(batch.arena.head()) % BLOCK;
-        self.astray = match self.astray {
-            (before, times) if off != 0 && off == before => (off, times + 1),
-            _ => (off, u32::from(off != 0)),
-        };
-        if self.astray.1 > CREDIT_BATCHES {
+        let off = file.writer.standing().head().wrapping_sub(batch.arena.head()) % BLOCK;
+        let Astray { before, times, rest } = &mut self.astray;
+        if *rest > 0 {
+            *rest -= 1;
+            return;
+        }
+        *times = if off != 0 && off == *before { *times + 1 } else { u32::from(off != 0) };
+        *before = off;
+        if *times > CREDIT_BATCHES {
+            // For the next file as well.
+            self.taken = self.taken.wrapping_sub(off as u64);
             self.around.ledger.put_right(off as u64);
-            self.astray = (0, 0);
+            self.astray = Astray { rest: 4 * CREDIT_BATCHES, ..Astray::default() };
         }
     }
 

@@ -261,6 +261,14 @@ fn the_next_head_is_known_again_after_bytes_went_another_way() {
         assert!(is_known(&rig));
         send(&mut rig).await;
         assert!(is_known(&rig));
+        // In the next file as well.
+        fs::rename(&path, dir.path().join("aside.log")).unwrap();
+        rig.sink.reopen();
+        while !is_known(&rig) || !path.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        send(&mut rig).await;
+        assert!(is_known(&rig));
         rig.end().await;
     });
 }
