@@ -196,6 +196,10 @@ fn wp202_an_expired_certificate_an_untrusted_one_and_the_wrong_kind_of_port() {
             "ssl_ca_location",
         ],
     );
+    Trial::source(&broker.trusted(), "t", &tls(&broker.authority().with_file_name("namesake.pem"))).fails(
+        "[WP202]",
+        &["has only the name of one in ", "namesake.pem", "certificate of CN=server", "ssl_ca_location"],
+    );
     Trial::source(&broker.trusted(), "t", "")
         .fails("[WP202]", &["speaks TLS only, and none is configured", "security_protocol = \"SSL\""]);
     Trial::source(&broker.plain(), "t", &ours)

@@ -334,8 +334,7 @@ fn a_topic_that_is_deleted_while_it_is_read_is_told_and_the_engine_goes_on() {
         make_topic(&brokers, topic, 1);
         Sender::new(&brokers, topic).numbers(0, 10);
     }
-    let config = "config = { topic_metadata_refresh_interval_ms = 1000 }";
-    let stage = Stage::reading(&brokers, &format!("{gone},{stays}"), &group, config);
+    let stage = Stage::reading(&brokers, &format!("{gone},{stays}"), &group, "");
     let engine = stage.start();
     stage.await_lines(20);
     delete_topic(&brokers, &gone);

@@ -12,7 +12,8 @@ const CONFIGURATION: &str = "[req]\ndistinguished_name = name\n[name]\n\
     [ours]\ndatabase = index.txt\nnew_certs_dir = .\nserial = serial\ndefault_md = sha256\npolicy = any\n\
     [any]\ncommonName = supplied\n";
 
-/// `ca.pem`, `server.pem`, `client.pem` and `old.pem` signed by it, and `stranger.pem`, an authority that signed none of them.
+/// `ca.pem`, `server.pem`, `client.pem` and `old.pem` signed by it, and two authorities that signed none of them: `stranger.pem`,
+/// and `namesake.pem`, whose name is the first one's.
 #[derive(Clone)]
 pub struct Papers {
     folder: Arc<tempfile::TempDir>,
@@ -30,6 +31,11 @@ impl Papers {
             "req -x509 -days 90 -extensions authority -subj /CN=other",
             "other",
             "-out stranger.pem",
+        );
+        this.openssl(
+            "req -x509 -days 90 -extensions authority -subj /CN=ca",
+            "namesake",
+            "-out namesake.pem",
         );
         for (name, dates) in [
             ("server", "-days 90"),

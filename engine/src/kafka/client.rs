@@ -17,6 +17,10 @@ pub const FETCHED_KIB: u64 = 16 << 10;
 /// source takes for all of it.
 const FETCH_AGAIN_MS: u64 = 20;
 
+/// Between two questions whether the topics that are read are still there, and which ones a `^regex` is for by now. Of a topic
+/// that is deleted librdkafka learns in no other way, and five minutes, as it has it, is long for a source that has gone silent.
+const REFRESH_MS: u64 = 10_000;
+
 /// librdkafka's own, where nothing else is said.
 const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
 
@@ -61,6 +65,7 @@ pub fn consumer(brokers: &[String], group: &str, given: &kafka::ClientConfig) ->
     }
     set_unless_given(&mut config, "queued.max.messages.kbytes", FETCHED_KIB);
     set_unless_given(&mut config, "fetch.queue.backoff.ms", FETCH_AGAIN_MS);
+    set_unless_given(&mut config, "topic.metadata.refresh.interval.ms", REFRESH_MS);
     set_unless_given(&mut config, "statistics.interval.ms", STATISTICS_MS);
     config
 }

@@ -127,6 +127,11 @@ impl Client {
                  a file: tls.ca",
                 self.trusted()
             ),
+            CertificateError::BadSignature => format!(
+                "the server's certificate is signed by an authority that has only the name of one in {}: its key is \
+                 another; put the present one into that file: tls.ca",
+                self.trusted()
+            ),
             CertificateError::Expired => "the server's certificate has expired; renew it there".to_owned(),
             CertificateError::ExpiredContext { not_after, .. } => {
                 let until =

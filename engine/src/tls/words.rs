@@ -14,6 +14,9 @@ pub fn explain(error: &Error) -> String {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "its certificate is signed by none of the authorities in 'client_ca'".into()
         }
+        Error::InvalidCertificate(CertificateError::BadSignature) => {
+            "its certificate is signed by an authority that has only the name of one in 'client_ca': its key is another".into()
+        }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "its certificate has expired".into()
         }

@@ -128,12 +128,14 @@ fn refusal(at: SocketAddr, connect: &TlsConnect) -> String {
 fn who_cannot_prove_the_name_gets_nothing() {
     let papers = Papers::new();
     papers.make("stranger", "authority", None);
+    let namesakes = Papers::new();
     make_expired(&papers);
     let trusts = |ca| trusting(&papers, ca);
     let named = TlsConnect { server_name: Some("logs.example.org".into()), ..trusts("ca.pem") };
     for (cert, connect, words) in [
         ("server", named, "not for logs.example.org, but for localhost, 127.0.0.1"),
         ("server", trusts("stranger.pem"), "signed by none of the authorities in "),
+        ("server", trusting(&namesakes, "ca.pem"), "has only the name of one in "),
         (
             "server",
             TlsConnect { ca: None, ..trusts("ca.pem") },

@@ -24,6 +24,8 @@ use crate::source::kafka::Start;
 const WITHIN: Duration = Duration::from_secs(4);
 /// librdkafka waits for its time-out also where a password is refused, so the first question is a short one.
 const ASK_AGAIN: Duration = Duration::from_millis(800);
+/// Between two questions to a group that has no coordinator yet.
+const COORDINATOR_AGAIN: Duration = Duration::from_millis(100);
 /// How long librdkafka's own words are waited for behind a failure.
 const WORDS_WITHIN: Duration = Duration::from_millis(200);
 /// How long an address that a broker advertises may take.
@@ -216,7 +218,7 @@ impl Cluster {
     pub(super) fn group(&self, group: &str, config: &ClientConfig) -> Result<((), String), Diagnostic> {
         let mut asked = TopicPartitionList::new();
         asked.add_partition_offset("wpgen", 0, Offset::Invalid).map_err(|error| self.why(&error))?;
-        match self.client.committed_offsets(asked, WITHIN) {
+        match coordinated(|| self.client.committed_offsets(asked.clone(), WITHIN)) {
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 return Err(blame::denied_group(&shown(group)));
             }
@@ -224,7 +226,8 @@ impl Cluster {
             Ok(_) => {}
         }
         self.session(config)?;
-        let list = self.client.fetch_group_list(Some(group), WITHIN).map_err(|error| self.why(&error))?;
+        let list = coordinated(|| self.client.fetch_group_list(Some(group), WITHIN))
+            .map_err(|error| self.why(&error))?;
         let Some(found) = list.groups().iter().find(|found| found.name() == group) else {
             return Ok(((), format!("{} is new", shown(group))));
         };
@@ -316,6 +319,27 @@ impl Cluster {
             Ok((high - at).max(0))
         };
         partitions.iter().map(lag).collect()
+    }
+}
+
+/// Asks until the group has a coordinator: a new cluster makes the topic of offsets for the first who asks, and one that has
+/// lost a node reads it anew.
+fn coordinated<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let until = Instant::now() + WITHIN;
+    loop {
+        let answer = ask();
+        let passes = matches!(
+            answer.as_ref().err().and_then(KafkaError::rdkafka_error_code),
+            Some(
+                RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+            )
+        );
+        if !passes || Instant::now() > until {
+            return answer;
+        }
+        std::thread::sleep(COORDINATOR_AGAIN);
     }
 }
 

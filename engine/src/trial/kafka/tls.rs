@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
@@ -39,7 +40,7 @@ pub(super) fn shake(host: &str, mut stream: TcpStream, tls: &Tls) -> Result<Shak
                 Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
                 _ => "TLS 1.3",
             };
-            let proof = if tls.verify { ", verified" } else { ", not verified by us" };
+            let proof = if looker.has_verified() { ", verified" } else { ", not verified by us" };
             let found = format!("{name}: {version}{proof}; {}", looker.seen());
             Ok(Shaken::Done(Box::new(StreamOwned::new(session, stream)), found))
         }
@@ -94,6 +95,12 @@ fn refused(host: &str, why: &CertificateError, tls: &Tls, seen: &str) -> Diagnos
             finding(&format!("the broker's certificate is signed by none of the authorities in {trusted}"))
                 .help("put the certificate of the one that signed it into a PEM file:\nconfig = { ssl_ca_location = \"/etc/wpgen/ca.pem\" }")
         }
+        CertificateError::BadSignature => {
+            finding(&format!(
+                "the broker's certificate is signed by an authority that has only the name of one in {trusted}: its key is another"
+            ))
+            .help("put the certificate of the one that signed it, the present one, into that file: ssl_ca_location")
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             finding(&format!("the broker's certificate is not for the name '{host}'"))
                 .help("connect to a name that it is for: openssl x509 -noout -ext subjectAltName shows them")
@@ -139,6 +146,8 @@ struct Looker {
     verifier: Option<Arc<WebPkiServerVerifier>>,
     verify_name: bool,
     shown: Mutex<Option<CertificateDer<'static>>>,
+    /// Whether the verifier was satisfied.
+    verified: AtomicBool,
 }
 
 impl Looker {
@@ -147,7 +156,12 @@ impl Looker {
             .map(|roots| WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build())
             .transpose()
             .map_err(|error| Diagnostic::plain(format!("TLS cannot begin: {error}")))?;
-        Ok(Self { verifier, verify_name, shown: Mutex::default() })
+        Ok(Self { verifier, verify_name, shown: Mutex::default(), verified: AtomicBool::new(false) })
+    }
+
+    /// Whether the certificate was verified, and not only looked at.
+    fn has_verified(&self) -> bool {
+        self.verified.load(Ordering::Relaxed)
     }
 
     /// The certificate that was shown, in words.
@@ -173,7 +187,8 @@ impl Looker {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. }
-            | CertificateError::UnknownIssuer => true,
+            | CertificateError::UnknownIssuer
+            | CertificateError::BadSignature => true,
             _ => false,
         }
     }
@@ -194,7 +209,10 @@ impl ServerCertVerifier for Looker {
             Err(Error::InvalidCertificate(why)) if !self.is_ours_to_refuse(&why) => {
                 Ok(ServerCertVerified::assertion())
             }
-            verdict => verdict,
+            verdict => {
+                self.verified.store(verdict.is_ok(), Ordering::Relaxed);
+                verdict
+            }
         }
     }
 
