@@ -419,7 +419,14 @@ fn log_that_went_while_down(io: &str) {
 /// The path has gone from file to file while the engine did not look.
 fn renamed_again_and_again_between_two_looks(io: &str) {
     let site = site(io, "in/app.log");
-    fs::write(site.path("in/app.log.old"), "nobody asked for this\n").unwrap();
+    let (old, now) = (site.path("in/app.log.old"), site.path("now"));
+    fs::write(&old, "nobody asked for this\n").unwrap();
+    // What was made within the ten milliseconds before a look may have had the path since.
+    until("that is long ago", || {
+        fs::write(&now, "").unwrap();
+        let made = |path| fs::metadata(path).unwrap().modified().unwrap();
+        made(&now).duration_since(made(&old)).unwrap_or_default() > Duration::from_millis(20)
+    });
     fs::write(log(&site), text(0..50)).unwrap();
     let engine = site.start();
     until("it is followed", || lines_out(&site) == 50);
