@@ -4,6 +4,7 @@
 //! `cargo bench -p wpgen-engine --bench stream` prints the receiver's CPU time a message, beside receivers that only
 //! copy, in the same run. Words behind `--` choose: a part of a row's name (`-- udp`), or one of
 //!
+//! - `into-file` what a file costs more than counting
 //! - `latency` how long a message waits that is followed by silence
 //! - `neighbour` what a source whose sink stalls costs another one
 //! - `udp-capacity` the highest rate without loss, and 30 seconds of 80 % of it; a number of MiB behind it is the source's
@@ -40,7 +41,7 @@ fn main() {
     let full = std::env::args().any(|a| a == "--bench");
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     if !full {
-        rows::measure("", 1, 100);
+        rows::measure(|_| true, 1, 100);
         neighbour::measure(1, 100_000);
         return latency::measure(5);
     }
@@ -68,7 +69,11 @@ fn main() {
             None => println!("there is no rsyslogd here"),
         },
         wanted => {
-            let table = rows::measure(wanted, RUNS, 1);
+            let chosen = |name: &str| match wanted {
+                "into-file" => rows::INTO_FILE.contains(&name),
+                part => name.contains(part),
+            };
+            let table = rows::measure(chosen, RUNS, 1);
             table.print();
             rows::print_differences(&table);
         }

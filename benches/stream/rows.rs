@@ -79,7 +79,13 @@ const KEEP: At = At::Tcp(", header_mode = \"keep\"", Sink::Blackhole);
 const RAW: At = At::Tcp("", Sink::File("raw"));
 const NDJSON: At = At::Tcp("", Sink::File("ndjson"));
 
+const PLAIN: &str = "tcp, large writes";
+const RAW_FILE: &str = "tcp, large writes, into a file, raw";
+const FLOOR_FILE: &str = "floor: file, the same records from memory";
 const TLS: &str = "tls, large writes";
+
+/// The rows that say what a file costs.
+pub const INTO_FILE: [&str; 3] = [FLOOR_FILE, PLAIN, RAW_FILE];
 
 const ROWS: &[Row] = &[
     Row::new("floor: tcp, large writes, copied", At::FloorTcp(1), 1, LARGE, 4000),
@@ -89,15 +95,15 @@ const ROWS: &[Row] = &[
     Row::new("floor: tcp, a send each, 64 conn., copied", At::FloorTcp(1), 64, 1, 500),
     Row::new("floor: udp, recvmmsg", At::FloorUdp(false), 1, 1, 500),
     Row::new("floor: udp, gro, UDP_SEGMENT", At::FloorUdp(true), 1, SEGMENTS, 2000).paced(GRO_MILLIONS),
-    Row::new("floor: file, the same records from memory", At::FloorFile, 1, LARGE, 4000),
-    Row::new("tcp, large writes", TCP, 1, LARGE, 4000).at_most(130.0),
+    Row::new(FLOOR_FILE, At::FloorFile, 1, LARGE, 4000),
+    Row::new(PLAIN, TCP, 1, LARGE, 4000).at_most(130.0),
     Row::new("tcp, large writes, with an SD element", TCP, 1, LARGE, 4000).with_elements(),
     Row::new("tcp, large writes, header_mode = strip", STRIP, 1, LARGE, 4000),
     Row::new("tcp, large writes, header_mode = keep", KEEP, 1, LARGE, 4000),
     Row::new("tcp, large writes, 256 connections", TCP, 256, LARGE, 4000).at_most(160.0),
     Row::new("tcp, a send each", TCP, 1, 1, 1000).at_most(250.0),
     Row::new("tcp, a send each, 64 connections", TCP, 64, 1, 1000).at_most(600.0),
-    Row::new("tcp, large writes, into a file, raw", RAW, 1, LARGE, 16_000),
+    Row::new(RAW_FILE, RAW, 1, LARGE, 16_000),
     Row::new("tcp, large writes, into a file, ndjson", NDJSON, 1, LARGE, 8000),
     Row::new(TLS, At::Tls, 1, LARGE, 4000),
     Row::new("unix stream, large writes", At::Unix, 1, LARGE, 4000),
@@ -108,11 +114,11 @@ const ROWS: &[Row] = &[
         .paced(GRO_MILLIONS),
 ];
 
-/// Measures the rows whose names have `wanted` in them, `runs` times in alternation, each with `1 / part` of its messages.
-pub fn measure(wanted: &str, runs: usize, part: u64) -> Table {
+/// Measures the rows whose names are `chosen`, `runs` times in alternation, each with `1 / part` of its messages.
+pub fn measure(chosen: impl Fn(&str) -> bool, runs: usize, part: u64) -> Table {
     let mut table = Table::default();
     for _ in 0..runs {
-        for row in ROWS.iter().filter(|row| row.name.contains(wanted)) {
+        for row in ROWS.iter().filter(|row| chosen(row.name)) {
             table.add(row.name, row.target_ns, row.run(row.thousands * 1000 / part));
         }
     }
@@ -122,17 +128,16 @@ pub fn measure(wanted: &str, runs: usize, part: u64) -> Table {
 /// What a file costs more than a blackhole, and how far rows are from their floors.
 pub fn print_differences(table: &Table) {
     let ns = |name: &str| table.ns(name);
-    let plain = "tcp, large writes";
     for format in ["raw", "ndjson"] {
-        if let (Some(into), Some(base)) = (ns(&format!("{plain}, into a file, {format}")), ns(plain)) {
+        if let (Some(into), Some(base)) = (ns(&format!("{PLAIN}, into a file, {format}")), ns(PLAIN)) {
             println!("into a file, {format}: {:.1} ns a message more (raw: target 60)", into - base);
         }
     }
-    if let (Some(tls), Some(base)) = (table.per_second(TLS), table.per_second(plain)) {
+    if let (Some(tls), Some(base)) = (table.per_second(TLS), table.per_second(PLAIN)) {
         println!("{TLS}: {:.0} % of the plain rate (target 50)", tls * 100.0 / base);
     }
     for (name, floor) in [
-        (plain, "floor: tcp, large writes, copied"),
+        (PLAIN, "floor: tcp, large writes, copied"),
         ("tcp, large writes, 256 connections", "floor: tcp, large writes, 256 conn., copied"),
         ("tcp, a send each", "floor: tcp, a send each, 64 KiB mark"),
         ("udp", "floor: udp, recvmmsg"),
