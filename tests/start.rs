@@ -242,7 +242,7 @@ fn who_asks_while_a_sink_blocks_hears_what_is_waited_for_and_how_much_memory_it_
     let text = std::fs::read_to_string(folder.path().join("wpsrc.toml")).unwrap();
     let text = format!("{text}\n[sinks.params_override]\npath = \"/dev/full\"\n");
     std::fs::write(folder.path().join("wpsrc.toml"), text).unwrap();
-    std::fs::write(folder.path().join("app.log"), "a line of some length\n".repeat(1_000_000)).unwrap();
+    std::fs::write(folder.path().join("app.log"), "a line of some length\n".repeat(2_000_000)).unwrap();
     let engine = Started::in_folder(folder.path());
     until("the wait is told while it lasts", || {
         let told = status(folder.path());

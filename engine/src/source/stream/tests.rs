@@ -13,6 +13,7 @@ use super::*;
 use crate::frame::{Framing, Oversize};
 use crate::io::sockopt;
 use crate::lane::CREDIT_BATCHES;
+use crate::pool::ARENA_BYTES;
 use crate::sink::format::Format;
 use crate::source::headers::HeaderRules;
 use crate::source::playground::{BACKENDS, Keep, SHARDS, drain, start, until};
@@ -251,7 +252,8 @@ fn a_stop_takes_what_the_kernel_holds_when_its_sink_takes_it_however_late() {
         let listening = Listening::bind(&at, SHARDS, Some(8 << 20)).unwrap();
         // More than a stalled sink is given and the source holds, by less than the kernel does.
         let kernel_bytes = listening.receive_buffer().granted_bytes / 4;
-        let lines = u64::from(CREDIT_BATCHES) * 10_000 + (BUDGET_BYTES + kernel_bytes) / LINE_BYTES;
+        let given = u64::from(CREDIT_BATCHES) * ARENA_BYTES as u64;
+        let lines = (given + BUDGET_BYTES + kernel_bytes) / LINE_BYTES;
         let source = StreamSource::new(rules, listening);
         let Address::Inet(at) = *source.address() else { panic!("bound to a port") };
         let sink = Keep::new(0, Format::Raw);
@@ -307,13 +309,14 @@ fn a_stop_hears_a_peer_out_that_is_in_the_middle() {
 
 #[test]
 fn a_peer_that_trickles_does_not_hold_up_a_stop_beside_one_of_which_much_waits() {
+    const LINES: usize = 400_000;
     for backend in BACKENDS {
         let (source, at) = source(rules(Framing::Newline));
         let sink = Keep::new(0, Format::Raw);
         sink.stalled.store(true, Ordering::Relaxed);
         let engine = start(backend, &[(source, Arc::clone(&sink))]);
         let sender = std::thread::spawn(move || {
-            let lines: String = (0..300_000).map(|i| format!("{i:099}\n")).collect();
+            let lines: String = (0..LINES).map(|i| format!("{i:099}\n")).collect();
             send(at, lines.as_bytes())
         });
         until("it came to the middle", || engine.status().sources[0].records_in > 10_000);
@@ -330,7 +333,7 @@ fn a_peer_that_trickles_does_not_hold_up_a_stop_beside_one_of_which_much_waits()
         trickle.join().unwrap();
         drop(sender.join().unwrap());
         drain(engine);
-        assert_eq!(sink.len() - lines(), 300_000, "{backend:?}");
+        assert_eq!(sink.len() - lines(), LINES, "{backend:?}");
     }
 }
 

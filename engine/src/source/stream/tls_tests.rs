@@ -13,6 +13,8 @@ use super::entrance::GUESTS_MAX;
 use super::tests::{rules, source};
 use super::*;
 use crate::frame::Framing;
+use crate::lane::CREDIT_BATCHES;
+use crate::pool::ARENA_BYTES;
 use crate::sink::format::Format;
 use crate::source::playground::{BACKENDS, Keep, SHARDS, drain, start, until};
 use crate::tls::rig::Papers;
@@ -237,7 +239,10 @@ fn hands_are_shaken_while_a_sink_takes_nothing() {
         sink.stalled.store(true, Ordering::Relaxed);
         let engine = start(backend, &[(source, Arc::clone(&sink))]);
         let config = Arc::new(PAPERS.client(&TLS13, None));
-        let lines = "a line of some length, again and again and again\n".repeat(400_000);
+        let text = "a line of some length, again and again and again\n";
+        // More than the sink is given.
+        let count = (CREDIT_BATCHES as usize + 4) * ARENA_BYTES / text.len();
+        let lines = text.repeat(count);
         let mut first = connect(at, &config);
         first.write_all(lines.as_bytes()).unwrap();
         until("the worker waits", || engine.status().sources[0].waits.sink_ns > 0);
@@ -253,7 +258,7 @@ fn hands_are_shaken_while_a_sink_takes_nothing() {
         sink.stalled.store(false, Ordering::Relaxed);
         others.into_iter().for_each(goodbye);
         goodbye(first);
-        until("all are there", || sink.len() == 400_000);
+        until("all are there", || sink.len() == count);
         let figures = drain(engine);
         assert_eq!(figures[0].errors, 0, "{backend:?}");
     }
