@@ -195,13 +195,25 @@ pub(crate) fn transactional(
     None
 }
 
+/// What becomes of bytes that no checkpoint has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// They go: their records come again.
+    Cut,
+    /// Whole lines stay: they are the only copy.
+    Keep,
+    /// What the checkpoint says of each group.
+    #[default]
+    AsWritten,
+}
+
 /// What the last run left of a sink.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     /// What it has committed.
     pub(crate) groups: Vec<Group>,
-    /// Whether no source that feeds it can send again what was not committed.
-    pub(crate) is_only_copy: bool,
+    /// What becomes of what its files have beyond that.
+    pub(crate) rest: Rest,
 }
 
 /// Makes a sink that goes on with what `past` says it has committed.
@@ -278,7 +290,8 @@ fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Past {
         return Past::default();
     }
     let groups = before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect();
-    Past { groups, is_only_copy: !feeding().any(|source| source.params.can_repeat()) }
+    let comes_again = feeding().any(|source| source.params.can_repeat());
+    Past { groups, rest: if comes_again { Rest::AsWritten } else { Rest::Keep } }
 }
 
 fn make_file_sink(

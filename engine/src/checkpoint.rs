@@ -142,10 +142,13 @@ pub struct Group {
     pub sink: String,
     /// Which of the sink's groups this is.
     pub key: String,
-    /// The files and their committed lengths; a start truncates to those.
+    /// The files and their committed lengths; a start truncates to those, but for an only copy.
     pub files: Vec<Output>,
     /// Input ids and up to which position the files hold them.
     pub positions: Vec<(u64, u64)>,
+    /// Whether what lies behind the committed lengths is the only copy there is: then a start leaves whole lines.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_copy: bool,
 }
 
 /// An output file.

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::assemble::{
-    Making, Past, forgotten, make_sink, make_source, transactional, unordered, with_rescue,
+    Making, Past, Rest, forgotten, make_sink, make_source, transactional, unordered, with_rescue,
 };
 use crate::batch::SinkId;
 use crate::checkpoint::Snapshot;
@@ -418,7 +418,10 @@ impl Work<'_> {
                     self.findings.push(still_closing(new).help("it is opened as configured now when it has"));
                     return self.changes.sinks.fall_back(key, false);
                 }
-                Snapshot { groups: sink.groups(), ..Snapshot::default() }
+                let mut groups = sink.groups();
+                // A checkpoint of meanwhile may be without them: what is written must be announced again.
+                groups.iter_mut().for_each(|group| group.only_copy = false);
+                Snapshot { groups, ..Snapshot::default() }
             }
             None if self.is_closing(key) => {
                 self.findings.push(still_closing(new).help("it is opened as configured now when it has"));
@@ -549,7 +552,7 @@ impl Work<'_> {
         };
         let next_input = self.engine.next_input().load(Ordering::Acquire);
         // What the old one has not committed comes again, from the batches at hand.
-        let past = Past { groups: before.groups.clone(), is_only_copy: false };
+        let past = Past { groups: before.groups.clone(), rest: Rest::Cut };
         transactional(self.whole, sink, usize::from(id), next_input, &self.persist)
             .unwrap_or_else(|| make_sink(usize::from(id), sink, past, &self.persist))
             .and_then(|made| with_rescue(&self.next.engine.data_dir, sink, made, &self.persist))

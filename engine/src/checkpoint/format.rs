@@ -4,7 +4,7 @@
 //! JSON, because at three in the morning somebody reads it with `less`; a line each, because 10 000 of them must be
 //! written in a few milliseconds and a diff should show the one that moved. An older engine must refuse what it does
 //! not know, so VERSION rises with every change of meaning; unknown keys are ignored. A snapshot is written in the oldest
-//! version that can say it: 2 is 1 with lines for partitions.
+//! version that can say it: 2 is 1 with lines for partitions, 4 has groups of files whose ends are the only copy.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -16,7 +16,10 @@ use super::{Group, Input, Partition, Snapshot};
 const MAGIC: &str = "wpgen-checkpoint";
 /// The version without partitions.
 const VERSION_FIRST: u32 = 1;
-const VERSION: u32 = 2;
+/// The first version with partitions.
+const VERSION_PARTITIONS: u32 = 2;
+/// The first version with only copies, which an engine of before would cut. It is not 3, of which one flipped bit makes a 2.
+const VERSION: u32 = 4;
 
 /// Why bytes are no snapshot.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +69,11 @@ impl Encoder {
         let mut out = std::mem::take(&mut self.spare);
         out.clear();
         // The head has a fixed length, so that it can be filled in at the end without moving the rest.
-        let version = if snapshot.partitions.is_empty() { VERSION_FIRST } else { VERSION };
+        let version = match () {
+            () if snapshot.groups.iter().any(|group| group.only_copy) => VERSION,
+            () if !snapshot.partitions.is_empty() => VERSION_PARTITIONS,
+            () => VERSION_FIRST,
+        };
         writeln!(out, "{}", head(version, 0, 0))?;
         let body = out.len();
         let engine = LineOut::Engine { version: env!("CARGO_PKG_VERSION"), next_input: snapshot.next_input };
@@ -142,7 +149,7 @@ fn body(bytes: &[u8]) -> Result<&[u8], Wrong> {
     };
     match version.parse::<u32>() {
         Ok(version) if version > VERSION => return Err(Wrong::Newer(version)),
-        Ok(VERSION_FIRST..) => {}
+        Ok(VERSION_FIRST | VERSION_PARTITIONS | VERSION) => {}
         _ => return Err(broken("its version is not a known one")),
     }
     let [crc, length] = rest else { return Err(broken("its first line is not whole")) };

@@ -32,6 +32,7 @@ fn rich() -> Snapshot {
         key: "0".into(),
         files: vec![output],
         positions: vec![(1, 7), (2, 9)],
+        only_copy: true,
     };
     let partition = Partition {
         id: 3,
@@ -187,8 +188,10 @@ fn an_id_beyond_the_next_one_is_refused() {
 }
 
 #[test]
-fn an_engine_of_before_reads_what_has_no_partitions_and_refuses_what_has() {
+fn an_engine_of_before_reads_what_it_knows_and_refuses_what_it_would_cut() {
     let mut snapshot = rich();
+    assert!(encoded(&snapshot).starts_with(b"wpgen-checkpoint 4 "));
+    snapshot.groups[0].only_copy = false;
     assert!(encoded(&snapshot).starts_with(b"wpgen-checkpoint 2 "));
     snapshot.partitions.clear();
     assert!(encoded(&snapshot).starts_with(b"wpgen-checkpoint 1 "));

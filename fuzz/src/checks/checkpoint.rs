@@ -11,12 +11,13 @@ use super::folder;
 /// A file of any bytes, or one whose first line is right for any body.
 pub fn check(data: &[u8]) {
     let mut dial = Dial::new(data);
-    let head = dial.below(4);
+    let head = dial.below(5);
     let body = dial.rest();
     let file = match head {
         0 => body.to_vec(),
-        1 => with_head(3, body),
+        1 => with_head(5, body),
         2 => with_head(2, body),
+        3 => with_head(4, body),
         _ => with_head(1, body),
     };
     folder::with(|folder| {

@@ -2,8 +2,9 @@
 //!
 //! Invariants: committed lengths and input positions move together, under one lock, and only for bytes that are durable
 //! by the sink's own definition; so a snapshot says at any moment "these files, cut to these lengths, hold these inputs
-//! up to these positions". A file is in the ledger before its first byte is written, and a snapshot that has it is on
-//! disk by then: only so can a start tell an engine's unfinished bytes from what was in the file before.
+//! up to these positions"; and whether they are cut, it says before anything is written that a cut would take. A file is
+//! in the ledger before its first byte is written, and a snapshot that has it is on disk by then: only so can a start
+//! tell an engine's unfinished bytes from what was in the file before.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -56,6 +57,8 @@ pub(super) struct Ledger {
 struct State {
     files: Vec<Output>,
     positions: HashMap<u64, u64>,
+    /// Whether a start is to leave what is behind the committed lengths.
+    only_copy: bool,
     trouble: Option<Trouble>,
 }
 
@@ -65,8 +68,12 @@ const NOBODY: u32 = u32::MAX;
 impl Ledger {
     /// A ledger that goes on with what a checkpoint says.
     pub(super) fn new(outlet: Outlet, before: Group) -> Self {
-        let state =
-            State { files: before.files, positions: before.positions.into_iter().collect(), trouble: None };
+        let state = State {
+            files: before.files,
+            positions: before.positions.into_iter().collect(),
+            only_copy: before.only_copy,
+            trouble: None,
+        };
         Self {
             name: outlet.name(),
             outlet,
@@ -131,6 +138,16 @@ impl Ledger {
         self.state().files.retain(|file| (file.dev, file.ino) != (dev, ino));
     }
 
+    /// Says whether what is behind the committed lengths is the only copy; returns whether that is new.
+    pub(super) fn set_only_copy(&self, only_copy: bool) -> bool {
+        std::mem::replace(&mut self.state().only_copy, only_copy) != only_copy
+    }
+
+    /// Whether a start leaves what is behind the committed lengths.
+    pub(super) fn is_only_copy(&self) -> bool {
+        self.state().only_copy
+    }
+
     /// These batches are durable, and with them the file up to `len`.
     pub(super) fn commit(&self, dev: u64, ino: u64, len: u64, batches: &[Box<Batch>]) {
         let mut state = self.state();
@@ -155,7 +172,10 @@ impl Ledger {
         let state = self.state();
         let mut positions: Vec<_> = state.positions.iter().map(|(input, upto)| (*input, *upto)).collect();
         positions.sort_unstable();
-        Group { sink: sink.to_owned(), key: self.name.clone(), files: state.files.clone(), positions }
+        let files = state.files.clone();
+        // Of no file it says nothing, and an engine of before can go on with it.
+        let only_copy = state.only_copy && !files.is_empty();
+        Group { sink: sink.to_owned(), key: self.name.clone(), files, positions, only_copy }
     }
 
     /// Adds the positions of the inputs to `all`.

@@ -49,7 +49,6 @@ use ledger::Ledger;
 use owner::{Around, Home, Owner};
 use params::Existing;
 use place::{Opened, Regular};
-use recover::Rest;
 
 pub use ledger::Trouble;
 pub use place::OpenError;
@@ -87,9 +86,8 @@ impl FileSink {
         persist: Persist,
     ) -> Result<Arc<Self>, OpenError> {
         let mut table = Table::default();
-        let rest = if past.is_only_copy { Rest::Keep } else { Rest::Cut };
         for mut group in past.groups {
-            recover::recover(&mut group, rest)?;
+            recover::recover(&mut group, past.rest)?;
             table.before.insert(group.key.clone(), group);
         }
         let table = Mutex::new(table);

@@ -87,12 +87,17 @@ impl Owner {
         if first_time && self.around.settings.rotate.is_some() {
             self.packer.tidy(path.into());
         }
-        if self.around.ledger.committed_len(dev, ino).is_none_or(|committed| committed != regular.len) {
-            let known = self.around.ledger.committed_len(dev, ino).is_some();
-            if first_time && !known && self.around.settings.existing == Existing::Truncate {
-                regular.empty()?;
-            }
+        let committed = self.around.ledger.committed_len(dev, ino);
+        if first_time && committed.is_none() && self.around.settings.existing == Existing::Truncate {
+            regular.empty()?;
+        }
+        let is_known = committed == Some(regular.len);
+        if !is_known {
             self.around.ledger.announce(Path::new(path), dev, ino, regular.len);
+        }
+        // Nothing of it is written by now that is not accounted for.
+        let is_new = self.around.ledger.set_only_copy(!self.repeats);
+        if is_new || !is_known {
             self.persist().await;
         }
         self.around.ledger.goes_on(regular.len, self.taken);

@@ -67,6 +67,8 @@ pub(super) struct Owner {
     pub(super) opened: std::collections::VecDeque<String>,
     /// Bytes of all batches in files so far.
     pub(super) taken: u64,
+    /// Whether the batch written or taken last comes again after a crash.
+    pub(super) repeats: bool,
     astray: Astray,
     path: Clocked,
     /// Written to `current`, and not covered by a sync that has begun.
@@ -108,6 +110,7 @@ impl Owner {
             current: None,
             opened: std::collections::VecDeque::new(),
             taken: 0,
+            repeats: true,
             astray: Astray::default(),
             path,
             unsynced: Vec::new(),
@@ -181,6 +184,7 @@ impl Owner {
     async fn take(&mut self, batch: Box<Batch>) {
         self.around.ledger.held.fetch_add(1, Ordering::Relaxed);
         let path = self.path.at(batch.oldest_ns).to_owned();
+        self.repeats = self.comes_again(&batch);
         self.unwritten = Some(batch);
         if self.current.as_ref().is_some_and(|current| current.path != path) {
             let closed = self.close().await;
@@ -337,13 +341,24 @@ impl Owner {
         }
     }
 
+    /// Whether what is in a batch comes again where a crash takes it, from an input or a rescue.
+    fn comes_again(&self, batch: &Batch) -> bool {
+        self.around.intake.is_guarded() || batch.tickets.iter().any(|ticket| ticket.input != 0)
+    }
+
     /// Writes all of a job, however long it takes, or until a rescue is to have it.
     async fn write(&mut self, job: &mut Job, path: &str) {
+        self.repeats = self.comes_again(&job.batch);
         while !self.is_failing {
-            let Some(current) = &mut self.current else {
+            if self.current.is_none() {
                 self.open(path).await;
                 continue;
-            };
+            }
+            if self.repeats && self.around.ledger.set_only_copy(false) {
+                // From here on a start may cut the file, and so must know how long it is, for what was there before too.
+                self.persist().await;
+            }
+            let Some(current) = &mut self.current else { continue };
             let (result, is_stream) = match &mut current.kind {
                 Kind::File(file) => (file.writer.append(job).await, false),
                 Kind::Stream(stream) => (stream.write(job).await, true),
@@ -408,21 +423,23 @@ impl Owner {
         let (ledger, home) = (Arc::clone(&self.around.ledger), Rc::clone(&self.around.home));
         let persist = Arc::clone(&self.around.persist);
         let sync = self.around.settings.fsync != Fsync::Never;
-        // A start cuts the file to what the checkpoint says: what no input brings again is delivered only then.
+        // Where a start cuts the file to what the checkpoint says, what no input brings again is delivered only then.
         let is_once = batches.iter().flat_map(|batch| &batch.tickets).any(|ticket| ticket.input == 0);
+        let waits = is_once && !self.around.ledger.is_only_copy();
         let task = async move {
             if sync && let Err(error) = sync_data(&medium).await {
                 return Err((error, batches));
             }
             ledger.commit(dev, ino, len, &batches);
-            while is_once && persist().await.is_err() {
+            // Asked for anew: it may have changed while this was synced.
+            while is_once && !ledger.is_only_copy() && persist().await.is_err() {
                 // The keeper tells of it.
                 tokio::time::sleep(PERSIST_AGAIN).await;
             }
             batches.into_iter().for_each(|batch| home(batch, Verdict::Delivered));
             Ok(())
         };
-        if sync || is_once {
+        if sync || waits {
             self.syncing = Some(tokio::task::spawn_local(task));
         } else {
             // It does not wait for anything.

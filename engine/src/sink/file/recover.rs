@@ -1,7 +1,7 @@
 //! What a start does with the files of the run before: each is cut to what the checkpoint says is committed.
 //!
-//! What lies behind that was written and never accounted for, and will be sent again. Where no source can send again
-//! (sockets), the file has the only copy: then whole lines stay. A file is ours when device and
+//! What lies behind that was written and never accounted for, and will be sent again. Where it came from what cannot send
+//! again (sockets), the file has the only copy: then whole lines stay. A file is ours when device and
 //! inode are those of the checkpoint, at its path or, after a rotation that a crash cut short, under a name beside it
 //! that begins with the same name. Anything else is left alone, and so is a file that another engine has locked.
 
@@ -11,25 +11,22 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::place::OpenError;
+use crate::assemble::Rest;
 use crate::checkpoint::{Group, Output};
 use crate::lock::{locker, try_lock};
 
-/// What becomes of bytes that no checkpoint has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// They go: their records come again.
-    Cut,
-    /// Whole lines stay: they are the only copy.
-    Keep,
-}
-
 /// Cuts the files of a group, and takes out of it those that are no more at their path: they are finished.
 pub(super) fn recover(group: &mut Group, rest: Rest) -> Result<(), OpenError> {
+    let keeps = match rest {
+        Rest::Cut => false,
+        Rest::Keep => true,
+        Rest::AsWritten => group.only_copy,
+    };
     let mut still_there = Vec::new();
     for output in std::mem::take(&mut group.files) {
         match find(&output) {
             Some(found) => {
-                let len = cut(&found, &output, rest)?;
+                let len = cut(&found, &output, keeps)?;
                 if found == output.path {
                     still_there.push(Output { committed_len: len, ..output });
                 }
@@ -61,7 +58,7 @@ fn find(output: &Output) -> Option<PathBuf> {
 }
 
 /// Cuts the file and returns the length it has then.
-fn cut(path: &Path, output: &Output, rest: Rest) -> Result<u64, OpenError> {
+fn cut(path: &Path, output: &Output, keeps: bool) -> Result<u64, OpenError> {
     let io = |error: io::Error| OpenError::Io { path: path.to_owned(), error };
     let file: File = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
     if !try_lock(&file).map_err(io)? {
@@ -77,9 +74,9 @@ fn cut(path: &Path, output: &Output, rest: Rest) -> Result<u64, OpenError> {
         );
         return Ok(len);
     }
-    let stays = match rest {
-        Rest::Cut => output.committed_len,
-        Rest::Keep => whole_lines(&file, output.committed_len, len).map_err(io)?,
+    let stays = match keeps {
+        false => output.committed_len,
+        true => whole_lines(&file, output.committed_len, len).map_err(io)?,
     };
     if stays > output.committed_len {
         log::info!(
@@ -154,18 +151,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.log");
         let long = "x".repeat(100 << 10);
-        for (rest, stays) in [
+        for (tail, stays) in [
             (String::new(), 0),
             ("one\ntw".to_owned(), 4),
             ("torn".to_owned(), 0),
             (format!("one\n{long}"), 4),
             (format!("{long}\n"), long.len() + 1),
         ] {
-            fs::write(&path, format!("committed\n{rest}")).unwrap();
-            let mut group = Group { files: vec![output(&path, 10)], ..Group::default() };
-            recover(&mut group, Rest::Keep).unwrap();
-            assert_eq!(group.files[0].committed_len, 10 + stays as u64);
-            assert_eq!(fs::read_to_string(&path).unwrap(), format!("committed\n{}", &rest[..stays]));
+            let cases =
+                [(Rest::Keep, false), (Rest::AsWritten, true), (Rest::AsWritten, false), (Rest::Cut, true)];
+            for (case, (rest, only_copy)) in cases.into_iter().enumerate() {
+                fs::write(&path, format!("committed\n{tail}")).unwrap();
+                let mut group = Group { files: vec![output(&path, 10)], only_copy, ..Group::default() };
+                recover(&mut group, rest).unwrap();
+                let stays = if case < 2 { stays } else { 0 };
+                assert_eq!(group.files[0].committed_len, 10 + stays as u64);
+                assert_eq!(fs::read_to_string(&path).unwrap(), format!("committed\n{}", &tail[..stays]));
+            }
         }
     }
 

@@ -7,12 +7,14 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::settings::{Fsync, Packing, Rotate, Settings};
 use super::*;
+use crate::assemble::Rest;
 use crate::batch::{Mark, Ticket};
 use crate::io::Backend;
 use crate::io::runtime::Runtime;
@@ -87,7 +89,7 @@ struct Rig {
 }
 
 fn past(groups: Vec<Group>) -> Past {
-    Past { groups, is_only_copy: false }
+    Past { groups, rest: Rest::AsWritten }
 }
 
 impl Rig {
@@ -333,6 +335,71 @@ fn a_restart_cuts_what_was_not_committed_and_goes_on() {
         rig.send(&mut dice, 300_000);
         let more = rig.end().await;
         assert!(fs::read(&path).unwrap() == [b"from before\n", &sent[..], &more[..]].concat());
+    });
+}
+
+#[test]
+fn what_no_input_brings_again_is_delivered_without_a_checkpoint_and_stays() {
+    on_both(async |backend| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.log");
+        let disk: Arc<Mutex<Vec<Vec<Group>>>> = Arc::default();
+        let start = |rest| {
+            let running: Arc<OnceLock<Weak<FileSink>>> = Arc::default();
+            let (written, snapshot) = (Arc::clone(&disk), Arc::clone(&running));
+            let persist: Persist = Arc::new(move || {
+                let sink = snapshot.get().and_then(Weak::upgrade).expect("it runs");
+                written.lock().unwrap().push(sink.groups());
+                Box::pin(async { Ok(()) })
+            });
+            let groups = disk.lock().unwrap().last().cloned().unwrap_or_default();
+            let settings = settings(path.to_str().unwrap());
+            let sink = FileSink::open(3, "sink", settings, Past { groups, rest }, persist).unwrap();
+            running.set(Arc::downgrade(&sink)).unwrap();
+            Rig::of(sink, backend)
+        };
+        let mut dice = Dice(21);
+        let mut send = async |rig: &mut Rig, input: u64, bytes: usize| {
+            let mut batch = batch(&mut dice, &mut rig.number, bytes, 0);
+            batch.tickets[0].input = input;
+            rig.put(batch);
+            rig.home(rig.sent_batches).await;
+        };
+        // As kill -9 leaves it, with more in the file than was delivered.
+        let die = async |rig: Rig, more: &[u8]| {
+            rig.task.abort();
+            let sent = rig.sent.clone();
+            drop(rig);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            std::io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(&path).unwrap(), more)
+                .unwrap();
+            sent
+        };
+        let last = || disk.lock().unwrap().last().unwrap()[0].clone();
+
+        let mut rig = start(Rest::AsWritten);
+        for bytes in [100, 400_000, 1000] {
+            send(&mut rig, 0, bytes).await;
+        }
+        assert_eq!(disk.lock().unwrap().len(), 1, "the one before its first byte");
+        assert!(last().only_copy);
+        let mut all = die(rig, b"torn").await;
+
+        // Now somebody sends what comes again: from then on what is behind the checkpoint's length goes.
+        let mut rig = start(Rest::AsWritten);
+        assert!(fs::read(&path).unwrap() == all);
+        send(&mut rig, 0, 5000).await;
+        let (before, len) = (disk.lock().unwrap().len(), fs::metadata(&path).unwrap().len());
+        send(&mut rig, 7, 5000).await;
+        assert_eq!(disk.lock().unwrap().len(), before + 1);
+        assert_eq!((last().only_copy, last().files[0].committed_len), (false, len));
+        send(&mut rig, 0, 5000).await;
+        assert_eq!(last().files[0].committed_len, fs::metadata(&path).unwrap().len());
+        all.extend(die(rig, b"comes again\n").await);
+
+        let rig = start(Rest::AsWritten);
+        assert!(fs::read(&path).unwrap() == all);
+        rig.end().await;
     });
 }
 
