@@ -122,6 +122,14 @@ impl Place {
             if len >= lines * LINE { Ok(()) } else { Err(len) }
         });
         let read = read();
+        let is_line =
+            |line: &[u8]| line[LINE - 1] == b'\n' && line[..LINE - 1].iter().all(u8::is_ascii_digit);
+        let wrong = read.chunks_exact(LINE).position(|line| !is_line(line));
+        if let Some(at) = wrong {
+            let last = read.chunks_exact(LINE).rposition(|line| !is_line(line));
+            let show = |at: usize| read[at * LINE..(at + 1) * LINE].escape_ascii().to_string();
+            panic!("no line: {at} to {last:?} of {lines}, {}", show(at));
+        }
         let numbers: Vec<usize> = read.chunks_exact(LINE).map(number).collect();
         assert_eq!((read.len() % LINE, repeated(&numbers, lines)), (0, 0));
     }
