@@ -2,8 +2,10 @@
 //! the log, status, health and metrics say what is wrong, and work goes on by itself when there is room again. So with a disk
 //! that fails later than it should, and with a limit on the size of files.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -338,11 +340,21 @@ fn a_disk_that_fails_when_it_writes_back_loses_nothing_that_was_acknowledged() {
         place.await_delivered(lines);
         place.await_healthy();
         kill(engine);
+        forget_cached(&place.path("disk/out.log"));
+        place.await_whole("disk/out.log", lines);
         // What no checkpoint has is read again.
         let engine = place.start();
         place.await_whole("disk/out.log", lines);
         engine.stop();
     }
+}
+
+/// The next who reads the file gets what the disk has, and not what memory has of it.
+fn forget_cached(path: &Path) {
+    let file = File::open(path).unwrap();
+    // SAFETY: the descriptor is open for the call.
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(error, 0);
 }
 
 #[test]
