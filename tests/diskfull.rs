@@ -349,6 +349,23 @@ fn a_disk_that_fails_when_it_writes_back_loses_nothing_that_was_acknowledged() {
     }
 }
 
+#[test]
+fn on_a_disk_that_has_less_than_is_reserved_ahead_others_have_room_too() {
+    for io in ["uring", "epoll"] {
+        let place = Place::to_file(io, "disk/out.log", "");
+        let path = place.path("disk");
+        let Some(_disk) = Disk::ext4_on_tmpfs(&path, &place.path("below"), 40 << 10) else { return };
+        let engine = place.start();
+        place.write(1..60_000);
+        place.await_whole("disk/out.log", 60_000);
+        // Of 32 MiB, 6 are written.
+        std::fs::write(path.join("other"), vec![1; 16 << 20]).unwrap();
+        place.write(60_000..80_000);
+        place.await_whole("disk/out.log", 80_000);
+        engine.stop();
+    }
+}
+
 /// The next who reads the file gets what the disk has, and not what memory has of it.
 fn forget_cached(path: &Path) {
     let file = File::open(path).unwrap();

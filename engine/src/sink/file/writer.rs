@@ -208,7 +208,8 @@ impl<M: Medium> Writer<M> {
         Ok(written)
     }
 
-    /// Reserves blocks for the next write and more; a file system that cannot is not asked again.
+    /// Reserves blocks for the next write and more; a file system that cannot is not asked again, and one that is full not
+    /// before as many bytes are written.
     async fn reserve(&mut self, len: u64) {
         if self.visible + len <= self.reserved {
             return;
@@ -216,8 +217,13 @@ impl<M: Medium> Writer<M> {
         let from = self.reserved.max(self.visible);
         self.reserved = match self.cached.allocate_keep_size(from, PREALLOCATE).await {
             Ok(()) => from + PREALLOCATE,
-            // A full disk has its say in the write itself.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => self.reserved,
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                // Some keep what they could get, and nobody else would have room. The write itself will tell of a full one.
+                if let Err(error) = self.cached.truncate(self.visible) {
+                    log::info!(target: "wpgen::sink", "blocks reserved on a disk that is full stay reserved ({error})");
+                }
+                from + PREALLOCATE
+            }
             Err(_) => u64::MAX,
         };
     }
