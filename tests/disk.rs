@@ -23,11 +23,16 @@ pub fn faulty(at: &Path, below: &Path) -> Option<Faulty> {
     mounted.ok()
 }
 
+/// No tables are zeroed after the mount: that would punch holes into a file below that has no room to give.
+const NO_LATER_ZEROS: &str = "nodiscard,lazy_itable_init=0";
+
 /// A small disk; it goes when it is dropped.
 pub struct Disk {
     path: PathBuf,
     /// What lies under it, where it is an ext4 in a file.
     below: Option<Box<Disk>>,
+    /// What the next who gets the loop device should find as it was: a limit, and what it was.
+    limit: Option<(PathBuf, String)>,
 }
 
 impl Disk {
@@ -45,7 +50,7 @@ impl Disk {
             eprintln!("skipped: this test mounts a small disk, and that is refused here: {error}");
             return None;
         }
-        Some(Self { path: path.to_owned(), below: None })
+        Some(Self { path: path.to_owned(), below: None, limit: None })
     }
 
     /// An ext4 of 32 MiB at `path`, in a file on a tmpfs at `below` that has less: it takes what it is given and finds
@@ -58,7 +63,7 @@ impl Disk {
         let image = below.path.join("image");
         File::create(&image).unwrap().set_len(32 << 20).unwrap();
         // Without a journal: that one would end the file system for good at the first failure.
-        let options = ["-q", "-F", "-b", "4096", "-O", "^has_journal", "-E", "nodiscard", "-m", "0"];
+        let options = ["-q", "-F", "-b", "4096", "-O", "^has_journal", "-E", NO_LATER_ZEROS, "-m", "0"];
         let made = Command::new("/sbin/mkfs.ext4").args(options).arg(&image).output();
         if !made.is_ok_and(|made| made.status.success()) {
             assert!(
@@ -70,19 +75,34 @@ impl Disk {
         }
         keep_metadata(&image);
         std::fs::create_dir_all(path).unwrap();
-        let mounted =
-            Command::new("mount").args(["-o", "loop,errors=continue"]).args([&image, path]).output().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-o", "loop,errors=continue,noinit_itable"])
+            .args([&image, path])
+            .output()
+            .unwrap();
         if !mounted.status.success() {
             let error = String::from_utf8_lossy(&mounted.stderr);
             assert!(!may_mount() || std::env::var_os("WPGEN_TEST_ALL").is_none(), "cannot mount: {error}");
             eprintln!("skipped: no loop device can be mounted here: {error}");
             return None;
         }
-        let disk = Self { path: path.to_owned(), below: Some(Box::new(below)) };
         let device = std::os::unix::fs::MetadataExt::dev(&std::fs::metadata(path).unwrap());
         let limit =
             format!("/sys/dev/block/{}:{}/queue/max_sectors_kb", libc::major(device), libc::minor(device));
-        std::fs::write(limit, "4").unwrap();
+        let before = std::fs::read_to_string(&limit).unwrap();
+        let disk = Self {
+            path: path.to_owned(),
+            below: Some(Box::new(below)),
+            limit: Some((limit.clone().into(), before)),
+        };
+        if let Err(error) = std::fs::write(limit, "4") {
+            let cannot =
+                matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+            let must = !cannot && std::env::var_os("WPGEN_TEST_ALL").is_some();
+            assert!(!must, "cannot limit the loop device: {error}");
+            eprintln!("skipped: a loop device's requests cannot be limited here: {error}");
+            return None;
+        }
         Some(disk)
     }
 
@@ -104,7 +124,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if self.below.is_some() {
+        if let Some((limit, before)) = &self.limit {
+            let _ = std::fs::write(limit, before);
             // It detaches the loop device too.
             let _ = Command::new("umount").arg("-l").arg(&self.path).status();
             return;
