@@ -135,8 +135,8 @@ fn open_or_make(path: &Path, mode: Option<u32>) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    let folder = above(path);
+    make_folders(folder)?;
     let file = options.create(true).mode(mode.unwrap_or(MODE_DEFAULT)).open(path)?;
     if let Some(mode) = mode {
         // What was configured holds, whatever the process's mask is.
@@ -144,6 +144,18 @@ fn open_or_make(path: &Path, mode: Option<u32>) -> io::Result<File> {
     }
     sync_folder(folder)?;
     Ok(file)
+}
+
+/// Makes a folder and those above it that are missing; a crash takes none of their names away.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(folder)?;
+    missing.iter().try_for_each(|made| sync_folder(above(made)))
+}
+
+/// The folder that has the name.
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The same file under a descriptor of its own. It must not share the lock's: rings close theirs late.

@@ -153,17 +153,24 @@ impl<M: Medium> Writer<M> {
 
     /// Forgets what is behind `len`, in the file too.
     pub(super) fn cut(&mut self, len: u64) -> io::Result<()> {
-        let len = self.cached.len().map_or(len, |now| len.min(now));
-        self.cached.truncate(len)?;
+        let len = self.truncate(len)?;
         (self.visible, self.reserved) = (len, len);
         self.forget_pending();
         Ok(())
     }
 
+    /// Sets the length, or leaves a shorter one that somebody else has set: longer, the file would have a hole. Blocks
+    /// behind it are given back. Returns the length.
+    fn truncate(&self, len: u64) -> io::Result<u64> {
+        let len = self.cached.len().map_or(len, |now| len.min(now));
+        self.cached.truncate(len)?;
+        Ok(len)
+    }
+
     /// Gives back the blocks reserved behind the end. What is pending must be flushed.
     pub(super) fn trim(&mut self) -> io::Result<()> {
         if self.reserved > self.visible {
-            self.cached.truncate(self.visible)?;
+            self.truncate(self.visible)?;
             self.reserved = self.visible;
         }
         Ok(())
@@ -219,7 +226,7 @@ impl<M: Medium> Writer<M> {
             Ok(()) => from + PREALLOCATE,
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 // Some keep what they could get, and nobody else would have room. The write itself will tell of a full one.
-                if let Err(error) = self.cached.truncate(self.visible) {
+                if let Err(error) = self.truncate(self.visible) {
                     log::info!(target: "wpgen::sink", "blocks reserved on a disk that is full stay reserved ({error})");
                 }
                 from + PREALLOCATE
@@ -379,6 +386,9 @@ mod tests {
         assert!(*disk.bytes.borrow() == more);
         assert_eq!(bytes.len(), 5000);
         disk.truncate(100).unwrap();
+        assert!(writer.reserved > writer.visible);
+        writer.trim().unwrap();
+        assert_eq!(disk.bytes.borrow().len(), 100, "nor is it filled with zeros when it is closed");
         writer.cut(4000).unwrap();
         assert_eq!(writer.standing(), Standing { visible: 100, pending: 0 });
     }
