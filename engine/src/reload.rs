@@ -418,10 +418,7 @@ impl Work<'_> {
                     self.findings.push(still_closing(new).help("it is opened as configured now when it has"));
                     return self.changes.sinks.fall_back(key, false);
                 }
-                let mut groups = sink.groups();
-                // A checkpoint of meanwhile may be without them: what is written must be announced again.
-                groups.iter_mut().for_each(|group| group.only_copy = false);
-                Snapshot { groups, ..Snapshot::default() }
+                Snapshot { groups: sink.groups(), ..Snapshot::default() }
             }
             None if self.is_closing(key) => {
                 self.findings.push(still_closing(new).help("it is opened as configured now when it has"));

@@ -59,6 +59,8 @@ struct State {
     positions: HashMap<u64, u64>,
     /// Whether a start is to leave what is behind the committed lengths.
     only_copy: bool,
+    /// Whether a checkpoint on disk says so.
+    is_told: bool,
     trouble: Option<Trouble>,
 }
 
@@ -66,12 +68,13 @@ struct State {
 const NOBODY: u32 = u32::MAX;
 
 impl Ledger {
-    /// A ledger that goes on with what a checkpoint says.
-    pub(super) fn new(outlet: Outlet, before: Group) -> Self {
+    /// A ledger that goes on with `before`; `is_told` is whether the checkpoint on disk has it.
+    pub(super) fn new(outlet: Outlet, before: Group, is_told: bool) -> Self {
         let state = State {
             files: before.files,
             positions: before.positions.into_iter().collect(),
             only_copy: before.only_copy,
+            is_told,
             trouble: None,
         };
         Self {
@@ -138,9 +141,12 @@ impl Ledger {
         self.state().files.retain(|file| (file.dev, file.ino) != (dev, ino));
     }
 
-    /// Says whether what is behind the committed lengths is the only copy; returns whether that is new.
+    /// Says whether what is behind the committed lengths is the only copy; returns whether the checkpoint does not say so
+    /// yet, which the caller then sees to.
     pub(super) fn set_only_copy(&self, only_copy: bool) -> bool {
-        std::mem::replace(&mut self.state().only_copy, only_copy) != only_copy
+        let mut state = self.state();
+        let was_told = std::mem::replace(&mut state.is_told, true);
+        std::mem::replace(&mut state.only_copy, only_copy) != only_copy || !was_told
     }
 
     /// Whether a start leaves what is behind the committed lengths.
@@ -208,5 +214,24 @@ impl Ledger {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::template::Template;
+
+    #[test]
+    fn what_a_checkpoint_may_be_without_is_told_once_more() {
+        let outlet = || Template::parse("out.log").unwrap().outlet(&crate::sink::file::nowhere());
+        let ledger = Ledger::new(outlet(), Group::default(), true);
+        let asked = [false, true, true, false, false].map(|only_copy| ledger.set_only_copy(only_copy));
+        assert_eq!(asked, [false, true, false, true, false]);
+        let ledger = Ledger::new(outlet(), Group::default(), false);
+        assert_eq!(
+            [false, false, true].map(|only_copy| ledger.set_only_copy(only_copy)),
+            [true, false, true]
+        );
     }
 }

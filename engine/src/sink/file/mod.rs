@@ -34,7 +34,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::assemble::Past;
+use crate::assemble::{Past, Rest};
 use crate::batch::{Batch, Mark, Origin, ShardId, SinkId, Verdict};
 use crate::checkpoint::Group;
 use crate::keeper::Persist;
@@ -70,6 +70,8 @@ struct Table {
     ledgers: Vec<Arc<Ledger>>,
     /// Groups of the run before whose outlets have not got a record yet, by name.
     before: HashMap<String, Group>,
+    /// Whether the checkpoint on disk has them. One of this run's may be without.
+    is_told: bool,
 }
 
 impl FileSink {
@@ -85,7 +87,7 @@ impl FileSink {
         past: Past,
         persist: Persist,
     ) -> Result<Arc<Self>, OpenError> {
-        let mut table = Table::default();
+        let mut table = Table { is_told: past.rest != Rest::Cut, ..Table::default() };
         for mut group in past.groups {
             recover::recover(&mut group, past.rest)?;
             table.before.insert(group.key.clone(), group);
@@ -102,17 +104,7 @@ impl FileSink {
         if !template.is_single() || template.has_date() {
             return Ok(());
         }
-        let nowhere = Origin {
-            source: "".into(),
-            host: "".into(),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        };
-        let ledger = self.ledger(self.number(template.outlet(&nowhere)));
+        let ledger = self.ledger(self.number(template.outlet(&nowhere())));
         match place::open(Path::new(&ledger.name), self.settings.mode) {
             Ok(mut opened) => {
                 if let Opened::Regular(file) = &mut opened {
@@ -165,9 +157,24 @@ impl FileSink {
         let number =
             u32::try_from(table.ledgers.len()).expect("an outlet holds a file; there are fewer than 2^32");
         let before = table.before.remove(&outlet.name()).unwrap_or_default();
-        table.ledgers.push(Arc::new(Ledger::new(outlet.clone(), before)));
+        let ledger = Ledger::new(outlet.clone(), before, table.is_told);
+        table.ledgers.push(Arc::new(ledger));
         table.numbers.insert(outlet, number);
         number
+    }
+}
+
+/// An origin for templates without values.
+fn nowhere() -> Origin {
+    Origin {
+        source: "".into(),
+        host: "".into(),
+        tags: Vec::new(),
+        peer: None,
+        tls_subject: None,
+        assignment: None,
+        protocol: None,
+        mark: Mark::default(),
     }
 }
 

@@ -87,24 +87,13 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Mark, Origin};
     use crate::checkpoint::Group;
     use crate::sink::template::Template;
 
     #[test]
     fn what_can_be_opened_and_not_written_is_tried_ever_more_rarely() {
-        let origin = Origin {
-            source: "s".into(),
-            host: "".into(),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        };
-        let outlet = Template::parse("/dev/full").unwrap().outlet(&origin);
-        let mut patience = Patience::new(Arc::new(Ledger::new(outlet, Group::default())));
+        let outlet = Template::parse("/dev/full").unwrap().outlet(&crate::sink::file::nowhere());
+        let mut patience = Patience::new(Arc::new(Ledger::new(outlet, Group::default(), true)));
         let mut waits = Vec::new();
         for _ in 0..10 {
             patience.worked(Attempt::Opening);
