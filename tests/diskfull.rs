@@ -3,7 +3,8 @@
 //! that fails later than it should, and with a limit on the size of files.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,18 @@ impl Place {
 
     pub fn to_file(io: &str, path: &str, rest: &str) -> Self {
         Self::new(io, &format!("{rest}\nconnect = \"file_sink\"\nparams = {{ path = \"{path}\" }}"))
+    }
+
+    /// What comes to the port goes into the sink.
+    fn from_tcp(io: &str, sink: &str) -> (Self, u16) {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let place = Self::without_input(io, ".", sink);
+        let config = std::fs::read_to_string(place.path("wpsrc.toml")).unwrap();
+        let file = "connect = \"file_src\"\nparams = { path = \"./in.log\" }";
+        assert!(config.contains(file));
+        let tcp = format!("connect = \"tcp_src\"\nparams = {{ addr = \"127.0.0.1\", port = {port} }}");
+        std::fs::write(place.path("wpsrc.toml"), config.replace(file, &tcp)).unwrap();
+        (place, port)
     }
 
     pub fn path(&self, name: &str) -> std::path::PathBuf {
@@ -237,6 +250,44 @@ fn what_a_full_disk_cannot_take_goes_to_a_rescue_on_another_one() {
 }
 
 #[test]
+fn what_a_rescue_sends_again_after_a_kill_is_not_in_the_file_twice() {
+    let sink = "rescue = true\nconnect = \"file_sink\"\nparams = { path = \"disk/out.log\" }";
+    for io in ["uring", "epoll"] {
+        let (place, port) = Place::from_tcp(io, sink);
+        let disks = [("data", 512), ("data/rescue", 8 << 10), ("disk", 8 << 10)]
+            .map(|(name, kib)| Disk::tmpfs(&place.path(name), kib));
+        let [Some(data), Some(_rescue), Some(disk)] = disks else { return };
+        let engine = place.start();
+        let mut sender = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut sent = 0;
+        let mut send = |more: usize| {
+            place.write(sent..sent + more);
+            let text = std::fs::read(place.path("in.log")).unwrap();
+            sender.write_all(&text[sent * LINE..]).unwrap();
+            sent += more;
+            sent
+        };
+        place.await_delivered(send(1000));
+        disk.fill();
+        let lines = send(1000);
+        place.await_delivered(lines);
+        assert!(place.metric("wpgen_sink_rescue_records{sink=\"out\"}") > 0.0);
+        // They go into the file, and the rescue must not let go of them before a checkpoint says so.
+        data.fill();
+        disk.empty();
+        place.await_trouble("the checkpoint cannot be written: No space left on device", || ());
+        place.await_whole("disk/out.log", lines);
+        kill(engine);
+        data.empty();
+        let engine = place.start();
+        until("the rescue is empty", || place.metric("wpgen_sink_rescue_bytes{sink=\"out\"}") == 0.0);
+        place.await_whole("disk/out.log", lines);
+        engine.stop();
+        place.await_whole("disk/out.log", lines);
+    }
+}
+
+#[test]
 fn full_disks_of_an_output_and_its_rescue_are_told_once_and_not_at_each_attempt() {
     for io in ["uring", "epoll"] {
         let place = Place::to_file(io, "disk/out.log", "rescue = true\nbatch_bytes = 4096");
@@ -346,6 +397,43 @@ fn a_disk_that_fails_when_it_writes_back_loses_nothing_that_was_acknowledged() {
         let engine = place.start();
         place.await_whole("disk/out.log", lines);
         engine.stop();
+    }
+}
+
+#[test]
+fn what_a_start_keeps_for_the_only_copy_is_on_disk_and_not_in_memory_alone() {
+    const LINES: usize = 60_000;
+    for io in ["uring", "epoll"] {
+        let (place, port) =
+            Place::from_tcp(io, "connect = \"file_sink\"\nparams = { path = \"disk/out.log\" }");
+        let Some(disk) = Disk::ext4_on_tmpfs(&place.path("disk"), &place.path("below"), 24 << 10) else {
+            return;
+        };
+        place.write(0..LINES + 100);
+        let lines = std::fs::read(place.path("in.log")).unwrap();
+        let (first, last) = lines.split_at(LINES * LINE);
+        let engine = place.start();
+        let mut sender = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        sender.write_all(first).unwrap();
+        place.await_delivered(LINES);
+        disk.fill();
+        sender.write_all(last).unwrap();
+        place.await_trouble("syncing: No space left on device", || ());
+        // By now it waits long between one attempt, whose bytes are in the file, and the next.
+        let errors = || place.metric("wpgen_sink_errors_total{sink=\"out\"}");
+        let enough = errors() + 7.0;
+        until("it is tried again", || errors() >= enough);
+        kill(engine);
+        disk.empty();
+        let engine = place.start();
+        let kept = std::fs::metadata(place.path("disk/out.log")).unwrap().len() as usize;
+        assert_eq!(place.logged(&["WARN", "its disk has not taken all"]), 1, "{kept}");
+        assert!(kept >= LINES * LINE && kept.is_multiple_of(LINE), "{kept}");
+        TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(&lines[kept..]).unwrap();
+        place.await_whole("disk/out.log", LINES + 100);
+        engine.stop();
+        forget_cached(&place.path("disk/out.log"));
+        place.await_whole("disk/out.log", LINES + 100);
     }
 }
 

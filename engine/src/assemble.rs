@@ -198,9 +198,9 @@ pub(crate) fn transactional(
 /// What becomes of bytes that no checkpoint has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// They go: their records come again.
+    /// They go: their records come again. So in the middle of a run, where a checkpoint may be without the groups.
     Cut,
-    /// Whole lines stay: they are the only copy.
+    /// Whole lines stay, for nothing that feeds the sink comes again; unless something did once: then it is as written.
     Keep,
     /// What the checkpoint says of each group.
     #[default]
@@ -290,7 +290,8 @@ fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Past {
         return Past::default();
     }
     let groups = before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect();
-    let comes_again = feeding().any(|source| source.params.can_repeat());
+    let is_rescued = sink.common.rescue || rescue::is_used(&config.engine.data_dir, &sink.key);
+    let comes_again = is_rescued || feeding().any(|source| source.params.can_repeat());
     Past { groups, rest: if comes_again { Rest::AsWritten } else { Rest::Keep } }
 }
 

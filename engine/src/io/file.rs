@@ -378,3 +378,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
+
+/// Forgets what memory has of the file from `from` on and is not newer than the disk, and returns where the first byte is
+/// that the disk does not have: a hole, or blocks that were reserved and not written. The file's end where there is none, or
+/// where the file system cannot tell.
+///
+/// # Errors
+/// Those of fstat.
+pub(crate) fn first_hole(file: &File, from: u64) -> io::Result<u64> {
+    let len = file.metadata()?.len();
+    let (fd, begin) = (file.as_raw_fd(), from - from % crate::pool::ALIGN as u64);
+    // SAFETY: the descriptor is open; posix_fadvise and lseek take numbers only.
+    let hole = unsafe {
+        // Where it is refused, memory has its say.
+        libc::posix_fadvise(fd, begin.cast_signed(), 0, libc::POSIX_FADV_DONTNEED);
+        libc::lseek(fd, from.cast_signed(), libc::SEEK_HOLE)
+    };
+    Ok(u64::try_from(hole).map_or(len, |hole| hole.min(len)))
+}

@@ -36,5 +36,6 @@ pub mod stream;
 mod stream_tests;
 mod turn;
 
+pub(crate) use file::first_hole;
 pub use file::{IoFile, ReadBuffer};
 pub use runtime::{Backend, Io};
