@@ -35,7 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Runs of each row.
 const RUNS: usize = 5;
 /// Pairs of runs, beside a stalled source and beside an idle one.
-const NEIGHBOUR_PAIRS: usize = 15;
+const NEIGHBOUR_PAIRS: usize = 61;
 
 fn main() {
     let full = std::env::args().any(|a| a == "--bench");
@@ -57,7 +57,7 @@ fn main() {
     match words.as_str() {
         "latency" => latency::measure(300),
         "neighbour" => {
-            let pairs = neighbour::measure(NEIGHBOUR_PAIRS, 4_000_000);
+            let pairs = neighbour::measure(NEIGHBOUR_PAIRS, 1_000_000);
             pairs.table.print();
             neighbour::print_difference(&pairs);
         }

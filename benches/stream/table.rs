@@ -83,9 +83,14 @@ impl Table {
 }
 
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    quarter(values, 2)
+}
+
+/// Where so many quarters of the values are below.
+pub fn quarter(values: impl Iterator<Item = f64>, quarters: usize) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    values.get(values.len() * quarters / 4).copied().unwrap_or(0.0)
 }
 
 /// The median, the 99th percentile and the longest, in milliseconds.
