@@ -290,8 +290,8 @@ fn known(config: &Config, sink: &SinkConfig, before: &Snapshot) -> Past {
         return Past::default();
     }
     let groups = before.groups.iter().filter(|g| g.sink == *sink.key).cloned().collect();
-    let is_rescued = sink.common.rescue || rescue::is_used(&config.engine.data_dir, &sink.key);
-    let comes_again = is_rescued || feeding().any(|source| source.params.can_repeat());
+    let comes_again = rescue::is_used(&config.engine.data_dir, &sink.key)
+        || feeding().any(|source| source.params.can_repeat());
     Past { groups, rest: if comes_again { Rest::AsWritten } else { Rest::Keep } }
 }
 

@@ -379,15 +379,19 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
+/// The page cache's largest piece, bytes.
+const FOLIO_MAX: u64 = 2 << 20;
+
 /// Forgets what memory has of the file from `from` on and is not newer than the disk, and returns where the first byte is
 /// that the disk does not have: a hole, or blocks that were reserved and not written. The file's end where there is none, or
-/// where the file system cannot tell.
+/// where the file system cannot tell. What a process has mapped is not forgotten.
 ///
 /// # Errors
 /// Those of fstat.
 pub(crate) fn first_hole(file: &File, from: u64) -> io::Result<u64> {
     let len = file.metadata()?.len();
-    let (fd, begin) = (file.as_raw_fd(), from - from % crate::pool::ALIGN as u64);
+    // A folio that begins before the range is left out.
+    let (fd, begin) = (file.as_raw_fd(), from.saturating_sub(FOLIO_MAX) / FOLIO_MAX * FOLIO_MAX);
     // SAFETY: the descriptor is open; posix_fadvise and lseek take numbers only.
     let hole = unsafe {
         // Where it is refused, memory has its say.

@@ -70,7 +70,7 @@ struct Table {
     ledgers: Vec<Arc<Ledger>>,
     /// Groups of the run before whose outlets have not got a record yet, by name.
     before: HashMap<String, Group>,
-    /// Whether the checkpoint on disk has them. One of this run's may be without.
+    /// Whether the checkpoint on disk has them so. One of this run's may be without.
     is_told: bool,
 }
 
@@ -89,7 +89,7 @@ impl FileSink {
     ) -> Result<Arc<Self>, OpenError> {
         let mut table = Table { is_told: past.rest != Rest::Cut, ..Table::default() };
         for mut group in past.groups {
-            recover::recover(&mut group, past.rest)?;
+            table.is_told &= recover::recover(&mut group, past.rest, settings.fsync != Fsync::Never)?;
             table.before.insert(group.key.clone(), group);
         }
         let table = Mutex::new(table);

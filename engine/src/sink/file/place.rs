@@ -150,7 +150,11 @@ fn open_or_make(path: &Path, mode: Option<u32>) -> io::Result<File> {
 fn make_folders(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
     fs::create_dir_all(folder)?;
-    missing.iter().try_for_each(|made| sync_folder(above(made)))
+    missing.iter().try_for_each(|made| match sync_folder(above(made)) {
+        // Who may write into a folder need not be allowed to read it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    })
 }
 
 /// The folder that has the name.

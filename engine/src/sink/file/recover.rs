@@ -8,7 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 
 use super::place::OpenError;
 use crate::assemble::Rest;
@@ -16,19 +16,22 @@ use crate::checkpoint::{Group, Output};
 use crate::io::first_hole;
 use crate::lock::{locker, try_lock};
 
-/// Cuts the files of a group, and takes out of it those that are no more at their path: they are finished.
-pub(super) fn recover(group: &mut Group, rest: Rest) -> Result<(), OpenError> {
+/// Cuts the files of a group, and takes out of it those that are no more at their path: they are finished. `is_synced` is
+/// whether only what was synced was delivered. Returns whether all that are left have the length that the group had.
+pub(super) fn recover(group: &mut Group, rest: Rest, is_synced: bool) -> Result<bool, OpenError> {
     let keeps = match rest {
         Rest::Cut => false,
         // A source that is off now may read them once more.
         Rest::Keep => group.only_copy || group.positions.is_empty(),
         Rest::AsWritten => group.only_copy,
     };
+    let mut as_before = true;
     let mut still_there = Vec::new();
     for output in std::mem::take(&mut group.files) {
         match find(&output) {
             Some(found) => {
-                let len = cut(&found, &output, keeps)?;
+                let len = cut(&found, &output, keeps, is_synced)?;
+                as_before &= len == output.committed_len;
                 if found == output.path {
                     still_there.push(Output { committed_len: len, ..output });
                 }
@@ -42,7 +45,7 @@ pub(super) fn recover(group: &mut Group, rest: Rest) -> Result<(), OpenError> {
         }
     }
     group.files = still_there;
-    Ok(())
+    Ok(as_before)
 }
 
 fn find(output: &Output) -> Option<PathBuf> {
@@ -60,7 +63,7 @@ fn find(output: &Output) -> Option<PathBuf> {
 }
 
 /// Cuts the file and returns the length it has then.
-fn cut(path: &Path, output: &Output, keeps: bool) -> Result<u64, OpenError> {
+fn cut(path: &Path, output: &Output, keeps: bool, is_synced: bool) -> Result<u64, OpenError> {
     let io = |error: io::Error| OpenError::Io { path: path.to_owned(), error };
     let file: File = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
     if !try_lock(&file).map_err(io)? {
@@ -78,66 +81,81 @@ fn cut(path: &Path, output: &Output, keeps: bool) -> Result<u64, OpenError> {
     }
     let stays = match keeps {
         false => output.committed_len,
-        true => {
-            let upto = on_disk(path, &file, output.committed_len, len).map_err(io)?;
-            whole_lines(&file, output.committed_len, upto).map_err(io)?
-        }
+        true => kept(path, &file, output.committed_len, len, is_synced).map_err(io)?,
     };
-    if stays > output.committed_len {
-        log::info!(
-            target: "wpgen::sink",
-            "output {}: {} bytes that no checkpoint has stay: its sources cannot send them again",
-            path.display(),
-            stays - output.committed_len
-        );
-        tell_zeros(path, &file, output.committed_len, stays).map_err(io)?;
-    }
     // Also when it has this length: that gives back the blocks reserved behind it.
     file.set_len(stays).map_err(io)?;
     file.sync_all().map_err(io)?;
     Ok(stays)
 }
 
-/// How much of the file is on disk, in one piece from `from` on. What a sync was refused for, the kernel has in memory
-/// and takes for written.
-fn on_disk(path: &Path, file: &File, from: u64, len: u64) -> io::Result<u64> {
-    if let Err(error) = file.sync_all() {
-        log::warn!(target: "wpgen::sink", "output {}: syncing what the last run left: {error}", path.display());
+/// Up to where the only copy stays: whole lines, as far as the disk has them.
+fn kept(path: &Path, file: &File, from: u64, len: u64, is_synced: bool) -> io::Result<u64> {
+    let path = path.display();
+    let upto = if is_synced { on_disk(&path, file, from)?.min(len) } else { len };
+    let stays = whole_lines(file, from, upto)?;
+    if stays > from {
+        log::info!(
+            target: "wpgen::sink",
+            "output {path}: {} bytes that no checkpoint has stay: its sources cannot send them again",
+            stays - from
+        );
     }
-    let upto = first_hole(file, from)?.min(len);
     if upto < len {
         log::warn!(
             target: "wpgen::sink",
-            "output {}: its disk has not taken all of the last {} bytes, from byte {upto} on: they are cut; they were not \
+            "output {path}: its disk has not taken all of the last {} bytes, from byte {upto} on: they are cut; they were not \
              delivered, and no source can send them again",
-            path.display(),
-            len - upto
+            len - stays
+        );
+    } else if stays < len {
+        log::info!(
+            target: "wpgen::sink",
+            "output {path}: {} bytes behind the last whole line are cut: they were being written, and not delivered",
+            len - stays
         );
     }
-    Ok(upto)
+    // Only for what is told of them: a tail that cannot be read is no reason not to start.
+    if let Ok(Zeros { first: Some(first), bytes, .. }) = zeros(file, from, upto) {
+        log::warn!(
+            target: "wpgen::sink",
+            "output {path}: {bytes} zeros from byte {first} on, up to where a block ends: where they are not a record's, the \
+             machine or its disk stopped before it had written all, and records there that were not delivered are not whole"
+        );
+    }
+    Ok(stays)
 }
 
-/// Tells of zeros in `[from, upto)` that may be what a block had before.
-fn tell_zeros(path: &Path, file: &File, from: u64, upto: u64) -> io::Result<()> {
+/// Up to where the disk has the file, in one piece from `from` on. What a sync was refused for, the kernel has in memory and
+/// takes for written; and writing it again is no help where the file system has the blocks marked as unwritten.
+fn on_disk(path: &Display, file: &File, from: u64) -> io::Result<u64> {
+    if let Err(error) = file.sync_all() {
+        log::warn!(target: "wpgen::sink", "output {path}: syncing what the last run left: {error}");
+    }
+    let (hole, len) = (first_hole(file, from)?, file.metadata()?.len());
+    // A file system that calls a hole what is none must not have us cut it.
+    let mut piece = vec![0; usize::try_from((len - hole).min(64 << 10)).unwrap_or_default()];
+    match file.read_exact_at(&mut piece, hole) {
+        Ok(()) if piece.iter().any(|byte| *byte != 0) => Ok(len),
+        _ => Ok(hole),
+    }
+}
+
+/// Zeros in `[from, upto)`, or in the last part of it, that may be what a block had before.
+fn zeros(file: &File, from: u64, upto: u64) -> io::Result<Zeros> {
     let mut piece = vec![0; 1 << 20];
-    let (mut at, mut zeros) = (from, Zeros::default());
+    let (mut at, mut zeros) = (from.max(upto.saturating_sub(ZEROS_IN_BYTES)), Zeros::default());
     while at < upto {
         let len = usize::try_from(upto - at).unwrap_or(usize::MAX).min(piece.len());
         file.read_exact_at(&mut piece[..len], at)?;
         zeros.look(at, &piece[..len]);
         at += len as u64;
     }
-    if let Some(first) = zeros.first {
-        log::warn!(
-            target: "wpgen::sink",
-            "output {}: {} zeros from byte {first} on, up to where a block ends, as a machine or disk leaves them that \
-             stops before it has written all: records there were not delivered, and may not be whole",
-            path.display(),
-            zeros.bytes
-        );
-    }
-    Ok(())
+    Ok(zeros)
 }
+
+/// Zeros are looked for in this much of the end of a file: more than is written between two syncs.
+const ZEROS_IN_BYTES: u64 = 256 << 20;
 
 /// Runs of zeros up to where a block of the file system may end.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -146,13 +164,16 @@ struct Zeros {
     first: Option<u64>,
     /// Bytes of all.
     bytes: u64,
-    /// Length of the run that is not over.
+    /// Length of the run that is not over, and how much of it is in `bytes`.
     run: u64,
+    counted: u64,
 }
 
 impl Zeros {
     /// The smallest block there is, bytes.
     const BLOCK: u64 = 512;
+    /// A shorter run is a record's, bytes.
+    const RUN_MIN: u64 = 16;
 
     /// Looks at the next piece of the file, which lies at `at`.
     fn look(&mut self, at: u64, piece: &[u8]) {
@@ -160,13 +181,14 @@ impl Zeros {
         while from < piece.len() {
             let block_end = (Self::BLOCK - (at + from as u64) % Self::BLOCK) as usize;
             let to = piece.len().min(from + block_end);
-            let block = &piece[from..to];
-            let zeros = block.iter().rev().take_while(|byte| **byte == 0).count();
-            self.run = if zeros == block.len() { self.run + zeros as u64 } else { zeros as u64 };
-            let end = at + to as u64;
-            if to - from == block_end && zeros > 0 {
-                self.first.get_or_insert(end - self.run);
-                self.bytes += std::mem::take(&mut self.run);
+            let zeros = piece[from..to].iter().rev().take_while(|byte| **byte == 0).count();
+            if zeros < to - from {
+                (self.run, self.counted) = (0, 0);
+            }
+            self.run += zeros as u64;
+            if to - from == block_end && self.run >= Self::RUN_MIN {
+                self.first.get_or_insert(at + to as u64 - self.run);
+                self.bytes += self.run - std::mem::replace(&mut self.counted, self.run);
             }
             from = to;
         }
@@ -200,7 +222,7 @@ mod tests {
 
     fn recovered(output: Output) -> Vec<Output> {
         let mut group = Group { files: vec![output], ..Group::default() };
-        recover(&mut group, Rest::Cut).unwrap();
+        recover(&mut group, Rest::Cut, true).unwrap();
         group.files
     }
 
@@ -244,7 +266,7 @@ mod tests {
             for (case, (rest, only_copy)) in cases.into_iter().enumerate() {
                 fs::write(&path, format!("committed\n{tail}")).unwrap();
                 let mut group = Group { files: vec![output(&path, 10)], only_copy, ..Group::default() };
-                recover(&mut group, rest).unwrap();
+                recover(&mut group, rest, true).unwrap();
                 let stays = if case < 2 { stays } else { 0 };
                 assert_eq!(group.files[0].committed_len, 10 + stays as u64);
                 assert_eq!(fs::read_to_string(&path).unwrap(), format!("committed\n{}", &tail[..stays]));
@@ -261,8 +283,27 @@ mod tests {
             let positions = vec![(1, 10)];
             let mut group =
                 Group { files: vec![output(&path, 10)], only_copy, positions, ..Group::default() };
-            recover(&mut group, Rest::Keep).unwrap();
+            recover(&mut group, Rest::Keep, true).unwrap();
             assert_eq!(group.files[0].committed_len, stays);
+        }
+    }
+
+    #[test]
+    fn what_the_disk_does_not_have_goes_and_the_checkpoint_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.log");
+        let lines = "x".repeat(99) + "\n";
+        for (is_synced, stays) in [(true, 99_900), (false, 300_100)] {
+            fs::write(&path, lines.repeat(1000)).unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(99_950).unwrap();
+            file.write_all_at(lines.as_bytes(), 300_000).unwrap();
+            let committed = Group { files: vec![output(&path, 10_000)], only_copy: true, ..Group::default() };
+            let mut group = committed.clone();
+            assert!(!recover(&mut group, Rest::AsWritten, is_synced).unwrap(), "the length is another");
+            assert_eq!(group.files[0].committed_len, stays);
+            assert_eq!(fs::metadata(&path).unwrap().len(), stays);
+            assert!(recover(&mut group, Rest::AsWritten, is_synced).unwrap());
         }
     }
 
@@ -282,7 +323,8 @@ mod tests {
         for cuts in [&[][..], &[24], &[100, 536], &[530, 531, 540, 1048]] {
             assert_eq!(found(&[], cuts), (None, 0));
             assert_eq!(found(&[(30, 500), (600, 1047)], cuts), (None, 0), "a record may have zeros");
-            assert_eq!(found(&[(20, 24)], cuts), (Some(1020), 4));
+            assert_eq!(found(&[(9, 24), (521, 536)], cuts), (None, 0), "nor may they be few");
+            assert_eq!(found(&[(8, 24), (521, 536)], cuts), (Some(1008), 16));
             assert_eq!(found(&[(500, 1048), (1500, 1560)], cuts), (Some(1500), 548 + 60));
         }
     }
@@ -303,7 +345,7 @@ mod tests {
         let other = OpenOptions::new().write(true).open(&path).unwrap();
         assert!(try_lock(&other).unwrap());
         let mut group = Group { files: vec![output(&path, 1)], ..Group::default() };
-        assert!(matches!(recover(&mut group, Rest::Cut), Err(OpenError::Busy { .. })));
+        assert!(matches!(recover(&mut group, Rest::Cut, true), Err(OpenError::Busy { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "abc");
     }
 }

@@ -24,6 +24,8 @@ pub(super) trait Medium: Clone + 'static {
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// The length as the kernel has it at hand.
     fn len(&self) -> io::Result<u64>;
+    /// The length as the file system has it.
+    fn stat_len(&self) -> io::Result<u64>;
     /// Whether it has no name any more.
     fn is_removed(&self) -> bool;
 }
@@ -43,6 +45,10 @@ impl Medium for IoFile {
 
     fn len(&self) -> io::Result<u64> {
         self.len_at_hand()
+    }
+
+    fn stat_len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
     }
 
     fn is_removed(&self) -> bool {
@@ -76,6 +82,8 @@ pub(super) struct Writer<M> {
     pending: Option<Arena>,
     /// Blocks are reserved up to here.
     reserved: u64,
+    /// The disk was too full for that, and is not asked again up to here.
+    refused: u64,
     /// Stands in a batch for the arena that the kernel has.
     stand_in: Option<Arena>,
 }
@@ -83,7 +91,7 @@ pub(super) struct Writer<M> {
 impl<M: Medium> Writer<M> {
     /// Writes at `len`, which is where the file ends. `direct` is the same file opened past the page cache.
     pub(super) fn new(cached: M, direct: Option<M>, len: u64) -> Self {
-        Self { cached, direct, visible: len, pending: None, reserved: len, stand_in: None }
+        Self { cached, direct, visible: len, pending: None, reserved: len, refused: 0, stand_in: None }
     }
 
     /// Where the file stands.
@@ -162,7 +170,7 @@ impl<M: Medium> Writer<M> {
     /// Sets the length, or leaves a shorter one that somebody else has set: longer, the file would have a hole. Blocks
     /// behind it are given back. Returns the length.
     fn truncate(&self, len: u64) -> io::Result<u64> {
-        let len = self.cached.len().map_or(len, |now| len.min(now));
+        let len = self.cached.stat_len().map_or(len, |now| len.min(now));
         self.cached.truncate(len)?;
         Ok(len)
     }
@@ -218,18 +226,19 @@ impl<M: Medium> Writer<M> {
     /// Reserves blocks for the next write and more; a file system that cannot is not asked again, and one that is full not
     /// before as many bytes are written.
     async fn reserve(&mut self, len: u64) {
-        if self.visible + len <= self.reserved {
+        if self.visible + len <= self.reserved.max(self.refused) {
             return;
         }
         let from = self.reserved.max(self.visible);
         self.reserved = match self.cached.allocate_keep_size(from, PREALLOCATE).await {
             Ok(()) => from + PREALLOCATE,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
                 // Some keep what they could get, and nobody else would have room. The write itself will tell of a full one.
                 if let Err(error) = self.truncate(self.visible) {
                     log::info!(target: "wpgen::sink", "blocks reserved on a disk that is full stay reserved ({error})");
                 }
-                from + PREALLOCATE
+                self.refused = self.visible + PREALLOCATE;
+                self.visible
             }
             Err(_) => u64::MAX,
         };
@@ -258,6 +267,9 @@ mod tests {
     struct Disk {
         words: Rc<RefCell<Vec<Word>>>,
         bytes: Rc<RefCell<Vec<u8>>>,
+        /// What it says when blocks are to be reserved, and how often it was asked.
+        refuses: Option<i32>,
+        asked: Rc<RefCell<u32>>,
     }
 
     #[derive(Clone, Copy)]
@@ -294,16 +306,22 @@ mod tests {
             Ok(self.bytes.borrow().len() as u64)
         }
 
+        fn stat_len(&self) -> io::Result<u64> {
+            self.len()
+        }
+
         fn is_removed(&self) -> bool {
             false
         }
 
         async fn allocate_keep_size(&self, _offset: u64, _len: u64) -> io::Result<()> {
-            Err(io::Error::from_raw_os_error(libc::ENOSPC))
+            let refusal = self.refuses.map_or(Ok(()), |number| Err(io::Error::from_raw_os_error(number)));
+            *self.asked.borrow_mut() += 1;
+            refusal
         }
 
         fn truncate(&self, len: u64) -> io::Result<()> {
-            self.bytes.borrow_mut().truncate(len as usize);
+            self.bytes.borrow_mut().resize(len as usize, 0);
             Ok(())
         }
     }
@@ -391,6 +409,31 @@ mod tests {
         assert_eq!(disk.bytes.borrow().len(), 100, "nor is it filled with zeros when it is closed");
         writer.cut(4000).unwrap();
         assert_eq!(writer.standing(), Standing { visible: 100, pending: 0 });
+    }
+
+    #[test]
+    fn a_disk_that_is_too_full_to_reserve_is_not_asked_at_each_write() {
+        for (refuses, times) in
+            [(None, 2), (Some(libc::ENOSPC), 2), (Some(libc::EDQUOT), 2), (Some(libc::EIO), 1)]
+        {
+            let disk = Disk { refuses, ..Disk::default() };
+            let mut writer = Writer::new(disk.clone(), Some(disk.clone()), 0);
+            let mut all = 0;
+            while all < PREALLOCATE as usize {
+                let (mut job, bytes) = job(8 << 20, all % BLOCK);
+                run(writer.append(&mut job)).unwrap();
+                all += bytes.len();
+                if refuses.is_some_and(|number| number != libc::EIO) {
+                    assert!(writer.reserved <= writer.visible, "nothing is held");
+                    // What is written again is no reason to ask again.
+                    writer.cut(disk.len().unwrap()).unwrap();
+                    assert_eq!(*disk.asked.borrow(), 1);
+                }
+            }
+            let (mut job, _) = job(8 << 20, all % BLOCK);
+            run(writer.append(&mut job)).unwrap();
+            assert_eq!(*disk.asked.borrow(), times, "{refuses:?}");
+        }
     }
 
     #[test]
