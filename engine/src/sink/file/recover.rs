@@ -134,7 +134,7 @@ fn on_disk(path: &Display, file: &File, from: u64) -> io::Result<u64> {
     }
     let (hole, len) = (first_hole(file, from)?, file.metadata()?.len());
     // A file system that calls a hole what is none must not have us cut it.
-    let mut piece = vec![0; usize::try_from((len - hole).min(64 << 10)).unwrap_or_default()];
+    let mut piece = vec![0; usize::try_from(len.saturating_sub(hole).min(64 << 10)).unwrap_or_default()];
     match file.read_exact_at(&mut piece, hole) {
         Ok(()) if piece.iter().any(|byte| *byte != 0) => Ok(len),
         _ => Ok(hole),
