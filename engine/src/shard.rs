@@ -42,8 +42,8 @@ pub type Order = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 
 /// Letters a shard's box holds: 16 GiB of batches, each of which is charged to memory_limit as a whole.
 pub const MAILBOX_LETTERS: usize = 1 << 14;
-/// Batches a shard keeps for reuse.
-const POOL_BATCHES: usize = 16;
+/// Batches a shard keeps for reuse: all that one sync of a lane can send home at once, and some.
+const POOL_BATCHES: usize = 32;
 /// How long a record waits for company when its source is idle.
 pub const LINGER: Duration = Duration::from_millis(5);
 /// Between two looks at what is open, at least.
