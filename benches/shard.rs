@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engine::batch::{Columns, Mark, Origin, Positions, Run, ShardId, SinkId, Span, Verdict};
+use engine::batch::{Columns, Origin, Positions, Run, ShardId, SinkId, Span, Verdict};
 use engine::engine::{Engine, Wired, Wiring};
 use engine::io::Backend;
 use engine::lane::deliver;
@@ -60,16 +60,7 @@ impl Source for Runs {
             if around.shard.id() != 0 {
                 return;
             }
-            let origin = Origin {
-                source: "runs".into(),
-                host: "h".into(),
-                tags: Vec::new(),
-                peer: None,
-                tls_subject: None,
-                assignment: None,
-                protocol: None,
-                mark: Mark::default(),
-            };
+            let origin = Origin::new("runs", "h");
             let slot = around.shard.settle().open(1, 0);
             for n in 0..self.runs {
                 let bytes = self.text.len() as u64;

@@ -72,6 +72,22 @@ pub struct Origin {
     pub mark: Mark,
 }
 
+impl Origin {
+    /// An input of which nothing else is known.
+    pub fn new(source: impl Into<Arc<str>>, host: impl Into<Arc<str>>) -> Self {
+        Self {
+            source: source.into(),
+            host: host.into(),
+            tags: Vec::new(),
+            peer: None,
+            tls_subject: None,
+            protocol: None,
+            assignment: None,
+            mark: Mark::default(),
+        }
+    }
+}
+
 /// What an origin is known by: no two that were made have the same, and a clone has one of its own, for it may be changed. An
 /// address would not do: another origin may come to lie where one lay that is gone.
 #[derive(Debug)]

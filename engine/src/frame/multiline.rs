@@ -282,14 +282,13 @@ fn is_adjacent(bytes: &[u8], before: Span, line: Span) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use proptest::collection::vec;
     use proptest::prelude::{Just, Strategy, any, prop_oneof};
     use proptest::{prop_assert_eq, proptest};
 
     use super::{Begins, Joiner, Multiline};
-    use crate::batch::{Columns, Mark, Origin, Positions, Run, Span};
+    use crate::batch::{Columns, Origin, Positions, Run, Span};
     use crate::frame::newline;
 
     fn rules(begins: Begins) -> Multiline {
@@ -302,16 +301,7 @@ mod tests {
 
     /// Records and the positions behind them, as the joiner gives them for an input that comes in pieces of whole lines.
     fn joined<'a>(rules: &Multiline, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<(Vec<u8>, u64)> {
-        let origin = Origin {
-            source: Arc::from("s"),
-            host: Arc::from("h"),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        };
+        let origin = Origin::new("s", "h");
         let mut joiner = Joiner::new(rules.clone(), 1 << 20);
         let (mut records, mut base) = (Vec::new(), 0);
         let (mut lines, mut spans, mut positions) = (Vec::new(), Vec::new(), Vec::new());
@@ -447,16 +437,7 @@ mod tests {
 
     #[test]
     fn pieces_of_a_split_line_stay_together() {
-        let origin = Origin {
-            source: Arc::from("s"),
-            host: Arc::from("h"),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        };
+        let origin = Origin::new("s", "h");
         let bytes = b"2024-2024-\nnext";
         let lines = [Span { start: 0, end: 5 }, Span { start: 5, end: 10 }, Span { start: 11, end: 15 }];
         let run = |records| Run {
@@ -483,16 +464,7 @@ mod tests {
 
     #[test]
     fn time_ends_a_group() {
-        let origin = Origin {
-            source: Arc::from("s"),
-            host: Arc::from("h"),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        };
+        let origin = Origin::new("s", "h");
         let run = Run {
             bytes: b"2024-x\n",
             records: &[Span { start: 0, end: 6 }],

@@ -382,21 +382,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// The page cache's largest piece, bytes.
 const FOLIO_MAX: u64 = 2 << 20;
 
-/// Forgets what memory has of the file from `from` on and is not newer than the disk, and returns where the first byte is
-/// that the disk does not have: a hole, or blocks that were reserved and not written. The file's end where there is none, or
-/// where the file system cannot tell. What a process has mapped is not forgotten.
+/// Forgets what memory has of the file from `from` on and is not newer than the disk, and returns the first bytes there that
+/// the disk does not have: a hole, or blocks that were reserved and not written. `None` where it has all, and where the file
+/// system cannot tell. What a process has mapped is not forgotten.
 ///
 /// # Errors
 /// Those of fstat.
-pub(crate) fn first_hole(file: &File, from: u64) -> io::Result<u64> {
+pub(crate) fn first_hole(file: &File, from: u64) -> io::Result<Option<Range<u64>>> {
     let len = file.metadata()?.len();
     // A folio that begins before the range is left out.
     let (fd, begin) = (file.as_raw_fd(), from.saturating_sub(FOLIO_MAX) / FOLIO_MAX * FOLIO_MAX);
     // SAFETY: the descriptor is open; posix_fadvise and lseek take numbers only.
-    let hole = unsafe {
-        // Where it is refused, memory has its say.
-        libc::posix_fadvise(fd, begin.cast_signed(), 0, libc::POSIX_FADV_DONTNEED);
-        libc::lseek(fd, from.cast_signed(), libc::SEEK_HOLE)
-    };
-    Ok(u64::try_from(hole).map_or(len, |hole| hole.min(len)))
+    let seek = |from: u64, whence| u64::try_from(unsafe { libc::lseek(fd, from.cast_signed(), whence) }).ok();
+    // SAFETY: as above. Where it is refused, memory has its say.
+    unsafe { libc::posix_fadvise(fd, begin.cast_signed(), 0, libc::POSIX_FADV_DONTNEED) };
+    let Some(hole) = seek(from, libc::SEEK_HOLE).filter(|hole| *hole < len) else { return Ok(None) };
+    // Behind the last one there is no data.
+    Ok(Some(hole..seek(hole, libc::SEEK_DATA).unwrap_or(len)))
 }

@@ -1,8 +1,6 @@
 //! Joining lines: the same records and positions however lines come in runs, and a group ends only for a reason.
 
-use std::sync::Arc;
-
-use engine::batch::{Columns, Mark, Origin, Positions, Run, Span};
+use engine::batch::{Columns, Origin, Positions, Run, Span};
 use engine::frame::multiline::{Begins, Group, Joiner, Multiline};
 
 use super::dial::Dial;
@@ -130,16 +128,7 @@ fn begins_and_forgets(joiner: &mut Joiner, spans: &mut Vec<Span>, positions: &mu
 }
 
 fn origin() -> Origin {
-    Origin {
-        source: Arc::from("s"),
-        host: Arc::from("h"),
-        tags: Vec::new(),
-        peer: None,
-        tls_subject: None,
-        assignment: None,
-        protocol: None,
-        mark: Mark::default(),
-    }
+    Origin::new("s", "h")
 }
 
 fn run<'a>(bytes: &'a [u8], records: &'a [Span], origin: &'a Origin, base: u64) -> Run<'a> {

@@ -220,11 +220,12 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Origin;
     use crate::sink::template::Template;
 
     #[test]
     fn what_a_checkpoint_may_be_without_is_told_once_more() {
-        let outlet = || Template::parse("out.log").unwrap().outlet(&crate::sink::file::nowhere());
+        let outlet = || Template::parse("out.log").unwrap().outlet(&Origin::new("", ""));
         let ledger = Ledger::new(outlet(), Group::default(), true);
         let asked = [false, true, true, false, false].map(|only_copy| ledger.set_only_copy(only_copy));
         assert_eq!(asked, [false, true, false, true, false]);

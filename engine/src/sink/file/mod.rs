@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::assemble::{Past, Rest};
-use crate::batch::{Batch, Mark, Origin, ShardId, SinkId, Verdict};
+use crate::batch::{Batch, Origin, ShardId, SinkId, Verdict};
 use crate::checkpoint::Group;
 use crate::keeper::Persist;
 use crate::pool::ALIGN;
@@ -104,7 +104,7 @@ impl FileSink {
         if !template.is_single() || template.has_date() {
             return Ok(());
         }
-        let ledger = self.ledger(self.number(template.outlet(&nowhere())));
+        let ledger = self.ledger(self.number(template.outlet(&Origin::new("", ""))));
         match place::open(Path::new(&ledger.name), self.settings.mode) {
             Ok(mut opened) => {
                 if let Opened::Regular(file) = &mut opened {
@@ -161,20 +161,6 @@ impl FileSink {
         table.ledgers.push(Arc::new(ledger));
         table.numbers.insert(outlet, number);
         number
-    }
-}
-
-/// An origin for templates without values.
-fn nowhere() -> Origin {
-    Origin {
-        source: "".into(),
-        host: "".into(),
-        tags: Vec::new(),
-        peer: None,
-        tls_subject: None,
-        assignment: None,
-        protocol: None,
-        mark: Mark::default(),
     }
 }
 

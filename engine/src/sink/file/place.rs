@@ -150,11 +150,7 @@ fn open_or_make(path: &Path, mode: Option<u32>) -> io::Result<File> {
 fn make_folders(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
     fs::create_dir_all(folder)?;
-    missing.iter().try_for_each(|made| match sync_folder(above(made)) {
-        // Who may write into a folder need not be allowed to read it.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        other => other,
-    })
+    missing.iter().try_for_each(|made| sync_folder(above(made)))
 }
 
 /// The folder that has the name.
@@ -174,7 +170,12 @@ fn is_fifo(path: &Path) -> bool {
 
 /// Makes names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
+    let opened = match File::open(folder) {
+        // Who may write into a folder need not be allowed to read it, and only who reads it can sync it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        opened => opened?,
+    };
+    match opened.sync_all() {
         // Some file systems cannot sync a folder; then its names need none.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBADF)) => Ok(()),
         other => other,

@@ -92,7 +92,7 @@ fn cut(path: &Path, output: &Output, keeps: bool, is_synced: bool) -> Result<u64
 /// Up to where the only copy stays: whole lines, as far as the disk has them.
 fn kept(path: &Path, file: &File, from: u64, len: u64, is_synced: bool) -> io::Result<u64> {
     let path = path.display();
-    let upto = if is_synced { on_disk(&path, file, from)?.min(len) } else { len };
+    let upto = if is_synced { on_disk(&path, file, from, len)?.min(len) } else { len };
     let stays = whole_lines(file, from, upto)?;
     if stays > from {
         log::info!(
@@ -104,41 +104,50 @@ fn kept(path: &Path, file: &File, from: u64, len: u64, is_synced: bool) -> io::R
     if upto < len {
         log::warn!(
             target: "wpgen::sink",
-            "output {path}: its disk has not taken all of the last {} bytes, from byte {upto} on: they are cut; they were not \
-             delivered, and no source can send them again",
+            "output {path}: its disk has not taken all of the last {} bytes, from byte {upto} on: they are cut; no sync had \
+             covered them, and no source can send them again",
             len - stays
         );
     } else if stays < len {
         log::info!(
             target: "wpgen::sink",
-            "output {path}: {} bytes behind the last whole line are cut: they were being written, and not delivered",
+            "output {path}: {} bytes behind the last whole line are cut: a record was being written",
             len - stays
         );
     }
     // Only for what is told of them: a tail that cannot be read is no reason not to start.
-    if let Ok(Zeros { first: Some(first), bytes, .. }) = zeros(file, from, upto) {
+    if let Ok(Zeros { first: Some(first), bytes, .. }) = zeros(file, from, stays) {
         log::warn!(
             target: "wpgen::sink",
             "output {path}: {bytes} zeros from byte {first} on, up to where a block ends: where they are not a record's, the \
-             machine or its disk stopped before it had written all, and records there that were not delivered are not whole"
+             machine or its disk stopped before it had written all, and records there that no sync had covered are not whole"
         );
     }
     Ok(stays)
 }
 
-/// Up to where the disk has the file, in one piece from `from` on. What a sync was refused for, the kernel has in memory and
-/// takes for written; and writing it again is no help where the file system has the blocks marked as unwritten.
-fn on_disk(path: &Display, file: &File, from: u64) -> io::Result<u64> {
+/// Up to where the disk has the file, of `len` bytes, in one piece from `from` on. What a sync was refused for, the kernel has
+/// in memory and takes for written; and writing it again is no help where the file system has the blocks marked as unwritten.
+fn on_disk(path: &Display, file: &File, from: u64, len: u64) -> io::Result<u64> {
     if let Err(error) = file.sync_all() {
         log::warn!(target: "wpgen::sink", "output {path}: syncing what the last run left: {error}");
     }
-    let (hole, len) = (first_hole(file, from)?, file.metadata()?.len());
-    // A file system that calls a hole what is none must not have us cut it.
-    let mut piece = vec![0; usize::try_from(len.saturating_sub(hole).min(64 << 10)).unwrap_or_default()];
-    match file.read_exact_at(&mut piece, hole) {
-        Ok(()) if piece.iter().any(|byte| *byte != 0) => Ok(len),
-        _ => Ok(hole),
+    // What is committed, the disk had.
+    let committed = from.saturating_sub(1);
+    let Some(hole) = first_hole(file, committed)? else { return Ok(len) };
+    if hole.start == committed {
+        log::warn!(
+            target: "wpgen::sink",
+            "output {path}: zeros up to byte {}, as where somebody cuts a file that is being written; they stay, and what is \
+             behind them",
+            hole.end
+        );
+        return Ok(len);
     }
+    // A file system that calls a hole what is none must not have us cut it.
+    let mut piece = vec![0; usize::try_from(hole.end - hole.start).unwrap_or(usize::MAX).min(64 << 10)];
+    file.read_exact_at(&mut piece, hole.start)?;
+    Ok(if piece.iter().all(|byte| *byte == 0) { hole.start } else { len })
 }
 
 /// Zeros in `[from, upto)`, or in the last part of it, that may be what a block had before.
@@ -288,23 +297,63 @@ mod tests {
         }
     }
 
+    /// A file of lines of a hundred bytes, of which the disk has all but these pages.
+    fn lines_with_holes(path: &Path, holes: &[(u64, u64)]) {
+        let bytes = ("x".repeat(99) + "\n").repeat(4096).into_bytes();
+        let file = File::create(path).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        for (page, bytes) in bytes.chunks(4096).enumerate() {
+            let page = page as u64;
+            if !holes.iter().any(|(from, to)| (*from..*to).contains(&page)) {
+                file.write_all_at(bytes, page * 4096).unwrap();
+            }
+        }
+    }
+
+    fn recovered_of(path: &Path, is_synced: bool) -> (u64, bool) {
+        let mut group = Group { files: vec![output(path, 10_000)], only_copy: true, ..Group::default() };
+        let as_before = recover(&mut group, Rest::AsWritten, is_synced).unwrap();
+        let len = fs::metadata(path).unwrap().len();
+        assert_eq!(group.files[0].committed_len, len);
+        (len, as_before)
+    }
+
     #[test]
     fn what_the_disk_does_not_have_goes_and_the_checkpoint_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.log");
-        let lines = "x".repeat(99) + "\n";
-        for (is_synced, stays) in [(true, 99_900), (false, 300_100)] {
-            fs::write(&path, lines.repeat(1000)).unwrap();
-            let file = OpenOptions::new().write(true).open(&path).unwrap();
-            file.set_len(99_950).unwrap();
-            file.write_all_at(lines.as_bytes(), 300_000).unwrap();
-            let committed = Group { files: vec![output(&path, 10_000)], only_copy: true, ..Group::default() };
-            let mut group = committed.clone();
-            assert!(!recover(&mut group, Rest::AsWritten, is_synced).unwrap(), "the length is another");
-            assert_eq!(group.files[0].committed_len, stays);
-            assert_eq!(fs::metadata(&path).unwrap().len(), stays);
-            assert!(recover(&mut group, Rest::AsWritten, is_synced).unwrap());
+        // Ten thousand bytes, which end in page 2, are committed. A hole of one page is one, whatever is behind it.
+        for (holes, stays) in [
+            (&[][..], 409_600),
+            (&[(25, 26)], 102_400),
+            (&[(25, 26), (50, 90)], 102_400),
+            (&[(3, 100)], 12_200),
+            (&[(25, 100)], 102_400),
+        ] {
+            lines_with_holes(&path, holes);
+            assert_eq!(recovered_of(&path, true), (stays, false), "{holes:?}");
         }
+        lines_with_holes(&path, &[(25, 50)]);
+        assert_eq!(
+            recovered_of(&path, false),
+            (409_600, false),
+            "what is delivered without a sync may be in memory"
+        );
+    }
+
+    #[test]
+    fn what_was_written_behind_a_cut_of_somebody_elses_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.log");
+        for holes in [(0, 3), (0, 50), (2, 50)] {
+            lines_with_holes(&path, &[holes]);
+            assert_eq!(recovered_of(&path, true).0, 409_600);
+        }
+        // With nothing committed, a hole at the beginning may be either; what may have been delivered stays.
+        lines_with_holes(&path, &[(0, 50)]);
+        let mut group = Group { files: vec![output(&path, 0)], only_copy: true, ..Group::default() };
+        recover(&mut group, Rest::AsWritten, true).unwrap();
+        assert_eq!(group.files[0].committed_len, 409_600);
     }
 
     #[test]

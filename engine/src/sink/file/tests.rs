@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use super::settings::{Fsync, Packing, Rotate, Settings};
 use super::*;
 use crate::assemble::Rest;
-use crate::batch::{Mark, Ticket};
+use crate::batch::Ticket;
 use crate::io::Backend;
 use crate::io::runtime::Runtime;
 use crate::lane::CREDIT_BATCHES;
@@ -104,16 +104,7 @@ impl Rig {
     }
 
     fn of(sink: Arc<FileSink>, backend: Backend) -> Self {
-        let origin = Origin {
-            source: "s".into(),
-            host: "h".into(),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        };
+        let origin = Origin::new("s", "h");
         let ledger = sink.ledger(sink.outlet(&origin));
         let home: Rc<RefCell<Vec<Box<Batch>>>> = Rc::default();
         let (intake, homeward) = (Rc::new(Intake::default()), Rc::clone(&home));
@@ -624,18 +615,7 @@ fn outlets_get_numbers_owners_and_groups() {
     let persist: Persist = Arc::new(|| Box::pin(async { Ok(()) }));
     let before = Group { sink: "k".into(), key: key("gone"), positions: vec![(1, 9)], ..Group::default() };
     let sink = FileSink::open(0, "k", settings(&template), past(vec![before.clone()]), persist).unwrap();
-    let number = |source: &str| {
-        sink.outlet(&Origin {
-            source: source.into(),
-            host: "".into(),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        })
-    };
+    let number = |source: &str| sink.outlet(&Origin::new(source, ""));
     let numbers: HashSet<u32> = ["a", "b", "a"].map(number).into();
     assert_eq!(numbers.len(), 2);
     assert_eq!(

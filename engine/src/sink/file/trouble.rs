@@ -87,12 +87,13 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Origin;
     use crate::checkpoint::Group;
     use crate::sink::template::Template;
 
     #[test]
     fn what_can_be_opened_and_not_written_is_tried_ever_more_rarely() {
-        let outlet = Template::parse("/dev/full").unwrap().outlet(&crate::sink::file::nowhere());
+        let outlet = Template::parse("/dev/full").unwrap().outlet(&Origin::new("", ""));
         let mut patience = Patience::new(Arc::new(Ledger::new(outlet, Group::default(), true)));
         let mut waits = Vec::new();
         for _ in 0..10 {

@@ -234,11 +234,12 @@ impl<M: Medium> Writer<M> {
             Ok(()) => from + PREALLOCATE,
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
                 // Some keep what they could get, and nobody else would have room. The write itself will tell of a full one.
-                if let Err(error) = self.truncate(self.visible) {
-                    log::info!(target: "wpgen::sink", "blocks reserved on a disk that is full stay reserved ({error})");
-                }
                 self.refused = self.visible + PREALLOCATE;
-                self.visible
+                match self.truncate(self.visible) {
+                    Ok(_) => self.visible,
+                    // When the file is closed, it is tried again.
+                    Err(_) => from + PREALLOCATE,
+                }
             }
             Err(_) => u64::MAX,
         };

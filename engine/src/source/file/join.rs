@@ -118,7 +118,6 @@ mod tests {
     use super::super::lines::{Lines, LongLines};
     use super::super::stage::Stage;
     use super::*;
-    use crate::batch::Mark;
     use crate::frame::multiline::Begins;
 
     const MAX: usize = 40;
@@ -129,16 +128,7 @@ mod tests {
     }
 
     fn origin() -> Origin {
-        Origin {
-            source: "s".into(),
-            host: "h".into(),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        }
+        Origin::new("s", "h")
     }
 
     /// A reader's work in small: pieces of the given sizes, cut into lines, staged; records and the positions behind them.

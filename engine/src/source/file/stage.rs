@@ -233,7 +233,6 @@ impl Seen {
 mod tests {
     use super::*;
     use crate::batch::Columns;
-    use crate::batch::Mark;
 
     fn lines(bytes: &[u8]) -> Vec<Span> {
         let mut spans = Vec::new();
@@ -255,16 +254,7 @@ mod tests {
     }
 
     fn origin() -> Origin {
-        Origin {
-            source: "s".into(),
-            host: "h".into(),
-            tags: Vec::new(),
-            peer: None,
-            tls_subject: None,
-            assignment: None,
-            protocol: None,
-            mark: Mark::default(),
-        }
+        Origin::new("s", "h")
     }
 
     #[test]
