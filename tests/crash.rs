@@ -189,3 +189,28 @@ fn what_no_sender_repeats_is_kept_once_it_counts_as_delivered() {
         engine.stop();
     }
 }
+
+#[test]
+fn a_start_that_finds_a_file_cut_tells_the_checkpoint_before_it_writes() {
+    let site = Site::new("auto", "path = \"in.log\"", "path = \"out.log\"");
+    crate::rescue::write(site.folder(), 0..100);
+    let engine = site.start();
+    crate::rescue::await_checkpoint(site.folder(), 100);
+    engine.signal(libc::SIGKILL);
+    engine.end();
+    OpenOptions::new().write(true).open(site.path("out.log")).unwrap().set_len(0).unwrap();
+    // From here on no checkpoint is written but where one is asked for.
+    let config = std::fs::read_to_string(site.path("wpsrc.toml")).unwrap();
+    let config = config.replace("workers = 2", "workers = 2\ncheckpoint_interval = \"1h\"");
+    std::fs::write(site.path("wpsrc.toml"), config).unwrap();
+    crate::rescue::write(site.folder(), 100..300);
+    let rest = site.read("in.log").split_off(100 * crate::rescue::LINE);
+    let engine = site.start();
+    until("the rest is written", || site.read("out.log") == rest);
+    engine.signal(libc::SIGKILL);
+    engine.end();
+    let engine = site.start();
+    until("it is read again", || status(site.folder())["sources"][0]["delivered"] == 200);
+    engine.stop();
+    assert!(site.read("out.log") == rest, "each once");
+}
